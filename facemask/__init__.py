@@ -1,0 +1,1 @@
+"""Find faces and tell who wears a mask: what the scripts share."""

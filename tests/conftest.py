@@ -1,0 +1,44 @@
+"""What tests share: the repository's own pictures and networks, and ../shared where it is present."""
+
+from pathlib import Path
+
+from facemask import cli
+
+cli.quiet_libraries()  # as a script does, before OpenCV is imported
+
+import cv2  # noqa: E402
+import numpy as np  # noqa: E402
+import pytest  # noqa: E402
+
+ROOT = Path(__file__).resolve().parent.parent
+SHARED = ROOT.parent / "shared"
+EXAMPLES = ROOT / "examples"
+
+
+@pytest.fixture(autouse=True)
+def no_display(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("DISPLAY", raising=False)
+    monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
+
+
+@pytest.fixture
+def shared() -> Path:
+    if not SHARED.is_dir():
+        pytest.skip("../shared is absent: its photos are not part of the repository")
+    return SHARED
+
+
+@pytest.fixture
+def astronaut() -> np.ndarray:
+    return cv2.imread(str(EXAMPLES / "astronaut.jpg"))
+
+
+@pytest.fixture
+def video(tmp_path: Path) -> Path:
+    """Twelve frames of 160x120 at 29.97 frames per second; the grey level of frame n is 20 n."""
+    path = tmp_path / "video.avi"
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), 30000 / 1001, (160, 120))
+    for number in range(12):
+        writer.write(np.full((120, 160, 3), 20 * number, np.uint8))
+    writer.release()
+    return path
