@@ -1,0 +1,161 @@
+#!/usr/bin/env python3
+"""Find every face in pictures and tell whether it wears a mask.
+
+  python detect_mask_image.py -i examples/people.jpg -o out.jpg      one picture, annotated
+  python detect_mask_image.py -i photos/ -o annotated/               every picture of a folder
+  python detect_mask_image.py -i "photos/*.png" --jsonl faces.jsonl --no-show
+
+A line a face goes to stdout, everything else to stderr. Exit code: 0 done (also if there is no face), 1 if any
+picture or the model could not be used, 2 for a wrong command line.
+"""
+
+import argparse
+import csv
+import json
+import logging
+import sys
+import time
+from collections import Counter
+from contextlib import ExitStack
+from dataclasses import asdict
+from pathlib import Path
+
+from facemask import cli
+from facemask.errors import InputError
+
+logger = logging.getLogger("facemask")
+
+CSV_COLUMNS = ("image", "x1", "y1", "x2", "y2", "confidence", "label", "probability")
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=cli.HelpFormatter)
+    parser.add_argument(
+        "-i", "--image", nargs="+", required=True, metavar="SOURCE", help="pictures: files, folders (with subfolders) or globs"
+    )
+    cli.add_detector_arguments(parser)
+    parser.add_argument("-o", "--output", type=Path, help="write annotated pictures: a file for one picture, else a folder")
+    parser.add_argument("--jsonl", type=Path, metavar="FILE", help="write a JSON line a picture, with its faces")
+    parser.add_argument("--csv", type=Path, metavar="FILE", help="write a CSV row a face")
+    cli.add_show_argument(parser)
+    return parser
+
+
+def detect(args: argparse.Namespace) -> int:
+    from tqdm import tqdm
+    from tqdm.contrib.logging import logging_redirect_tqdm
+
+    from facemask.drawing import draw_detections, readable
+    from facemask.files import text_output
+    from facemask.media import find_images, read_image, write_image
+
+    paths = find_images(args.image)
+    outputs = name_outputs(paths, args.output)
+    show = cli.wants_window(args.show)
+    failed, labels = 0, Counter()
+    with ExitStack() as stack:
+        jsonl = stack.enter_context(text_output(args.jsonl)) if args.jsonl else None
+        rows = csv.writer(stack.enter_context(text_output(args.csv, newline=""))) if args.csv else None
+        if rows:
+            rows.writerow(CSV_COLUMNS)
+        detector = cli.load_detector(args)
+        start = time.perf_counter()
+        stack.enter_context(logging_redirect_tqdm([logging.getLogger()]))
+        for path in tqdm(paths, unit="picture", disable=None if len(paths) > 1 else True):
+            try:
+                image = read_image(path)
+            except InputError as error:
+                if len(paths) == 1:
+                    raise
+                logger.warning("%s", error)
+                failed += 1
+                continue
+            detections = detector.detect(image, args.confidence)
+            labels.update(detection.label for detection in detections)
+            for line in describe(path, detections, readable):
+                tqdm.write(line)
+            if jsonl:
+                height, width = image.shape[:2]
+                faces = [asdict(detection) for detection in detections]
+                print(json.dumps({"image": str(path), "width": width, "height": height, "faces": faces}), file=jsonl)
+            if rows:
+                rows.writerows((path, *d.box, round(d.confidence, 4), d.label, round(d.probability, 4)) for d in detections)
+            if args.output or show:
+                annotated = draw_detections(image, detections)
+                if args.output:
+                    write_image(outputs[path], annotated)
+                if show:
+                    show = show_picture(path, annotated)
+        seconds = time.perf_counter() - start
+    for output in (args.output, args.jsonl, args.csv):
+        if output:
+            logger.info("saved to %s", output)
+    done = len(paths) - failed
+    counts = ", ".join(f"{readable(label)} {count}" for label, count in labels.most_common())
+    logger.info(
+        "%d of %d pictures, %d faces%s; %.2f s, %.0f ms a picture",
+        done,
+        len(paths),
+        labels.total(),
+        f" ({counts})" if counts else "",
+        seconds,
+        1000 * seconds / max(done, 1),
+    )
+    return cli.FAILED if failed else cli.DONE
+
+
+def name_outputs(paths: list[Path], output: Path | None) -> dict[Path, Path]:
+    """Say where each annotated picture goes: `output` itself for one picture, else a file of its name in that folder.
+
+    Makes the folder. Raises InputError if a picture would be written over, or a file stands where the folder should.
+    """
+    from facemask.files import check_not_input, check_writable
+    from facemask.media import IMAGE_SUFFIXES
+
+    if output is None:
+        return {}
+    if len(paths) == 1 and not output.is_dir() and output.suffix.lower() in IMAGE_SUFFIXES:
+        outputs = {paths[0]: output}
+    else:
+        try:
+            output.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(f"{output}: cannot make this folder ({error.strerror}); choose another -o") from error
+        outputs, taken = {}, set()
+        for path in paths:
+            name, number = path.name, 2
+            while name in taken:
+                name, number = f"{path.stem}_{number}{path.suffix}", number + 1
+            taken.add(name)
+            outputs[path] = output / name
+    for path, target in outputs.items():
+        check_not_input(target, path)
+    check_writable(next(iter(outputs.values())))
+    return outputs
+
+
+def describe(path: Path, detections: list, readable) -> list[str]:
+    """Return what stdout says of a picture: a line a face."""
+    if not detections:
+        return [f"{path}: no face found"]
+    return [
+        f"{path}: {readable(d.label)} {d.probability:.1%}, box {' '.join(map(str, d.box))}, face confidence {d.confidence:.1%}"
+        for d in detections
+    ]
+
+
+def show_picture(path: Path, image) -> bool:
+    """Show a picture until a key is pressed; return False if that key (q or Esc) ends the showing."""
+    import cv2
+
+    cv2.imshow("Face masks", image)
+    key = cv2.waitKey(0) & 0xFF
+    return key not in (ord("q"), 27)
+
+
+def main(argv: list[str] | None = None) -> int:
+    return cli.run(detect, build_parser().parse_args(argv))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,115 @@
+#!/usr/bin/env python3
+"""Find faces in live video and tell who wears a mask.
+
+  python detect_mask_video.py                                the first webcam, in a window; q or Esc leaves
+  python detect_mask_video.py -i street.mp4 -o out.mp4       a file, annotated
+  python detect_mask_video.py -i rtsp://camera/stream --jsonl faces.jsonl --no-show
+
+Every frame is looked at. Outputs are finished on q, Ctrl-C, the end of the source and errors alike.
+"""
+
+import argparse
+import json
+import logging
+import sys
+import time
+from collections import Counter
+from contextlib import ExitStack
+from dataclasses import asdict
+from pathlib import Path
+
+from facemask import cli
+
+logger = logging.getLogger("facemask")
+
+WINDOW = "Face masks"
+RATE_SMOOTHING = 0.9  # weight of the past in the frame rate shown
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=cli.HelpFormatter)
+    parser.add_argument("-i", "--input", default="0", metavar="SOURCE", help="a camera's index, a video file or a stream's URL")
+    cli.add_detector_arguments(parser)
+    parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="write the annotated video: .mp4 or .avi")
+    parser.add_argument("--jsonl", type=Path, metavar="FILE", help="write a JSON line a frame, with its faces")
+    parser.add_argument("--max-frames", type=cli.positive_int, metavar="N", help="stop after that many frames")
+    cli.add_show_argument(parser)
+    return parser
+
+
+def detect(args: argparse.Namespace) -> int:
+    from tqdm import tqdm
+
+    from facemask.drawing import draw_detections, draw_status, readable
+    from facemask.files import check_not_input, text_output
+    from facemask.media import VideoSink, VideoSource
+
+    show = cli.wants_window(args.show)
+    if args.output:
+        check_not_input(args.output, Path(args.input))
+    frame_count, labels, rate, stopped = 0, Counter(), 0.0, False
+    with ExitStack() as stack:
+        source = stack.enter_context(VideoSource(args.input))
+        if not source.states_rate:
+            logger.warning("%s states no frame rate; taking %g frames per second", args.input, source.rate)
+        sink = stack.enter_context(VideoSink(args.output, source.rate)) if args.output else None
+        jsonl = stack.enter_context(text_output(args.jsonl, keep=True)) if args.jsonl else None
+        detector = cli.load_detector(args)
+        total = min(filter(None, (source.frame_count, args.max_frames)), default=None)
+        bar = stack.enter_context(tqdm(total=total, unit="frame", disable=None))
+        start = last = time.perf_counter()
+        try:
+            for frame in source.frames():
+                detections = detector.detect(frame.image, args.confidence)
+                labels.update(detection.label for detection in detections)
+                if jsonl:
+                    faces = [asdict(detection) for detection in detections]
+                    print(json.dumps({"frame": frame.number, "time": round(frame.time, 4), "faces": faces}), file=jsonl)
+                if sink or show:
+                    annotated = draw_detections(frame.image, detections)
+                    if sink:
+                        sink.write(annotated)
+                    if show:
+                        now = time.perf_counter()
+                        rate = RATE_SMOOTHING * rate + (1 - RATE_SMOOTHING) / (now - last) if rate else 1 / (now - last)
+                        last = now
+                        draw_status(annotated, f"{rate:.0f} frames/s  {len(detections)} faces")
+                        stopped = not show_frame(annotated)
+                frame_count += 1
+                bar.update()
+                if stopped or frame_count == args.max_frames:
+                    break
+        except KeyboardInterrupt:
+            stopped = True
+        seconds = time.perf_counter() - start
+    for output in (args.output, args.jsonl):
+        if output and frame_count:
+            logger.info("saved to %s", output)
+    counts = ", ".join(f"{readable(label)} {count}" for label, count in labels.most_common())
+    logger.info(
+        "%d frames%s, %d faces seen%s; %.1f s, %.1f frames/s",
+        frame_count,
+        " (stopped)" if stopped else "",
+        labels.total(),
+        f" ({counts})" if counts else "",
+        seconds,
+        frame_count / seconds,
+    )
+    return cli.DONE
+
+
+def show_frame(image) -> bool:
+    """Show a frame; return False once q or Esc is pressed or the window is closed."""
+    import cv2
+
+    cv2.imshow(WINDOW, image)
+    key = cv2.waitKey(1) & 0xFF
+    return key not in (ord("q"), 27) and cv2.getWindowProperty(WINDOW, cv2.WND_PROP_VISIBLE) >= 1
+
+
+def main(argv: list[str] | None = None) -> int:
+    return cli.run(detect, build_parser().parse_args(argv))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

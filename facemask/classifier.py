@@ -1,0 +1,166 @@
+"""Tell for each face whether it wears a mask."""
+
+import json
+import logging
+import zipfile
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from facemask.crops import Box, crop_face
+from facemask.errors import InputError
+from facemask.files import sha256
+from facemask.onnx_metadata import read_onnx_metadata
+
+METADATA_NAME = "facemask.json"  # of ModelInfo in a .keras file (a zip) and among an .onnx file's metadata
+SHA256_NAME = "keras_sha256"  # of the .keras file that an .onnx was made from
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """What one must know of a trained model to use it."""
+
+    classes: tuple[str, ...]  # in the order of the model's outputs
+    input_size: int  # px, side of the square input
+    margin: float  # of the face's longer side, added on each side of its box before it is cut out
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> "ModelInfo":
+        """Raises ValueError, KeyError or TypeError if the text is not what `to_json` writes."""
+        fields = json.loads(text)
+        return cls(tuple(map(str, fields["classes"])), int(fields["input_size"]), float(fields["margin"]))
+
+    @classmethod
+    def of_keras(cls, path: str | Path) -> "ModelInfo":
+        """Read it from a `.keras` file, without Keras. Raises InputError if it is missing, broken or has none."""
+        try:
+            with zipfile.ZipFile(path) as archive:
+                return cls.from_json(archive.read(METADATA_NAME))
+        except OSError as error:
+            raise InputError(f"{path}: cannot be read ({error.strerror}); check the name") from error
+        except (zipfile.BadZipFile, KeyError, ValueError, TypeError) as error:
+            raise InputError(f"{path}: not a model written by train_mask_detector.py; train it anew") from error
+
+
+class MaskClassifier:
+    """A trained network with what must be known of it; `backend` says what runs it."""
+
+    BATCH_SIZE = 32  # faces a network call: bounds the memory for pictures of crowds
+
+    def __init__(self, info: ModelInfo, run: Callable[[np.ndarray], np.ndarray], backend: str) -> None:
+        """`run` takes float32 (n, 3, size, size) RGB 0..255 and returns (n, classes) probabilities."""
+        self.info, self.backend = info, backend
+        self._run = run
+
+    @classmethod
+    def load(cls, path: str | Path) -> "MaskClassifier":
+        """Load a `.keras` or `.onnx` model that train_mask_detector.py wrote.
+
+        For a `.keras` file the `.onnx` beside it is run if it was made from that very file; else Keras runs it, with a
+        warning. An `.onnx` is run by onnxruntime where installed, else by cv2.dnn. Raises InputError if the file is
+        missing, broken or no such model.
+        """
+        path = Path(path)
+        if path.suffix not in (".keras", ".onnx") or not path.is_file():
+            reason = "no such file" if not path.is_file() else "not a .keras or .onnx file"
+            raise InputError(f"{path}: {reason}; give -m the model that train_mask_detector.py wrote")
+        if path.suffix == ".onnx":
+            return cls._load_onnx(path)
+        onnx_path = path.with_suffix(".onnx")
+        if onnx_path.is_file() and _metadata(onnx_path).get(SHA256_NAME) == sha256(path):
+            return cls._load_onnx(onnx_path)
+        reason = f"{onnx_path.name} was made from another file" if onnx_path.is_file() else f"there is no {onnx_path.name}"
+        logger.warning(
+            "running %s with Keras, which starts slowly: %s; python -m facemask.export %s makes it", path, reason, path
+        )
+        return cls._load_keras(path)
+
+    def classify(self, image: np.ndarray, boxes: Sequence[Box]) -> np.ndarray:
+        """Return the probabilities (n, classes) of each box (x1, y1, x2, y2 px) of `image`, uint8 (H, W, 3) BGR."""
+        size, margin = self.info.input_size, self.info.margin
+        probabilities = [np.empty((0, len(self.info.classes)), np.float32)]
+        for start in range(0, len(boxes), self.BATCH_SIZE):
+            crops = [crop_face(image, box, size, margin) for box in boxes[start : start + self.BATCH_SIZE]]
+            probabilities.append(self._run(cv2.dnn.blobFromImages(crops, swapRB=True)))
+        return np.concatenate(probabilities)
+
+    @classmethod
+    def _load_onnx(cls, path: Path) -> "MaskClassifier":
+        try:
+            info = ModelInfo.from_json(_metadata(path)[METADATA_NAME])
+        except (KeyError, ValueError, TypeError) as error:
+            raise InputError(f"{path}: not a model written by train_mask_detector.py; train it anew") from error
+        try:
+            run, backend = _open_with_onnxruntime(path), "onnxruntime"
+        except ImportError:
+            run, backend = _open_with_opencv(path), "cv2.dnn"
+        return cls(info, run, backend)._checked(path)
+
+    @classmethod
+    def _load_keras(cls, path: Path) -> "MaskClassifier":
+        info = ModelInfo.of_keras(path)
+        try:
+            from keras.ops import convert_to_numpy
+
+            from facemask.training import load_keras
+        except ImportError as error:
+            raise InputError(
+                f"{path}: needs Keras, or the .onnx made from it beside it; pip install -r requirements.txt, "
+                f"then python -m facemask.export {path}"
+            ) from error
+        model = load_keras(path)
+
+        def run(images: np.ndarray) -> np.ndarray:
+            return convert_to_numpy(model(images.transpose(0, 2, 3, 1), training=False))
+
+        return cls(info, run, "Keras")._checked(path)
+
+    def _checked(self, path: Path) -> "MaskClassifier":
+        """Return self if the network's output fits its metadata, shown on a black face; else raise InputError."""
+        size = self.info.input_size
+        probabilities = self._run(np.zeros((1, 3, size, size), np.float32))
+        if probabilities.shape != (1, len(self.info.classes)):
+            received = f"gives {probabilities.shape[1:]} outputs for {len(self.info.classes)} classes"
+            raise InputError(f"{path}: {received}; train it anew")
+        return self
+
+
+def _metadata(path: Path) -> dict[str, str]:
+    try:
+        return read_onnx_metadata(path)
+    except (ValueError, OSError) as error:
+        raise InputError(f"{path}: not an ONNX file, or a part of one ({error}); copy it again") from error
+
+
+def _open_with_onnxruntime(path: Path) -> Callable[[np.ndarray], np.ndarray]:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3  # errors; warnings about machines without a GPU are not for the user
+    try:
+        session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime's exceptions have no common base below Exception
+        raise InputError(f"{path}: onnxruntime cannot load it; copy it again") from error
+    name = session.get_inputs()[0].name
+    return lambda images: session.run(None, {name: images})[0]
+
+
+def _open_with_opencv(path: Path) -> Callable[[np.ndarray], np.ndarray]:
+    try:
+        network = cv2.dnn.readNetFromONNX(str(path))
+    except (cv2.error, SystemError) as error:
+        raise InputError(f"{path}: OpenCV cannot load it; copy it again, or pip install onnxruntime") from error
+
+    def run(images: np.ndarray) -> np.ndarray:
+        network.setInput(images)
+        return network.forward().copy()
+
+    return run

@@ -1,0 +1,138 @@
+"""What the command lines share: argument types, messages, exit codes."""
+
+import argparse
+import logging
+import math
+import os
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+from facemask.errors import InputError
+
+ROOT = Path(__file__).resolve().parent.parent
+DEFAULT_MODEL = ROOT / "mask_detector.keras"
+DEFAULT_FACE_DETECTOR = ROOT / "face_detector"
+DONE, FAILED, INTERRUPTED = 0, 1, 130  # exit codes; argparse's own is 2
+
+logger = logging.getLogger("facemask")
+
+
+class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
+    """Keeps the description's lines and adds each option's default."""
+
+
+def run(script: Callable[[argparse.Namespace], int], args: argparse.Namespace) -> int:
+    """Run a script's work and return its exit code; a user's mistake becomes one line on stderr."""
+    logging.basicConfig(level=logging.INFO, format="[%(levelname)s] %(message)s", stream=sys.stderr, force=True)
+    logging.addLevelName(logging.WARNING, "WARN")
+    quiet_libraries()
+    try:
+        return script(args)
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return FAILED
+    except ImportError as error:
+        print(f"error: {explain_import(error)}", file=sys.stderr)
+        return FAILED
+    except KeyboardInterrupt:
+        print("[INFO] stopped", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:
+        # Whoever read stdout has gone (`| head`); Python would complain once more when it flushes at exit.
+        with suppress(OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILED
+
+
+def quiet_libraries() -> None:
+    """Have OpenCV, FFmpeg and TensorFlow, not yet imported, leave the telling to us: what they say takes many lines."""
+    for name, value in (("OPENCV_LOG_LEVEL", "SILENT"), ("OPENCV_FFMPEG_LOGLEVEL", "-8"), ("TF_CPP_MIN_LOG_LEVEL", "3")):
+        os.environ.setdefault(name, value)
+
+
+def explain_import(error: ImportError) -> str:
+    """Say what to install when an import fails."""
+    if ".so" in str(error):  # opencv-python needs a desktop's libraries
+        return (
+            f"OpenCV: cannot start here ({error}); on a machine without a desktop: "
+            "pip uninstall -y opencv-python && pip install opencv-python-headless"
+        )
+    requirements = "requirements-detect.txt" if error.name in ("cv2", "numpy", "imutils", "tqdm") else "requirements.txt"
+    return f"{error.name}: is not installed; pip install -r {requirements}"
+
+
+def probability(text: str) -> float:
+    """Parse a number from 0 to 1 (an argparse type)."""
+    with suppress(ValueError):
+        if 0 <= (value := float(text)) <= 1:
+            return value
+    raise argparse.ArgumentTypeError(f"must be a number from 0 to 1, received {text!r}")
+
+
+def positive_number(text: str) -> float:
+    """Parse a finite number above 0 (an argparse type)."""
+    with suppress(ValueError):
+        if 0 < (value := float(text)) < math.inf:
+            return value
+    raise argparse.ArgumentTypeError(f"must be a number above 0, received {text!r}")
+
+
+def positive_int(text: str) -> int:
+    """Parse a whole number from 1 (an argparse type)."""
+    with suppress(ValueError):
+        if (value := int(text)) >= 1:
+            return value
+    raise argparse.ArgumentTypeError(f"must be a whole number from 1, received {text!r}")
+
+
+def natural_int(text: str) -> int:
+    """Parse a whole number from 0 (an argparse type)."""
+    with suppress(ValueError):
+        if (value := int(text)) >= 0:
+            return value
+    raise argparse.ArgumentTypeError(f"must be a whole number from 0, received {text!r}")
+
+
+def add_detector_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options that both detecting scripts have."""
+    parser.add_argument("-f", "--face", type=Path, default=DEFAULT_FACE_DETECTOR, help="face detector: its folder or .onnx file")
+    parser.add_argument(
+        "-m", "--model", type=Path, default=DEFAULT_MODEL, help="mask classifier: .keras (run from the .onnx beside it) or .onnx"
+    )
+    parser.add_argument(
+        "-c",
+        "--confidence",
+        type=probability,
+        default=0.5,
+        help="least confidence, 0..1, of the face detector for a face to count",
+    )
+
+
+def add_show_argument(parser: argparse.ArgumentParser) -> None:
+    """Add --show/--no-show; None means: where there is a display."""
+    parser.add_argument(
+        "--show", action=argparse.BooleanOptionalAction, help="open a window (default: only where there is a display)"
+    )
+
+
+def wants_window(show: bool | None) -> bool:
+    """Tell whether to open a window. Raises InputError if one is asked for where none can be."""
+    from facemask.media import has_display
+
+    if show and not has_display():
+        raise InputError("--show: there is no display, or OpenCV has no windows (opencv-python-headless); leave --show away")
+    return has_display() if show is None else show
+
+
+def load_detector(args: argparse.Namespace):
+    """Load both networks as the arguments say; returns a MaskDetector."""
+    from facemask.classifier import MaskClassifier
+    from facemask.faces import FaceDetector
+    from facemask.pipeline import MaskDetector
+
+    detector = MaskDetector(FaceDetector.load(args.face), MaskClassifier.load(args.model))
+    info = detector.classifier.info
+    logger.info("loaded %s (%s; %d px; %s)", args.model, ", ".join(info.classes), info.input_size, detector.classifier.backend)
+    return detector

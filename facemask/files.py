@@ -1,0 +1,85 @@
+"""Write files whole or not at all, and tell files apart by hash."""
+
+import hashlib
+import logging
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TextIO
+
+from facemask.errors import InputError
+
+logger = logging.getLogger(__name__)
+
+
+def partial_path(path: str | Path) -> Path:
+    """Return the name, beside `path` and with its suffix, under which it is written until it is whole.
+
+    Raises InputError if `path` cannot be written.
+    """
+    path = Path(path)
+    check_writable(path)
+    return path.with_name(f"{path.stem}.partial{path.suffix}")
+
+
+@contextmanager
+def atomic_path(path: str | Path) -> Iterator[Path]:
+    """Yield a temporary path that takes the name `path` when the block ends without an error, and is removed otherwise.
+
+    Raises InputError as `partial_path` does.
+    """
+    temporary = partial_path(path)
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def text_output(path: str | Path, *, newline: str | None = None, keep: bool = False) -> Iterator[TextIO]:
+    """Yield a UTF-8 text file, by lines, that takes the name `path` when the block ends without an error.
+
+    After an error what was written stays under the temporary name, `NAME.partial.SUFFIX`; with `keep` it takes the
+    final name then as well, for outputs that are whole at any line. Raises InputError as `partial_path` does.
+    """
+    temporary = partial_path(path)
+    with open(temporary, "w", encoding="utf-8", newline=newline, buffering=1) as file:
+        try:
+            yield file
+        except BaseException:
+            file.close()
+            if keep:
+                os.replace(temporary, path)
+            else:
+                logger.warning("not finished: what was done is in %s", temporary)
+            raise
+    os.replace(temporary, path)
+
+
+def check_writable(path: str | Path) -> None:
+    """Raise InputError unless a file of that name can be made, without making it."""
+    path = Path(path)
+    if path.is_dir():
+        raise InputError(f"{path}: is a folder; give a file name")
+    if not path.parent.is_dir():
+        raise InputError(f"{path}: folder {path.parent} does not exist; make it first")
+    try:
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise InputError(f"{path}: cannot write there ({error.strerror}); choose another place") from error
+
+
+def check_not_input(output: Path, source: Path) -> None:
+    """Raise InputError if writing `output` would overwrite `source`."""
+    if output.exists() and source.exists() and output.samefile(source):
+        raise InputError(f"{output}: is the input itself; choose another -o")
+
+
+def sha256(path: str | Path) -> str:
+    """Return the SHA-256 of a file's bytes in hexadecimal."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,176 @@
+"""Read and write pictures and video."""
+
+import glob
+import math
+import os
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+import cv2
+import numpy as np
+from imutils.paths import list_files
+
+from facemask.errors import InputError
+from facemask.files import atomic_path, partial_path
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
+ALPHA_SUFFIXES = (".png", ".webp", ".tif", ".tiff")
+DEFAULT_RATE = 25.0  # frames per second, for sources that state none
+HIGHEST_RATE = 240.0  # above it a stated rate is a container's time base, not a rate
+
+
+def find_images(sources: Iterable[str]) -> list[Path]:
+    """List the pictures that files, folders (with their subfolders) and globs name, each once, in order.
+
+    Raises InputError where a source names none.
+    """
+    found: dict[Path, None] = {}
+    for source in sources:
+        path = Path(source)
+        if path.is_dir():
+            paths = sorted(Path(name) for name in list_files(source, validExts=IMAGE_SUFFIXES))
+            if not paths:
+                raise InputError(f"{source}: no pictures in this folder; known are {' '.join(IMAGE_SUFFIXES)}")
+        elif path.exists() or not glob.has_magic(source):
+            paths = [path]
+        else:
+            paths = sorted(match for match in map(Path, glob.glob(source, recursive=True)) if match.is_file())
+            if not paths:
+                raise InputError(f"{source}: no file matches; check the pattern")
+        found.update(dict.fromkeys(paths))
+    return list(found)
+
+
+def read_image(path: str | Path) -> np.ndarray:
+    """Read a picture as uint8 (H, W, 3) BGR, upright by its EXIF, transparent parts on white, 16 bits cut to 8.
+
+    Raises InputError if it is missing, empty, broken, too large (2^30 pixels, or OPENCV_IO_MAX_IMAGE_PIXELS) or no
+    picture.
+    """
+    try:
+        data = np.fromfile(path, np.uint8)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}); check the name") from error
+    if not data.size:
+        raise InputError(f"{path}: the file is empty; copy it again")
+    try:
+        image = cv2.imdecode(data, cv2.IMREAD_COLOR)
+        if image is not None and Path(path).suffix.lower() in ALPHA_SUFFIXES:
+            image = _on_white(image, cv2.imdecode(data, cv2.IMREAD_UNCHANGED))
+    except cv2.error as error:
+        reason = "too many pixels" if "PIXELS" in str(error) else "broken"
+        raise InputError(f"{path}: cannot be decoded ({reason}); make it smaller or save it again") from error
+    if image is None:
+        raise InputError(f"{path}: not a picture, or a broken one; give a JPEG, PNG, WebP, BMP or TIFF file")
+    return image
+
+
+def _on_white(image: np.ndarray, unchanged: np.ndarray) -> np.ndarray:
+    """Lay a picture on white where `unchanged`, the same as stored, is transparent."""
+    if unchanged.ndim != 3 or unchanged.shape[2] != 4 or unchanged.shape[:2] != image.shape[:2]:
+        return image
+    alpha = unchanged[:, :, 3:].astype(np.float32) / np.iinfo(unchanged.dtype).max
+    return np.rint(image * alpha + 255 * (1 - alpha)).astype(np.uint8)
+
+
+def write_image(path: str | Path, image: np.ndarray) -> None:
+    """Write `image`, uint8 (H, W, 3) BGR, in the format of the suffix, whole or not at all; InputError if it cannot."""
+    path = Path(path)
+    try:
+        done, data = cv2.imencode(path.suffix, image)
+    except cv2.error:
+        done = False
+    if not done:
+        raise InputError(f"{path}: OpenCV cannot write this kind of picture; use .jpg or .png")
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(data)
+
+
+@dataclass(frozen=True)
+class Frame:
+    """A picture of a video: `number` from 0, `time` in seconds from the first."""
+
+    number: int
+    time: float
+    image: np.ndarray  # uint8 (H, W, 3) BGR
+
+
+class VideoSource(AbstractContextManager):
+    """A camera (its index, as "0"), a video file or a stream's URL, opened; `frames()` may be walked once."""
+
+    def __init__(self, source: str) -> None:
+        """Raises InputError if it cannot be opened."""
+        self.source = source
+        self.is_camera = source.isdecimal()
+        self.is_live = self.is_camera or "://" in source
+        if not self.is_live and not Path(source).is_file():
+            raise InputError(f"{source}: no such video; give a file, a stream's URL, or a camera's index (0 is the first)")
+        self._capture = cv2.VideoCapture(int(source) if self.is_camera else source)
+        if not self._capture.isOpened():
+            if self.is_camera:
+                raise InputError(f"camera {source}: cannot be opened; plug it in, try -i 1, or give a video: -i FILE")
+            raise InputError(f"{source}: cannot be opened as a video; check that it is one and plays elsewhere")
+        rate = self._capture.get(cv2.CAP_PROP_FPS)
+        self.states_rate = math.isfinite(rate) and 0 < rate <= HIGHEST_RATE
+        self.rate = rate if self.states_rate else DEFAULT_RATE  # frames per second
+        count = self._capture.get(cv2.CAP_PROP_FRAME_COUNT)
+        self.frame_count = int(count) if not self.is_live and count > 0 else None  # as the file states it
+
+    def frames(self) -> Iterator[Frame]:
+        """Yield every frame in order; times of a live source are those of arrival."""
+        number, start = 0, None
+        while True:
+            more, image = self._capture.read()
+            if not more:
+                return
+            now = cv2.getTickCount() / cv2.getTickFrequency()
+            start = now if start is None else start
+            yield Frame(number, now - start if self.is_live else number / self.rate, image)
+            number += 1
+
+    def __exit__(self, *_: object) -> None:
+        self._capture.release()
+
+
+class VideoSink(AbstractContextManager):
+    """Writes frames to an MP4 (or AVI) file, which gets its name when the block ends, also by an error or Ctrl-C."""
+
+    CODECS: ClassVar = {".mp4": "mp4v", ".avi": "MJPG"}
+
+    def __init__(self, path: str | Path, rate: float) -> None:
+        """Raises InputError for an unknown suffix. The file is opened with the first frame, whose size it has."""
+        self.path, self.rate = Path(path), rate
+        if self.path.suffix.lower() not in self.CODECS:
+            raise InputError(f"{path}: cannot write this kind of video; use {' or '.join(self.CODECS)}")
+        self._partial = partial_path(self.path)
+        self._writer: cv2.VideoWriter | None = None
+        self._size = (0, 0)
+
+    def write(self, image: np.ndarray) -> None:
+        """Append a frame, uint8 (H, W, 3) BGR; one of another size than the first is fitted to it."""
+        if self._writer is None:
+            self._size = image.shape[1], image.shape[0]
+            codec = cv2.VideoWriter.fourcc(*self.CODECS[self.path.suffix.lower()])
+            self._writer = cv2.VideoWriter(str(self._partial), codec, self.rate, self._size)
+            if not self._writer.isOpened():
+                self._writer = None
+                raise InputError(f"{self.path}: OpenCV cannot write this video; try another suffix or place")
+        if (image.shape[1], image.shape[0]) != self._size:
+            image = cv2.resize(image, self._size)
+        self._writer.write(image)
+
+    def __exit__(self, *error: object) -> None:
+        if self._writer is not None:
+            self._writer.release()
+            os.replace(self._partial, self.path)
+
+
+def has_display() -> bool:
+    """Tell whether a window can be opened: there is a screen, and OpenCV was built with windows."""
+    if sys.platform.startswith("linux") and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
+        return False
+    return "NONE" not in next((line for line in cv2.getBuildInformation().splitlines() if "GUI:" in line), "NONE")

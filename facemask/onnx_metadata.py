@@ -1,0 +1,58 @@
+"""Read the metadata of an ONNX file without the onnx package, which detection need not install."""
+
+import io
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+# Of ModelProto and StringStringEntryProto in https://github.com/onnx/onnx/blob/main/onnx/onnx.proto
+METADATA_PROPS, KEY, VALUE = 14, 1, 2
+# Protobuf's wire types: https://protobuf.dev/programming-guides/encoding/
+VARINT, FIXED64, LENGTH_DELIMITED, FIXED32 = 0, 1, 2, 5
+LONGEST_ENTRY = 1 << 20  # bytes of metadata: a longer one is not ours
+
+
+def read_onnx_metadata(path: str | Path) -> dict[str, str]:
+    """Return the file's metadata_props. Raises ValueError if it is no ONNX file, OSError if it cannot be read."""
+    metadata = {}
+    with open(path, "rb") as file:
+        for number, entry in _fields(file, wanted={METADATA_PROPS}):
+            texts = {number: text.decode() for number, text in _fields(io.BytesIO(entry), wanted={KEY, VALUE})}
+            metadata[texts.get(KEY, "")] = texts.get(VALUE, "")
+    return metadata
+
+
+def _fields(file: BinaryIO, wanted: set[int]) -> Iterator[tuple[int, bytes]]:
+    """Yield number and bytes of a message's wanted fields, stepping over all others."""
+    size = file.seek(0, io.SEEK_END)
+    file.seek(0)
+    while file.tell() < size:
+        key = _varint(file)
+        number, wire_type = key >> 3, key & 7
+        if wire_type == VARINT:
+            _varint(file)
+            continue
+        if wire_type == LENGTH_DELIMITED:
+            length = _varint(file)
+        elif wire_type in (FIXED64, FIXED32):
+            length = 8 if wire_type == FIXED64 else 4
+        else:
+            raise ValueError(f"unknown wire type {wire_type}")
+        if file.tell() + length > size:
+            raise ValueError("truncated")
+        if number in wanted and wire_type == LENGTH_DELIMITED and length <= LONGEST_ENTRY:
+            yield number, file.read(length)
+        else:
+            file.seek(length, io.SEEK_CUR)
+
+
+def _varint(file: BinaryIO) -> int:
+    value = 0
+    for shift in range(0, 64, 7):
+        byte = file.read(1)
+        if not byte:
+            raise ValueError("truncated")
+        value |= (byte[0] & 0x7F) << shift
+        if byte[0] < 0x80:
+            return value
+    raise ValueError("number of more than 64 bits")

@@ -1,0 +1,41 @@
+"""From a picture to the faces in it and their masks."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from facemask.classifier import MaskClassifier
+from facemask.crops import Box
+from facemask.faces import FaceDetector
+
+
+@dataclass(frozen=True)
+class Detection:
+    """A face and what it wears: `box` is x1, y1, x2, y2 in pixels, half-open, inside the image, never empty."""
+
+    box: Box
+    confidence: float  # 0..1, that this is a face
+    label: str  # the likeliest of the model's classes
+    probability: float  # 0..1, of that label
+    probabilities: dict[str, float]  # of every class, summing to 1
+
+
+@dataclass(frozen=True)
+class MaskDetector:
+    """Both networks, loaded."""
+
+    faces: FaceDetector
+    classifier: MaskClassifier
+
+    def detect(self, image: np.ndarray, confidence: float = 0.5) -> list[Detection]:
+        """Find and classify the faces in `image`, uint8 (H, W, 3) BGR, surest face first; empty where there is none."""
+        faces = self.faces.detect(image, confidence)
+        if not faces:
+            return []
+        classes = self.classifier.info.classes
+        detections = []
+        for face, row in zip(faces, self.classifier.classify(image, [face.box for face in faces]), strict=True):
+            probabilities = dict(zip(classes, row.tolist(), strict=True))
+            label = max(probabilities, key=probabilities.__getitem__)
+            detections.append(Detection(face.box, face.confidence, label, probabilities[label], probabilities))
+        return detections

@@ -1,0 +1,133 @@
+import shutil
+import zipfile
+
+import cv2
+import numpy as np
+import pytest
+
+from facemask.classifier import METADATA_NAME, MaskClassifier, ModelInfo, _open_with_opencv
+from facemask.errors import InputError
+from tests.conftest import EXAMPLES, ROOT
+
+MODEL = ROOT / "mask_detector.keras"
+# Faces in examples/people.jpg as the detector finds them, and what they wear.
+PEOPLE = {
+    (65, 55, 236, 262): "with_mask",
+    (370, 380, 538, 551): "with_mask",
+    (656, 79, 843, 309): "with_mask",
+    (87, 434, 213, 591): "without_mask",
+    (378, 44, 515, 249): "without_mask",
+    (691, 406, 833, 589): "without_mask",
+}
+
+
+@pytest.fixture(scope="module")
+def people() -> np.ndarray:
+    return cv2.imread(str(EXAMPLES / "people.jpg"))
+
+
+@pytest.fixture
+def copied_model(tmp_path):
+    for suffix in (".keras", ".onnx"):
+        shutil.copy(MODEL.with_suffix(suffix), tmp_path / f"model{suffix}")
+    return tmp_path / "model.keras"
+
+
+def test_classify_example_faces(people):
+    classifier = MaskClassifier.load(MODEL)
+    probabilities = classifier.classify(people, list(PEOPLE))
+    assert probabilities.shape == (len(PEOPLE), len(classifier.info.classes))
+    np.testing.assert_allclose(probabilities.sum(axis=1), 1, atol=1e-5)
+    assert [classifier.info.classes[i] for i in probabilities.argmax(axis=1)] == list(PEOPLE.values())
+
+
+def test_classify_in_batches_equals_one_by_one(people, monkeypatch):
+    classifier = MaskClassifier.load(MODEL)
+    together = classifier.classify(people, list(PEOPLE))
+    monkeypatch.setattr(MaskClassifier, "BATCH_SIZE", 4)
+    np.testing.assert_allclose(classifier.classify(people, list(PEOPLE)), together, atol=1e-5)
+
+
+def test_classify_no_faces(people):
+    classifier = MaskClassifier.load(MODEL)
+    assert classifier.classify(people, []).shape == (0, len(classifier.info.classes))
+
+
+def test_opencv_equals_onnxruntime(people):
+    pytest.importorskip("onnxruntime")
+    classifier = MaskClassifier.load(MODEL.with_suffix(".onnx"))
+    assert classifier.backend == "onnxruntime"
+    by_opencv = MaskClassifier(classifier.info, _open_with_opencv(MODEL.with_suffix(".onnx")), "cv2.dnn")
+    boxes = list(PEOPLE)
+    np.testing.assert_allclose(by_opencv.classify(people, boxes), classifier.classify(people, boxes), atol=1e-3)
+
+
+def test_load_without_onnxruntime_uses_opencv(people, monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "onnxruntime", None)
+    classifier = MaskClassifier.load(MODEL)
+    assert classifier.backend == "cv2.dnn"
+    labels = classifier.classify(people, list(PEOPLE)).argmax(axis=1)
+    assert [classifier.info.classes[i] for i in labels] == list(PEOPLE.values())
+
+
+@pytest.mark.training
+@pytest.mark.parametrize("state", ["missing", "of another model"])
+def test_load_keras_where_onnx_does_not_fit(copied_model, people, caplog, state):
+    pytest.importorskip("keras")
+    onnx_path = copied_model.with_suffix(".onnx")
+    if state == "missing":
+        onnx_path.unlink()
+    else:
+        with zipfile.ZipFile(copied_model, "a") as archive:
+            archive.writestr("note.txt", "this changes the hash")
+    classifier = MaskClassifier.load(copied_model)
+    assert classifier.backend == "Keras"
+    assert f"python -m facemask.export {copied_model} makes it" in caplog.text
+    expected = MaskClassifier.load(MODEL.with_suffix(".onnx")).classify(people, list(PEOPLE))
+    np.testing.assert_allclose(classifier.classify(people, list(PEOPLE)), expected, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "message"),
+    [
+        pytest.param("none.keras", None, "no such file; give -m", id="missing"),
+        pytest.param("model.h5", b"x", "not a .keras or .onnx file; give -m", id="suffix"),
+        pytest.param("noise.keras", b"noise", "not a model written by train_mask_detector.py", id="noise .keras"),
+        pytest.param("noise.onnx", b"\x17noise" * 99, "not an ONNX file, or a part of one", id="noise .onnx"),
+        pytest.param("empty.onnx", b"", "not a model written by train_mask_detector.py", id="empty .onnx"),
+        pytest.param("half.onnx", "half", "not an ONNX file, or a part of one", id="truncated .onnx"),
+        pytest.param("faces.onnx", "faces", "not a model written by train_mask_detector.py", id="another network"),
+    ],
+)
+def test_load_bad_file(tmp_path, name, data, message):
+    path = tmp_path / name
+    if data == "half":
+        whole = MODEL.with_suffix(".onnx").read_bytes()
+        data = whole[: len(whole) // 2]
+    elif data == "faces":
+        data = (ROOT / "face_detector" / "res10_300x300_ssd.onnx").read_bytes()
+    if data is not None:
+        path.write_bytes(data)
+    with pytest.raises(InputError, match=message) as error:
+        MaskClassifier.load(path)
+    assert str(error.value).startswith(f"{path}: ")
+
+
+def test_load_metadata_that_lies_about_classes(tmp_path):
+    onnx = pytest.importorskip("onnx")
+    proto = onnx.load(MODEL.with_suffix(".onnx"))
+    lie = ModelInfo(("a", "b", "c", "d", "e"), 128, 0.0)
+    onnx.helper.set_model_props(proto, {METADATA_NAME: lie.to_json()})
+    onnx.save(proto, tmp_path / "lie.onnx")
+    with pytest.raises(InputError, match=r"gives \(3,\) outputs for 5 classes; train it anew"):
+        MaskClassifier.load(tmp_path / "lie.onnx")
+
+
+def test_model_info_survives_json():
+    info = ModelInfo(("with_mask", "without_mask"), 128, 0.15)
+    assert ModelInfo.from_json(info.to_json()) == info
+
+
+def test_model_info_of_shipped_model():
+    info = ModelInfo.of_keras(MODEL)
+    assert info.classes == ("mask_weared_incorrect", "with_mask", "without_mask")

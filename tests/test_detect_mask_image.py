@@ -1,0 +1,134 @@
+import csv
+import json
+import shutil
+import subprocess
+import sys
+
+import cv2
+import pytest
+
+import detect_mask_image
+from facemask.media import read_image
+from tests.conftest import EXAMPLES, ROOT
+
+ASTRONAUT, PEOPLE = str(EXAMPLES / "astronaut.jpg"), str(EXAMPLES / "people.jpg")
+
+
+def test_one_picture(capsys, tmp_path):
+    code = detect_mask_image.main(["-i", PEOPLE, "-o", str(tmp_path / "out.png"), "--jsonl", str(tmp_path / "out.jsonl")])
+    out, err = capsys.readouterr()
+    assert code == 0
+    assert len(out.splitlines()) == 8
+    assert "Mask " in out and "No mask " in out
+    assert "[INFO] 1 of 1 pictures, 8 faces" in err
+    assert read_image(tmp_path / "out.png").shape == (640, 1218, 3)
+    (line,) = (tmp_path / "out.jsonl").read_text().splitlines()
+    record = json.loads(line)
+    assert (record["image"], record["width"], record["height"]) == (PEOPLE, 1218, 640)
+    for face in record["faces"]:
+        assert list(face) == ["box", "confidence", "label", "probability", "probabilities"]
+        assert face["probability"] == max(face["probabilities"].values()) == face["probabilities"][face["label"]]
+        assert sum(face["probabilities"].values()) == pytest.approx(1, abs=1e-5)
+
+
+def test_folder_with_a_bad_file(capsys, tmp_path):
+    (tmp_path / "in" / "sub").mkdir(parents=True)
+    shutil.copy(ASTRONAUT, tmp_path / "in" / "a.jpg")
+    shutil.copy(ASTRONAUT, tmp_path / "in" / "sub" / "a.jpg")
+    (tmp_path / "in" / "bad.jpg").write_bytes(b"text")
+    arguments = ["-i", str(tmp_path / "in"), "-o", str(tmp_path / "out"), "--csv", str(tmp_path / "out.csv")]
+    assert detect_mask_image.main(arguments) == 1
+    out, err = capsys.readouterr()
+    assert [line.split(":")[0] for line in out.splitlines()] == [f"{tmp_path}/in/a.jpg", f"{tmp_path}/in/sub/a.jpg"]
+    assert f"[WARN] {tmp_path}/in/bad.jpg: not a picture, or a broken one" in err
+    assert "[INFO] 2 of 3 pictures, 2 faces" in err
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a.jpg", "a_2.jpg"]
+    rows = list(csv.DictReader((tmp_path / "out.csv").open()))
+    assert [row["label"] for row in rows] == ["without_mask"] * 2
+    assert list(rows[0]) == list(detect_mask_image.CSV_COLUMNS)
+
+
+def test_no_face_is_a_result(capsys, tmp_path):
+    cv2.imwrite(str(tmp_path / "black.png"), cv2.imread(ASTRONAUT) * 0)
+    assert detect_mask_image.main(["-i", str(tmp_path / "black.png"), "--jsonl", str(tmp_path / "o.jsonl")]) == 0
+    assert capsys.readouterr().out == f"{tmp_path}/black.png: no face found\n"
+    assert json.loads((tmp_path / "o.jsonl").read_text())["faces"] == []
+
+
+def test_confidence_limits_the_faces(capsys):
+    assert detect_mask_image.main(["-i", ASTRONAUT, "-c", "1.0", "-m", str(ROOT / "mask_detector.onnx")]) == 0
+    assert capsys.readouterr().out == f"{ASTRONAUT}: no face found\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        pytest.param(["-i", "none.jpg"], "error: none.jpg: cannot be read (No such file or directory); check the name", id="missing"),
+        pytest.param(["-i", "text.jpg"], "error: text.jpg: not a picture, or a broken one; give a JPEG, PNG, WebP, BMP or TIFF file", id="text"),
+        pytest.param(["-i", "empty"], "error: empty: no pictures in this folder; known are .jpg .jpeg .png .bmp .webp .tif .tiff", id="empty folder"),
+        pytest.param(["-i", "*.png"], "error: *.png: no file matches; check the pattern", id="glob"),
+        pytest.param(["-i", ASTRONAUT, "-m", "none.keras"], "error: none.keras: no such file; give -m the model that train_mask_detector.py wrote", id="no model"),
+        pytest.param(["-i", ASTRONAUT, "-f", "none"], "error: none: no such face detector; give -f the folder face_detector/ or its .onnx file", id="no face detector"),
+        pytest.param(["-i", ASTRONAUT, "-o", "none/a.jpg"], "error: none/a.jpg: folder none does not exist; make it first", id="no output folder"),
+        pytest.param(["-i", "a.jpg", "-o", "a.jpg"], "error: a.jpg: is the input itself; choose another -o", id="over the input"),
+        pytest.param(["-i", "a.jpg", "-o", "."], "error: a.jpg: is the input itself; choose another -o", id="into the input's folder"),
+        pytest.param(["-i", ASTRONAUT, "-o", "text.jpg/x"], "error: text.jpg/x: cannot make this folder (Not a directory); choose another -o", id="file as folder"),
+        pytest.param(["-i", ASTRONAUT, "--jsonl", "empty"], "error: empty: is a folder; give a file name", id="folder as file"),
+        pytest.param(["-i", ASTRONAUT, "--show"], "error: --show: there is no display, or OpenCV has no windows (opencv-python-headless); leave --show away", id="no display"),
+    ],
+)  # fmt: skip
+def test_bad_input(capsys, tmp_path, monkeypatch, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "text.jpg").write_bytes(b"text")
+    (tmp_path / "empty").mkdir()
+    shutil.copy(ASTRONAUT, tmp_path / "a.jpg")
+    assert detect_mask_image.main(arguments) == 1
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert [line for line in err.splitlines() if not line.startswith("[INFO]")] == [message]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.jpg", "empty", "text.jpg"]
+
+
+@pytest.mark.parametrize("arguments", [[], ["-i"], ["-i", "a.jpg", "-c", "1.5"], ["-i", "a.jpg", "-c", "nan"], ["--colour"]])
+def test_wrong_usage(capsys, arguments):
+    with pytest.raises(SystemExit) as error:
+        detect_mask_image.main(arguments)
+    assert error.value.code == 2
+    assert "error: " in capsys.readouterr().err
+
+
+def test_interrupted_run_keeps_what_was_done(capsys, tmp_path, monkeypatch):
+    from facemask.pipeline import MaskDetector
+
+    whole, calls = MaskDetector.detect, []
+
+    def detect_once(self, image, confidence):
+        calls.append(image)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return whole(self, image, confidence)
+
+    monkeypatch.setattr(MaskDetector, "detect", detect_once)
+    assert detect_mask_image.main(["-i", ASTRONAUT, PEOPLE, "--jsonl", str(tmp_path / "out.jsonl")]) == 130
+    assert [path.name for path in tmp_path.iterdir()] == ["out.partial.jsonl"]
+    assert json.loads((tmp_path / "out.partial.jsonl").read_text())["image"] == ASTRONAUT
+    assert "out.partial.jsonl" in capsys.readouterr().err
+
+
+def test_detection_never_imports_training_libraries(tmp_path):
+    code = (
+        "import sys, detect_mask_image\n"
+        f"assert detect_mask_image.main(['-i', {ASTRONAUT!r}]) == 0\n"
+        "print(sorted({'tensorflow', 'keras', 'torch', 'sklearn', 'scipy', 'matplotlib', 'onnx'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_help_imports_nothing_heavy():
+    code = (
+        "import sys, detect_mask_image, detect_mask_video, train_mask_detector\n"
+        "print(sorted({'cv2', 'numpy', 'onnxruntime', 'keras'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"

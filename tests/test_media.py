@@ -1,0 +1,215 @@
+import struct
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from facemask.errors import InputError
+from facemask.media import VideoSink, VideoSource, find_images, has_display, read_image, write_image
+
+# Four corners of different grey, so that each way of turning it shows.
+CORNERS = np.kron(np.array([[0, 80], [160, 240]], np.uint8), np.ones((16, 24), np.uint8))
+
+
+def jpeg_with_orientation(orientation: int) -> bytes:
+    """A JPEG of CORNERS whose EXIF says how it is to be turned (TIFF tag 0x0112)."""
+    data = cv2.imencode(".jpg", CORNERS, [cv2.IMWRITE_JPEG_QUALITY, 100])[1].tobytes()
+    tiff = b"II*\0" + struct.pack("<IHHHIHHI", 8, 1, 0x0112, 3, 1, orientation, 0, 0)
+    exif = b"Exif\0\0" + tiff
+    return data[:2] + b"\xff\xe1" + struct.pack(">H", len(exif) + 2) + exif + data[2:]
+
+
+UPRIGHT = {
+    1: CORNERS,
+    2: CORNERS[:, ::-1],
+    3: CORNERS[::-1, ::-1],
+    4: CORNERS[::-1],
+    5: CORNERS.T,
+    6: np.rot90(CORNERS, -1),
+    7: CORNERS[::-1, ::-1].T,
+    8: np.rot90(CORNERS),
+}
+
+
+@pytest.mark.parametrize("orientation", UPRIGHT)
+def test_read_image_turns_by_exif(tmp_path, orientation):
+    (tmp_path / "a.jpg").write_bytes(jpeg_with_orientation(orientation))
+    image = read_image(tmp_path / "a.jpg")
+    expected = UPRIGHT[orientation]
+    assert image.shape == (*expected.shape, 3)
+    assert np.abs(image[..., 0].astype(int) - expected).mean() < 3
+
+
+GREY = np.full((4, 6), 100, np.uint8)
+BGRA = np.dstack([GREY, GREY, GREY, np.array([[255] * 3 + [0] * 3] * 4, np.uint8)])
+DEEP = np.full((4, 6, 3), 100 * 257, np.uint16)
+
+
+@pytest.mark.parametrize(
+    ("name", "stored", "left", "right"),
+    [
+        pytest.param("grey.png", GREY, 100, 100, id="grey"),
+        pytest.param("deep.png", DEEP, 100, 100, id="16 bit"),
+        pytest.param("deep.tiff", DEEP, 100, 100, id="16 bit TIFF"),
+        pytest.param("alpha.png", BGRA, 100, 255, id="alpha on white"),
+        pytest.param("deep_alpha.png", BGRA.astype(np.uint16) * 257, 100, 255, id="16 bit alpha"),
+        pytest.param("colour.bmp", BGRA[..., :3], 100, 100, id="BMP"),
+        pytest.param("sp ace 'q' ü.png", GREY, 100, 100, id="odd name"),
+    ],
+)
+def test_read_image_kinds(tmp_path, name, stored, left, right):
+    (tmp_path / name).write_bytes(cv2.imencode(Path(name).suffix, stored)[1])
+    image = read_image(tmp_path / name)
+    assert image.dtype == np.uint8 and image.shape == (4, 6, 3)
+    assert (image[:, :3] == left).all() and (image[:, 3:] == right).all()
+
+
+def test_read_image_truncated_is_an_error_or_a_picture(tmp_path, astronaut):
+    whole = cv2.imencode(".png", astronaut)[1].tobytes()
+    (tmp_path / "a.png").write_bytes(whole[: len(whole) // 20])
+    try:
+        assert read_image(tmp_path / "a.png").shape == astronaut.shape
+    except InputError as error:
+        assert "not a picture, or a broken one" in str(error)
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        pytest.param(None, "cannot be read (No such file or directory); check the name", id="missing"),
+        pytest.param(b"", "the file is empty; copy it again", id="empty"),
+        pytest.param(b"text", "not a picture, or a broken one; give a JPEG, PNG, WebP, BMP or TIFF file", id="text"),
+        pytest.param(b"\xff\xd8\xff", "not a picture, or a broken one; give a JPEG, PNG, WebP, BMP or TIFF file", id="stub"),
+    ],
+)
+def test_read_image_bad_file(tmp_path, data, message):
+    if data is not None:
+        (tmp_path / "a.jpg").write_bytes(data)
+    with pytest.raises(InputError) as error:
+        read_image(tmp_path / "a.jpg")
+    assert str(error.value) == f"{tmp_path / 'a.jpg'}: {message}"
+
+
+def test_read_image_too_large(tmp_path):
+    header = b"BM" + struct.pack("<IHHI", 54, 0, 0, 54) + struct.pack("<IiiHHIIiiII", 40, 60000, 60000, 1, 24, 0, 0, 0, 0, 0, 0)
+    (tmp_path / "bomb.bmp").write_bytes(header + bytes(100))
+    with pytest.raises(InputError, match=r"bomb.bmp: "):
+        read_image(tmp_path / "bomb.bmp")
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for name in ("b.jpg", "a.PNG", "notes.txt", "sub/c d.webp"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("sources", "names"),
+    [
+        pytest.param([""], ["a.PNG", "b.jpg", "sub/c d.webp"], id="folder"),
+        pytest.param(["b.jpg"], ["b.jpg"], id="file"),
+        pytest.param(["*.jpg"], ["b.jpg"], id="glob"),
+        pytest.param(["b.jpg", "", "*.jpg"], ["b.jpg", "a.PNG", "sub/c d.webp"], id="each once"),
+        pytest.param(["none.jpg"], ["none.jpg"], id="missing, said when read"),
+    ],
+)
+def test_find_images(folder, sources, names):
+    assert find_images([str(folder / source) for source in sources]) == [folder / name for name in names]
+
+
+@pytest.mark.parametrize(("source", "message"), [("*.bmp", "no file matches"), ("empty", "no pictures in this folder")])
+def test_find_images_finds_none(folder, source, message):
+    (folder / "empty").mkdir()
+    with pytest.raises(InputError, match=message):
+        find_images([str(folder / source)])
+
+
+def test_write_image(tmp_path, astronaut):
+    write_image(tmp_path / "a.png", astronaut)
+    np.testing.assert_array_equal(read_image(tmp_path / "a.png"), astronaut)
+    assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
+
+
+@pytest.mark.parametrize("name", ["a.xyz", "a"])
+def test_write_image_unknown_suffix(tmp_path, astronaut, name):
+    with pytest.raises(InputError, match=r"cannot write this kind of picture; use .jpg or .png"):
+        write_image(tmp_path / name, astronaut)
+
+
+def test_video_source_gives_every_frame(video):
+    with VideoSource(str(video)) as source:
+        assert source.rate == pytest.approx(30000 / 1001, abs=1e-3)
+        assert source.frame_count == 12
+        frames = list(source.frames())
+    assert [frame.number for frame in frames] == list(range(12))
+    assert frames[11].time == pytest.approx(11 * 1001 / 30000, abs=1e-4)
+    assert [round(frame.image.mean() / 20) for frame in frames] == list(range(12))
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "message"),
+    [
+        pytest.param("none.mp4", None, "no such video; give a file, a stream's URL", id="missing"),
+        pytest.param("text.mp4", b"text", "cannot be opened as a video", id="text"),
+        pytest.param("empty.mp4", b"", "cannot be opened as a video", id="empty"),
+    ],
+)
+def test_video_source_bad_file(tmp_path, name, data, message):
+    if data is not None:
+        (tmp_path / name).write_bytes(data)
+    with pytest.raises(InputError, match=message):
+        VideoSource(str(tmp_path / name))
+
+
+def test_video_source_absent_camera():
+    with pytest.raises(InputError) as error:
+        VideoSource("97")
+    assert str(error.value) == "camera 97: cannot be opened; plug it in, try -i 1, or give a video: -i FILE"
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".avi"])
+def test_video_sink_writes_every_frame(tmp_path, suffix):
+    path = tmp_path / f"out{suffix}"
+    with VideoSink(path, 29.97) as sink:
+        for number in range(7):
+            sink.write(np.full((64, 96, 3), 30 * number, np.uint8))
+        assert not path.exists()
+    with VideoSource(str(path)) as source:
+        assert source.rate == pytest.approx(29.97, abs=0.01)
+        assert [round(frame.image.mean() / 30) for frame in source.frames()] == list(range(7))
+    assert [file.name for file in tmp_path.iterdir()] == [path.name]
+
+
+def test_video_sink_fits_frames_of_another_size(tmp_path):
+    with VideoSink(tmp_path / "out.avi", 25) as sink:
+        sink.write(np.zeros((64, 96, 3), np.uint8))
+        sink.write(np.zeros((30, 30, 3), np.uint8))
+    with VideoSource(str(tmp_path / "out.avi")) as source:
+        assert [frame.image.shape for frame in source.frames()] == [(64, 96, 3)] * 2
+
+
+def test_video_sink_is_finished_by_an_error(tmp_path):
+    with pytest.raises(KeyboardInterrupt), VideoSink(tmp_path / "out.avi", 25) as sink:
+        sink.write(np.zeros((64, 96, 3), np.uint8))
+        raise KeyboardInterrupt
+    with VideoSource(str(tmp_path / "out.avi")) as source:
+        assert len(list(source.frames())) == 1
+
+
+def test_video_sink_without_frames_leaves_nothing(tmp_path):
+    with VideoSink(tmp_path / "out.mp4", 25):
+        pass
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("name", "message"), [("out.gif", "use .mp4 or .avi"), ("none/out.mp4", "make it first")])
+def test_video_sink_bad_output(tmp_path, name, message):
+    with pytest.raises(InputError, match=message):
+        VideoSink(tmp_path / name, 25)
+
+
+def test_has_display_without_one():
+    assert not has_display()
