@@ -1,0 +1,167 @@
+"""Read photos of faces by class, and part them for training, validation and test."""
+
+import xml.etree.ElementTree as ElementTree
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+from scipy.sparse import coo_matrix
+from scipy.sparse.csgraph import connected_components
+from sklearn.model_selection import StratifiedGroupKFold
+
+from facemask.crops import square_around
+from facemask.errors import InputError
+from facemask.media import IMAGE_SUFFIXES, read_image
+
+CONTEXT = 0.5  # of the face's side, kept around each face for augmentation to move and turn the crop in
+MIN_FACE = 8  # px, longer side: annotated faces below it show nothing to learn from
+SAME_PHOTO = 0.86  # cosine similarity of backbone features from which two faces count as near-duplicates
+EXPECTED_LAYOUT = "expected a folder per class with photos in it, or images/ with Pascal VOC annotations/"
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A face to learn from: `box` (x1, y1, x2, y2 in pixels) of a photo, or the whole photo where box is None."""
+
+    path: Path
+    label: str
+    box: tuple[float, float, float, float] | None
+
+
+@dataclass(frozen=True)
+class FacePatch:
+    """A face cut out with some context: uint8 (H, W, 3) RGB, and the face's box in the patch's pixels."""
+
+    image: np.ndarray
+    box: tuple[float, float, float, float]
+
+
+@dataclass(frozen=True)
+class Split:
+    """Indices of the samples in each part; no photo and none of its near-duplicates is in two parts."""
+
+    train: np.ndarray
+    validation: np.ndarray
+    test: np.ndarray
+
+
+def read_dataset(folder: str | Path, names: Iterable[str] | None = None) -> list[Sample]:
+    """List the faces of a dataset folder, sorted by path; `names` keeps only annotated photos of those stems.
+
+    Two layouts are known: a folder per class, and Pascal VOC (`images/` and `annotations/*.xml`, one object a face).
+    Raises InputError where the folder is neither.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such folder; {EXPECTED_LAYOUT}")
+    if (folder / "annotations").is_dir():
+        return _read_annotated(folder, None if names is None else set(names))
+    samples = [
+        Sample(path, class_folder.name, None)
+        for class_folder in sorted(folder.iterdir())
+        if class_folder.is_dir()
+        for path in sorted(class_folder.iterdir())
+        if path.suffix.lower() in IMAGE_SUFFIXES
+    ]
+    if not samples:
+        raise InputError(f"{folder}: no photos found in its subfolders; {EXPECTED_LAYOUT}")
+    return samples
+
+
+def _read_annotated(folder: Path, names: set[str] | None) -> list[Sample]:
+    images = {path.stem: path for path in (folder / "images").glob("*") if path.suffix.lower() in IMAGE_SUFFIXES}
+    samples = []
+    for annotation in sorted((folder / "annotations").glob("*.xml")):
+        if annotation.stem not in images or (names is not None and annotation.stem not in names):
+            continue
+        try:
+            for face in ElementTree.parse(annotation).getroot().iter("object"):
+                box = tuple(float(face.findtext(f"bndbox/{side}")) for side in ("xmin", "ymin", "xmax", "ymax"))
+                if max(box[2] - box[0], box[3] - box[1]) >= MIN_FACE:
+                    samples.append(Sample(images[annotation.stem], face.findtext("name").strip(), box))
+        except (ElementTree.ParseError, TypeError, ValueError, AttributeError) as error:
+            raise InputError(f"{annotation}: not a Pascal VOC annotation ({error}); mend or remove it") from error
+    if not samples:
+        raise InputError(f"{folder}: no annotated face found; {EXPECTED_LAYOUT}")
+    return samples
+
+
+def class_names(samples: Iterable[Sample]) -> list[str]:
+    """Return the labels in the order that the model's outputs will have: sorted. Raises InputError for fewer than two."""
+    classes = sorted({sample.label for sample in samples})
+    if len(classes) < 2:
+        raise InputError(f"dataset: found one class only ({', '.join(classes)}); {EXPECTED_LAYOUT}, two classes or more")
+    return classes
+
+
+def load_patches(samples: Sequence[Sample], size: int, progress=iter) -> tuple[dict[int, FacePatch], list[str]]:
+    """Decode every photo once and cut its faces out, with context, at up to 1.5 x `size` px a face.
+
+    Returns the patches by index into `samples`, and a message for each photo that cannot be read. `progress` wraps the
+    list of photos (tqdm).
+    """
+    by_path = defaultdict(list)
+    for index, sample in enumerate(samples):
+        by_path[sample.path].append(index)
+    patches, unreadable = {}, []
+    for path in progress(list(by_path)):
+        try:
+            image = read_image(path)
+        except InputError as error:
+            unreadable.append(str(error))
+            continue
+        for index in by_path[path]:
+            patch = _cut_patch(image, samples[index].box, size)
+            if patch is not None:
+                patches[index] = patch
+    return patches, unreadable
+
+
+def _cut_patch(image: np.ndarray, box: tuple | None, size: int) -> FacePatch | None:
+    height, width = image.shape[:2]
+    box = np.array(box or (0, 0, width, height), float)
+    if not (box[0] < width and box[1] < height and box[2] > 0 and box[3] > 0):
+        return None
+    x1, y1, x2, y2 = np.round(square_around(box, CONTEXT)).astype(int)
+    x1, y1, x2, y2 = max(x1, 0), max(y1, 0), min(x2, width), min(y2, height)
+    patch = cv2.cvtColor(image[y1:y2, x1:x2], cv2.COLOR_BGR2RGB)
+    box -= [x1, y1, x1, y1]
+    scale = 1.5 * size / max(box[2] - box[0], box[3] - box[1])
+    if scale < 1:
+        new_size = max(1, round(patch.shape[1] * scale)), max(1, round(patch.shape[0] * scale))
+        patch, box = cv2.resize(patch, new_size, interpolation=cv2.INTER_AREA), box * scale
+    return FacePatch(patch, tuple(box))
+
+
+def group_near_duplicates(features: np.ndarray, paths: Sequence[Path], threshold: float = SAME_PHOTO) -> np.ndarray:
+    """Give faces of the same photo, or of photos that look the same, the same group number; returns (n,) int.
+
+    `features` is (n, d): what an ImageNet backbone makes of each face. Unlike perceptual hashes these also find
+    turned, mirrored and recoloured copies.
+    """
+    count = len(features)
+    unit = features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-9)
+    rows, columns = [], []
+    for start in range(0, count, 1024):  # a block of rows at a time bounds the memory
+        similar = unit[start : start + 1024] @ unit.T >= threshold
+        row, column = np.nonzero(similar)
+        rows.append(row + start)
+        columns.append(column)
+    first_of_path = {}
+    rows.append(np.arange(count))
+    columns.append(np.array([first_of_path.setdefault(path, index) for index, path in enumerate(paths)], int))
+    rows, columns = np.concatenate(rows), np.concatenate(columns)
+    graph = coo_matrix((np.ones(len(rows), bool), (rows, columns)), shape=(count, count))
+    return connected_components(graph, directed=False)[1]
+
+
+def split_by_group(labels: np.ndarray, groups: np.ndarray, seed: int) -> Split:
+    """Part samples 70 / 10 / 20 into train, validation and test, by whole groups, classes in proportion."""
+    folds = StratifiedGroupKFold(n_splits=10, shuffle=True, random_state=seed)
+    tenths = [part for _, part in folds.split(labels, labels, groups)]
+    return Split(
+        train=np.sort(np.concatenate(tenths[3:])), validation=np.sort(tenths[2]), test=np.sort(np.concatenate(tenths[:2]))
+    )

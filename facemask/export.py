@@ -1,0 +1,181 @@
+"""Write a Keras classifier as ONNX, for onnxruntime and cv2.dnn, from any Keras backend.
+
+  python -m facemask.export mask_detector.keras      writes mask_detector.onnx beside it
+
+Keras' own `model.export(format="onnx")` needs tf2onnx or torch, takes channels-last input, and what it writes crashes
+cv2.dnn. A MobileNetV2 has few kinds of layer, so each is written here as the ONNX operator it is, BatchNorm folded
+into the convolution before it.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnx
+from keras.ops import convert_to_numpy
+from onnx import TensorProto, helper, numpy_helper
+
+from facemask import cli
+
+OPSET = 13  # read by OpenCV 4.10's importer and by every onnxruntime in use
+IR_VERSION = 8
+INPUT_NAME = "images"
+OUTPUT_NAME = "probabilities"
+
+
+def to_onnx(model, metadata: dict[str, str]) -> onnx.ModelProto:
+    """Convert a functional Keras image classifier of the MobileNetV2 family to ONNX.
+
+    The network takes `images`, float32 (n, 3, height, width), any n, with the values that the Keras model takes as
+    (n, height, width, 3), and returns `probabilities`, float32 (n, classes). `metadata` becomes its metadata_props.
+    Raises ValueError for a kind of layer that is not known here.
+    """
+    _, height, width, channels = model.inputs[0].shape
+    writer = _GraphWriter()
+    writer.rename_output(writer.add_model(model, [INPUT_NAME]), OUTPUT_NAME)
+    graph = helper.make_graph(
+        writer.nodes,
+        model.name,
+        [helper.make_tensor_value_info(INPUT_NAME, TensorProto.FLOAT, ["n", channels, height, width])],
+        [helper.make_tensor_value_info(OUTPUT_NAME, TensorProto.FLOAT, ["n", model.outputs[0].shape[-1]])],
+        [numpy_helper.from_array(np.ascontiguousarray(values, np.float32), name) for name, values in writer.weights.items()],
+    )
+    proto = helper.make_model(
+        graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION, producer_name="facemask"
+    )
+    helper.set_model_props(proto, metadata)
+    onnx.checker.check_model(proto, full_check=True)
+    return proto
+
+
+class _GraphWriter:
+    """The nodes and weights of a graph, collected while walking a Keras model's layers in order of execution."""
+
+    def __init__(self) -> None:
+        self.nodes: list[onnx.NodeProto] = []
+        self.weights: dict[str, np.ndarray] = {}
+        self._paddings: dict[str, list[int]] = {}  # of a tensor whose ZeroPadding2D its convolution is to apply
+
+    def add_model(self, model, inputs: list[str]) -> str:
+        """Write a functional model fed with the named tensors; return the name of its output."""
+        names = {id(tensor): name for tensor, name in zip(model.inputs, inputs, strict=True)}
+        for layer in model.layers:  # Keras lists them in topological order
+            if type(layer).__name__ == "InputLayer":
+                continue
+            node = next(node for node in layer._inbound_nodes if all(id(t) in names for t in node.input_tensors))
+            sources = [names[id(tensor)] for tensor in node.input_tensors]
+            names[id(node.output_tensors[0])] = self._add_layer(layer, sources)
+        return names[id(model.outputs[0])]
+
+    def rename_output(self, old: str, new: str) -> None:
+        node = next(node for node in self.nodes if node.output[0] == old)
+        node.output[0] = new
+
+    def _add_layer(self, layer, sources: list[str]) -> str:
+        kind = type(layer).__name__
+        if hasattr(layer, "layers"):
+            return self.add_model(layer, sources)
+        add = getattr(self, f"_add_{kind}", None)
+        if add is None:
+            raise ValueError(f"cannot write layer {layer.name!r} as ONNX: its kind {kind} is not one of MobileNetV2's")
+        return add(layer, *sources)
+
+    def _node(self, operator: str, name: str, inputs: list[str], **attributes) -> str:
+        self.nodes.append(helper.make_node(operator, inputs, [name], name=name, **attributes))
+        return name
+
+    def _weight(self, name: str, values) -> str:
+        self.weights[name] = np.asarray(values, np.float32)
+        return name
+
+    def _add_Rescaling(self, layer, source: str) -> str:
+        scaled = self._node("Mul", f"{layer.name}/mul", [source, self._weight(f"{layer.name}/scale", layer.scale)])
+        return self._node("Add", layer.name, [scaled, self._weight(f"{layer.name}/offset", layer.offset)])
+
+    def _add_ZeroPadding2D(self, layer, source: str) -> str:
+        (top, bottom), (left, right) = layer.padding
+        self._paddings[source] = [top, left, bottom, right]
+        return source
+
+    def _add_Conv2D(self, layer, source: str) -> str:
+        return self._convolution(layer, source, convert_to_numpy(layer.kernel).transpose(3, 2, 0, 1), group=1)
+
+    def _add_DepthwiseConv2D(self, layer, source: str) -> str:
+        kernel = convert_to_numpy(layer.kernel).transpose(2, 3, 0, 1)  # (h, w, channels, 1) -> (channels, 1, h, w)
+        return self._convolution(layer, source, kernel, group=kernel.shape[0])
+
+    def _convolution(self, layer, source: str, kernel: np.ndarray, group: int) -> str:
+        pads = self._paddings.pop(source, [0, 0, 0, 0])
+        if layer.padding == "same":
+            pads = _same_padding(layer.input.shape[1:3], kernel.shape[2:], layer.strides)
+        bias = convert_to_numpy(layer.bias) if layer.use_bias else np.zeros(kernel.shape[0])
+        weights = [self._weight(f"{layer.name}/kernel", kernel), self._weight(f"{layer.name}/bias", bias)]
+        return self._node(
+            "Conv",
+            layer.name,
+            [source, *weights],
+            kernel_shape=kernel.shape[2:],
+            strides=layer.strides,
+            pads=pads,
+            group=group,
+        )
+
+    def _add_BatchNormalization(self, layer, source: str) -> str:
+        gamma, beta, mean, variance = map(convert_to_numpy, (layer.gamma, layer.beta, layer.moving_mean, layer.moving_variance))
+        scale = gamma / np.sqrt(variance + layer.epsilon)
+        kernel, bias = f"{source}/kernel", f"{source}/bias"
+        self.weights[bias] = (self.weights[bias] - mean) * scale + beta
+        self.weights[kernel] = self.weights[kernel] * scale[:, None, None, None]
+        return source
+
+    def _add_ReLU(self, layer, source: str) -> str:
+        limits = [self._weight("relu/min", 0.0), self._weight("relu/max", layer.max_value)]
+        return self._node("Clip", layer.name, [source, *limits])
+
+    def _add_Add(self, layer, *sources: str) -> str:
+        return self._node("Add", layer.name, list(sources))
+
+    def _add_GlobalAveragePooling2D(self, layer, source: str) -> str:
+        pooled = self._node("GlobalAveragePool", f"{layer.name}/pool", [source])
+        return self._node("Flatten", layer.name, [pooled], axis=1)
+
+    def _add_Dropout(self, layer, source: str) -> str:
+        return source
+
+    def _add_Dense(self, layer, source: str) -> str:
+        kernel = self._weight(f"{layer.name}/kernel", convert_to_numpy(layer.kernel))
+        bias = self._weight(f"{layer.name}/bias", convert_to_numpy(layer.bias))
+        product = self._node("Gemm", f"{layer.name}/gemm", [source, kernel, bias])
+        activation = layer.activation.__name__
+        if activation == "linear":
+            return product
+        if activation == "softmax":
+            return self._node("Softmax", layer.name, [product], axis=1)
+        return self._node({"relu": "Relu"}[activation], layer.name, [product])
+
+
+def _same_padding(size, kernel, strides) -> list[int]:
+    """Return ONNX pads (top, left, bottom, right) for Keras' padding="same", which puts the odd pixel last."""
+    totals = [max((-(-s // stride) - 1) * stride + k - s, 0) for s, k, stride in zip(size, kernel, strides, strict=True)]
+    before = [total // 2 for total in totals]
+    return before + [total - first for total, first in zip(totals, before, strict=True)]
+
+
+def export(args: argparse.Namespace) -> int:
+    from facemask.classifier import ModelInfo
+    from facemask.training import export_onnx, load_keras
+
+    info = ModelInfo.of_keras(args.model)
+    print(f"saved to {export_onnx(load_keras(args.model), info, args.model)}")
+    return cli.DONE
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=cli.HelpFormatter)
+    parser.add_argument("model", type=Path, help="model that train_mask_detector.py wrote, .keras")
+    return cli.run(export, parser.parse_args(argv))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,160 @@
+import shutil
+
+import cv2
+import numpy as np
+import onnx
+import pytest
+
+pytestmark = pytest.mark.training
+keras = pytest.importorskip("keras")
+
+import train_mask_detector  # noqa: E402
+from facemask import export, training  # noqa: E402
+from facemask.augment import augment  # noqa: E402
+from facemask.classifier import MaskClassifier, ModelInfo  # noqa: E402
+from facemask.dataset import FacePatch  # noqa: E402
+from facemask.errors import InputError  # noqa: E402
+from tests.conftest import EXAMPLES, ROOT  # noqa: E402
+
+MODEL = ROOT / "mask_detector.keras"
+FACES = {"astronaut": (142, 60, 237, 178), "obama": (238, 79, 474, 379), "biden": (300, 120, 560, 480)}
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory):
+    """Forty views of the example faces, bare and masked, as photos in class folders."""
+    folder = tmp_path_factory.mktemp("dataset")
+    rng = np.random.default_rng(0)
+    for label, suffix in (("with_mask", "_mask"), ("without_mask", "")):
+        (folder / label).mkdir()
+        for number in range(20):
+            name = list(FACES)[number % 3]
+            image = cv2.imread(str(EXAMPLES / f"{name}{suffix}.jpg"))
+            cv2.imwrite(str(folder / label / f"{number}.png"), augment(FacePatch(image, FACES[name]), 96, 0.2, rng))
+    return folder
+
+
+def test_train_then_detect(dataset, tmp_path, capsys):
+    model, plot = tmp_path / "mine.keras", tmp_path / "plot.png"
+    arguments = ["-d", str(dataset), "-m", str(model), "-p", str(plot), "--weights", str(MODEL), "--size", "96", "-e", "1"]
+    assert train_mask_detector.main(arguments) == 0
+    out = capsys.readouterr().out
+    assert "no group is in two parts" in out and "Confusion matrix" in out
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["mine.keras", "mine.onnx", "plot.png"]
+    assert cv2.imread(str(plot)).shape[1] > 1000
+
+    info = ModelInfo.of_keras(model)
+    assert info == ModelInfo(("with_mask", "without_mask"), 96, 0.0)
+    classifier = MaskClassifier.load(model)
+    assert classifier.backend == "onnxruntime"
+    image = cv2.imread(str(EXAMPLES / "people.jpg"))
+    boxes = [(65, 55, 236, 262), (370, 380, 538, 551), (87, 434, 213, 591), (378, 44, 515, 249)]
+    from_keras = MaskClassifier._load_keras(model).classify(image, boxes)
+    np.testing.assert_allclose(classifier.classify(image, boxes), from_keras, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        pytest.param(["-d", "none"], "error: none: no such folder; expected a folder per class", id="no dataset"),
+        pytest.param(["-d", "one"], "error: dataset: found one class only (with_mask)", id="one class"),
+        pytest.param(["-d", "two", "-m", "x.h5"], "error: x.h5: a model's name must end in .keras; give -m NAME.keras", id="suffix"),
+        pytest.param(["-d", "two", "-m", "none/x.keras"], "error: none/x.keras: folder none does not exist", id="no folder"),
+        pytest.param(["-d", "two", "--weights", "none.h5"], "error: none.h5: no such file; give --weights imagenet", id="no weights"),
+        pytest.param(["-d", "two", "--weights", "bad.weights.h5"], "error: bad.weights.h5: not the weights of MobileNetV2", id="bad weights"),
+        pytest.param(["-d", "two", "--weights", "bad.keras"], "error: bad.keras: not a model written by train_mask_detector.py", id="bad .keras"),
+        pytest.param(["-d", "two", "--only", "none.txt"], "error: none.txt: cannot be read", id="no list"),
+    ],
+)  # fmt: skip
+def test_bad_input(dataset, tmp_path, monkeypatch, capsys, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(dataset, "two")
+    shutil.copytree(dataset / "with_mask", "one/with_mask")
+    for name in ("bad.weights.h5", "bad.keras"):
+        (tmp_path / name).write_bytes(b"noise")
+    assert train_mask_detector.main(arguments) == 1
+    errors = [line for line in capsys.readouterr().err.splitlines() if not line.startswith("[INFO]")]
+    assert len(errors) == 1 and errors[0].startswith(message)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["bad.keras", "bad.weights.h5", "one", "two"]
+
+
+def test_weights_imagenet_without_network(monkeypatch):
+    def no_network(*_, **__):
+        raise OSError("no route to host")
+
+    monkeypatch.setattr("keras.src.applications.mobilenet_v2.file_utils.get_file", no_network)
+    with pytest.raises(InputError) as error:
+        training.build_network(ModelInfo(("a", "b"), 96, 0.0), "imagenet")
+    assert str(error.value) == (
+        "--weights imagenet: cannot be downloaded (no route to host); give a file: "
+        "--weights mobilenet_v2_imagenet_no_top.weights.h5, or a detector's .keras"
+    )
+
+
+def test_fine_tune_interrupted_keeps_the_best_so_far(tmp_path, monkeypatch):
+    info = ModelInfo(("a", "b"), 96, 0.0)
+    patches = [FacePatch(np.full((96, 96, 3), value, np.uint8), (0, 0, 96, 96)) for value in (0, 255) * 4]
+    labels = np.array([0, 1] * 4)
+    network = training.build_network(info, str(MODEL))
+
+    class InterruptInTheSecondEpoch(keras.callbacks.EarlyStopping):
+        def on_epoch_begin(self, epoch, logs=None):
+            if epoch == 1:
+                raise KeyboardInterrupt
+
+    monkeypatch.setattr(keras.callbacks, "EarlyStopping", InterruptInTheSecondEpoch)
+    train = training.FaceBatches(patches, labels, info, batch_size=4, augmented=True)
+    validation = training.FaceBatches(patches, labels, info, batch_size=4, augmented=False)
+    history = training.fine_tune(network, train, validation, epochs=9, checkpoint=tmp_path / "c.weights.h5")
+    assert len(history["loss"]) == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_face_batches_repeat_by_seed_and_change_by_epoch(astronaut):
+    info = ModelInfo(("a", "b"), 96, 0.1)
+    patches = [FacePatch(astronaut, (142, 60, 237, 178))] * 5
+    one, other = (training.FaceBatches(patches, np.arange(5), info, batch_size=2, augmented=True, seed=7) for _ in range(2))
+    assert len(one) == 3
+    np.testing.assert_array_equal(one[1][0], other[1][0])
+    assert one[2][0].shape == (1, 96, 96, 3)
+    first = one[0][0]
+    one.on_epoch_end()
+    assert not np.array_equal(one[0][0], first)
+
+
+def test_class_weights():
+    weights = training.class_weights(np.array([0] * 90 + [1] * 10))
+    assert weights[1] / weights[0] == pytest.approx(3)
+    assert (90 * weights[0] + 10 * weights[1]) / 100 == pytest.approx(1)
+
+
+def test_export_command_remakes_the_onnx(tmp_path, capsys):
+    shutil.copy(MODEL, tmp_path / "model.keras")
+    assert export.main([str(tmp_path / "model.keras")]) == 0
+    assert capsys.readouterr().out == f"saved to {tmp_path / 'model.onnx'}\n"
+    assert MaskClassifier.load(tmp_path / "model.keras").backend == "onnxruntime"
+    remade, shipped = onnx.load(tmp_path / "model.onnx"), onnx.load(MODEL.with_suffix(".onnx"))
+    assert [node.op_type for node in remade.graph.node] == [node.op_type for node in shipped.graph.node]
+
+
+def test_to_onnx_refuses_unknown_layers():
+    inputs = keras.Input((8, 8, 3))
+    model = keras.Model(inputs, keras.layers.LayerNormalization(name="norm")(inputs))
+    with pytest.raises(ValueError, match="cannot write layer 'norm' as ONNX: its kind LayerNormalization"):
+        export.to_onnx(model, {})
+
+
+def test_load_keras_refuses_code(tmp_path):
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Lambda(lambda x: x)])
+    model.save(tmp_path / "code.keras")
+    with pytest.raises(InputError, match="cannot be loaded as a Keras model"):
+        training.load_keras(tmp_path / "code.keras")
+
+
+@pytest.mark.shared
+def test_head_alone_learns_the_tutorials_photos(shared, tmp_path, capsys):
+    weights = shared / "weights" / "mobilenet_v2_imagenet_no_top.weights.h5"
+    arguments = ["-d", str(shared / "tutorial_dataset"), "--weights", str(weights), "-e", "0", "--size", "96"]
+    assert train_mask_detector.main([*arguments, "-m", str(tmp_path / "m.keras"), "-p", str(tmp_path / "p.png")]) == 0
+    accuracy = float(capsys.readouterr().out.split("\nAccuracy ")[1].split()[0])
+    assert accuracy >= 0.97

@@ -1,0 +1,161 @@
+#!/usr/bin/env python3
+"""Train the mask classifier: fine-tune MobileNetV2 on photos of faces.
+
+  python train_mask_detector.py -d dataset                              a folder per class; ImageNet weights downloaded
+  python train_mask_detector.py -d dataset photos --only train.txt      and annotated photos (Pascal VOC), some of them
+  python train_mask_detector.py -d my_faces --weights mask_detector.keras -m mine.keras     go on from a trained model
+
+Classes are the folders' (or annotations') names. Writes the model (.keras), the same for detection (.onnx beside it)
+and a plot. KERAS_BACKEND=tensorflow, torch or jax says what computes it. Ctrl-C ends the training early, with the best
+model so far.
+"""
+
+import argparse
+import logging
+import sys
+import time
+from pathlib import Path
+
+from facemask import cli
+from facemask.errors import InputError
+
+logger = logging.getLogger("facemask")
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=cli.HelpFormatter)
+    parser.add_argument(
+        "-d", "--dataset", nargs="+", type=Path, required=True, metavar="FOLDER",
+        help="datasets: a folder per class, or images/ with Pascal VOC annotations/",
+    )  # fmt: skip
+    parser.add_argument(
+        "--only", type=Path, metavar="FILE", help="use only the annotated photos that it lists, by name without suffix"
+    )
+    parser.add_argument("-m", "--model", type=Path, default="mask_detector.keras", help="model to write, .keras")
+    parser.add_argument("-p", "--plot", type=Path, default="plot.png", help="plot to write: loss, accuracy, confusion matrix")
+    parser.add_argument(
+        "--weights", default="imagenet",
+        help="start: imagenet (downloaded), a .weights.h5 of MobileNetV2(include_top=False), or a trained .keras",
+    )  # fmt: skip
+    parser.add_argument("--size", type=int, choices=(96, 128, 160, 192, 224), default=128, help="side of the input in pixels")
+    parser.add_argument(
+        "--margin", type=cli.probability, default=0.0, help="kept around a face, as a part of its longer side, on each side"
+    )
+    parser.add_argument(
+        "-e", "--epochs", type=cli.natural_int, default=20, help="of fine-tuning, at most; 0 trains the head only"
+    )
+    parser.add_argument("-b", "--batch-size", type=cli.positive_int, default=32, help="faces in a step of fine-tuning")
+    parser.add_argument("--learning-rate", type=cli.positive_number, default=1e-4, help="of Adam at the start of fine-tuning")
+    parser.add_argument("--workers", type=cli.positive_int, default=2, help="threads that prepare faces")
+    parser.add_argument("--seed", type=int, default=42, help="of the split, the shuffling and the augmentation")
+    return parser
+
+
+def train(args: argparse.Namespace) -> int:
+    samples = read_samples(args)
+    from facemask.dataset import class_names, group_near_duplicates, load_patches, split_by_group
+    from facemask.files import check_writable
+
+    classes = class_names(samples)
+    if args.model.suffix != ".keras":
+        raise InputError(f"{args.model}: a model's name must end in .keras; give -m NAME.keras")
+    if args.weights != "imagenet" and not Path(args.weights).is_file():
+        raise InputError(f"{args.weights}: no such file; give --weights imagenet, a .weights.h5 or a .keras file")
+    for output in (args.model, args.plot):
+        check_writable(output)
+
+    import keras
+    import numpy as np
+    from sklearn.metrics import classification_report, confusion_matrix
+    from tqdm import tqdm
+
+    from facemask import training
+    from facemask.classifier import ModelInfo
+    from facemask.plots import plot_training
+
+    start = time.perf_counter()
+    keras.utils.set_random_seed(args.seed)
+    info = ModelInfo(tuple(classes), args.size, args.margin)
+    network = training.build_network(info, args.weights)
+
+    patches, unreadable = load_patches(samples, args.size, progress=lambda paths: tqdm(paths, desc="photos", unit="photo"))
+    for message in unreadable:
+        logger.warning("left out: %s", message)
+    samples = [samples[index] for index in patches]
+    faces = list(patches.values())
+    labels = np.array([classes.index(sample.label) for sample in samples])
+
+    def batches(part, *, augmented: bool) -> training.FaceBatches:
+        return training.FaceBatches(
+            [faces[i] for i in part], labels[part], info,
+            batch_size=args.batch_size, augmented=augmented, seed=args.seed, workers=args.workers,
+        )  # fmt: skip
+
+    logger.info("features of the frozen backbone, once for all %d faces (%s backend)", len(faces), keras.backend.backend())
+    features = network.features.predict(batches(np.arange(len(faces)), augmented=False))
+    groups = group_near_duplicates(features, [sample.path for sample in samples])
+    split = split_by_group(labels, groups, args.seed)
+    report_split(split, labels, classes, groups)
+
+    logger.info("phase 1: the head, on those features")
+    validation = features[split.validation], labels[split.validation]
+    head_history = training.train_head(network, features[split.train], labels[split.train], validation, args.seed)
+    logger.info("%d epochs, validation accuracy %.4f", len(head_history["loss"]), max(head_history["val_accuracy"]))
+    fine_tuning = {}
+    if args.epochs:
+        logger.info("phase 2: the whole network, on augmented faces; Ctrl-C ends it early")
+        fine_tuning = training.fine_tune(
+            network,
+            batches(split.train, augmented=True),
+            batches(split.validation, augmented=False),
+            epochs=args.epochs,
+            learning_rate=args.learning_rate,
+            checkpoint=args.model.with_name(f"{args.model.stem}.partial.weights.h5"),
+        )
+
+    probabilities = network.model.predict(batches(split.test, augmented=False), verbose=0)
+    predicted, true = probabilities.argmax(axis=1), labels[split.test]
+    onnx_path = training.save_detector(network.model, info, args.model)
+    confusion = confusion_matrix(true, predicted, labels=range(len(classes)))
+    plot_training(args.plot, head_history, fine_tuning, confusion, classes)
+    print("Faces of the test part, which no epoch has seen:\n")
+    print(classification_report(true, predicted, labels=range(len(classes)), target_names=classes, digits=4, zero_division=0))
+    print("Confusion matrix (a row a true class):")
+    for name, row in zip(classes, confusion, strict=True):
+        print(f"  {name:24s}" + "".join(f"{count:7d}" for count in row))
+    minutes = (time.perf_counter() - start) / 60
+    print(f"\nAccuracy {np.mean(predicted == true):.4f} on {len(true)} faces; {minutes:.1f} minutes in all")
+    logger.info("saved to %s, %s and %s", args.model, onnx_path, args.plot)
+    return cli.DONE
+
+
+def read_samples(args: argparse.Namespace) -> list:
+    """List the faces of all datasets given."""
+    from facemask.dataset import read_dataset
+
+    names = None
+    if args.only:
+        try:
+            names = args.only.read_text().split()
+        except (OSError, UnicodeDecodeError) as error:
+            raise InputError(f"{args.only}: cannot be read ({error}); give a text file, a photo's name a line") from error
+    return [sample for folder in args.dataset for sample in read_dataset(folder, names)]
+
+
+def report_split(split, labels, classes: list[str], groups) -> None:
+    """Print how many faces of each class are in each part."""
+    import numpy as np
+
+    parts = {"train": split.train, "validation": split.validation, "test": split.test}
+    print("\n" + " " * 26 + "".join(f"{name:>12s}" for name in parts))
+    for index, name in enumerate(classes):
+        print(f"  {name:24s}" + "".join(f"{np.sum(labels[part] == index):12d}" for part in parts.values()))
+    print(f"  {len(labels)} faces in {len(np.unique(groups))} groups of near-duplicates; no group is in two parts\n", flush=True)
+
+
+def main(argv: list[str] | None = None) -> int:
+    return cli.run(train, build_parser().parse_args(argv))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
