@@ -1,0 +1,54 @@
+PYTHON ?= python3
+SHARED ?= ../shared
+WEIGHTS ?= $(SHARED)/weights/mobilenet_v2_imagenet_no_top.weights.h5
+BIN := .venv/bin
+
+.PHONY: help demo test train clean
+
+help: ## say what there is to make
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
+
+demo: .venv/detect ## install what detection needs, find the masks in examples/people.jpg
+	$(BIN)/python detect_mask_image.py -i examples/people.jpg -o demo.jpg --no-show
+
+test: .venv/test .venv-opencv4/test ## install what tests need and run them, the detector's on OpenCV 4 too
+	$(BIN)/python -m pytest
+	.venv-opencv4/bin/python -m pytest -m "not training"
+
+train: .venv/train ## train on all of $(SHARED): about an hour on two cores
+	$(BIN)/python train_mask_detector.py -d $(SHARED)/dataset $(SHARED)/photos --only $(SHARED)/photos/train.txt --weights $(WEIGHTS)
+
+clean: ## remove the environments and what the demo wrote
+	rm -rf .venv .venv-opencv4 demo.jpg
+
+# opencv-python needs a desktop's libraries (libGL); where they are missing, its headless twin takes its place.
+define use-headless-if-needed
+	@$(1)/python -c "import cv2" 2>/dev/null || { \
+	  version=$$($(1)/pip list --format=freeze | sed -n 's/^opencv-python==//p'); \
+	  echo "no desktop libraries here: using opencv-python-headless"; \
+	  $(1)/pip uninstall --quiet --yes opencv-python; \
+	  $(1)/pip install --quiet opencv-python-headless==$$version; }
+endef
+
+.venv/bin/python:
+	$(PYTHON) -c 'import sys; sys.exit("error: Python %d.%d: too old; install 3.11 or later, then make PYTHON=python3.11" % sys.version_info[:2] if sys.version_info < (3, 11) else 0)'
+	$(PYTHON) -m venv .venv
+
+.venv/detect: requirements-detect.txt | .venv/bin/python
+	$(BIN)/pip install --quiet --disable-pip-version-check -r $<
+	$(call use-headless-if-needed,$(BIN))
+	@touch $@
+
+.venv/train: requirements.txt .venv/detect
+	$(BIN)/pip install --quiet --disable-pip-version-check -r $<
+	$(call use-headless-if-needed,$(BIN))
+	@touch $@
+
+.venv/test: requirements-test.txt .venv/train
+	$(BIN)/pip install --quiet --disable-pip-version-check -r $<
+	@touch $@
+
+.venv-opencv4/test: requirements-detect.txt requirements-test.txt
+	$(PYTHON) -m venv .venv-opencv4
+	.venv-opencv4/bin/pip install --quiet --disable-pip-version-check "opencv-python-headless>=4.10,<4.11" "numpy<3" imutils tqdm onnx pytest
+	@touch $@
