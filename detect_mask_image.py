@@ -46,19 +46,21 @@ def detect(args: argparse.Namespace) -> int:
     from tqdm.contrib.logging import logging_redirect_tqdm
 
     from facemask.drawing import draw_detections, readable
-    from facemask.files import text_output
+    from facemask.files import check_writable, text_output
     from facemask.media import find_images, read_image, write_image
 
     paths = find_images(args.image)
     outputs = name_outputs(paths, args.output)
+    for output in filter(None, (args.jsonl, args.csv)):
+        check_writable(output)
     show = cli.wants_window(args.show)
+    detector = cli.load_detector(args)
     failed, labels = 0, Counter()
     with ExitStack() as stack:
         jsonl = stack.enter_context(text_output(args.jsonl)) if args.jsonl else None
         rows = csv.writer(stack.enter_context(text_output(args.csv, newline=""))) if args.csv else None
         if rows:
             rows.writerow(CSV_COLUMNS)
-        detector = cli.load_detector(args)
         start = time.perf_counter()
         stack.enter_context(logging_redirect_tqdm([logging.getLogger()]))
         for path in tqdm(paths, unit="picture", disable=None if len(paths) > 1 else True):

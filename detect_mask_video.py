@@ -41,20 +41,23 @@ def detect(args: argparse.Namespace) -> int:
     from tqdm import tqdm
 
     from facemask.drawing import draw_detections, draw_status, readable
-    from facemask.files import check_not_input, text_output
-    from facemask.media import VideoSink, VideoSource
+    from facemask.files import check_not_input, check_writable, text_output
+    from facemask.media import VideoSink, VideoSource, check_video_output
 
     show = cli.wants_window(args.show)
     if args.output:
+        check_video_output(args.output)
         check_not_input(args.output, Path(args.input))
+    if args.jsonl:
+        check_writable(args.jsonl)
     frame_count, labels, rate, stopped = 0, Counter(), 0.0, False
     with ExitStack() as stack:
         source = stack.enter_context(VideoSource(args.input))
         if not source.states_rate:
             logger.warning("%s states no frame rate; taking %g frames per second", args.input, source.rate)
+        detector = cli.load_detector(args)
         sink = stack.enter_context(VideoSink(args.output, source.rate)) if args.output else None
         jsonl = stack.enter_context(text_output(args.jsonl, keep=True)) if args.jsonl else None
-        detector = cli.load_detector(args)
         total = min(filter(None, (source.frame_count, args.max_frames)), default=None)
         bar = stack.enter_context(tqdm(total=total, unit="frame", disable=None))
         start = last = time.perf_counter()

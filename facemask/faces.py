@@ -41,7 +41,7 @@ class FaceDetector:
             path /= cls.FILE_NAME
         if not path.is_file():
             raise InputError(f"{path}: no such face detector; give -f the folder face_detector/ or its .onnx file")
-        # OpenCV 5's classic engine loads this network three times faster than its new one, and runs it no slower.
+        # OpenCV 5's classic engine loads this network faster than its new one, and runs it no slower.
         engine = (cv2.dnn.ENGINE_CLASSIC,) if hasattr(cv2.dnn, "ENGINE_CLASSIC") else ()
         try:
             detector = cls(cv2.dnn.readNetFromONNX(str(path), *engine))

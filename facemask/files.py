@@ -53,6 +53,8 @@ def text_output(path: str | Path, *, newline: str | None = None, keep: bool = Fa
             file.close()
             if keep:
                 os.replace(temporary, path)
+            elif temporary.stat().st_size == 0:
+                temporary.unlink()
             else:
                 logger.warning("not finished: what was done is in %s", temporary)
             raise

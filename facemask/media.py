@@ -8,17 +8,17 @@ from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
 
 import cv2
 import numpy as np
 from imutils.paths import list_files
 
 from facemask.errors import InputError
-from facemask.files import atomic_path, partial_path
+from facemask.files import atomic_path, check_writable, partial_path
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 ALPHA_SUFFIXES = (".png", ".webp", ".tif", ".tiff")
+VIDEO_CODECS = {".mp4": "mp4v", ".avi": "MJPG"}  # encoders that every build of OpenCV has
 DEFAULT_RATE = 25.0  # frames per second, for sources that state none
 HIGHEST_RATE = 240.0  # above it a stated rate is a container's time base, not a rate
 
@@ -136,16 +136,20 @@ class VideoSource(AbstractContextManager):
         self._capture.release()
 
 
+def check_video_output(path: Path) -> None:
+    """Raise InputError unless a video of that name can be written."""
+    if path.suffix.lower() not in VIDEO_CODECS:
+        raise InputError(f"{path}: cannot write this kind of video; use {' or '.join(VIDEO_CODECS)}")
+    check_writable(path)
+
+
 class VideoSink(AbstractContextManager):
     """Writes frames to an MP4 (or AVI) file, which gets its name when the block ends, also by an error or Ctrl-C."""
 
-    CODECS: ClassVar = {".mp4": "mp4v", ".avi": "MJPG"}
-
     def __init__(self, path: str | Path, rate: float) -> None:
-        """Raises InputError for an unknown suffix. The file is opened with the first frame, whose size it has."""
+        """Raises InputError as `check_video_output` does. The first frame opens the file and gives it its size."""
         self.path, self.rate = Path(path), rate
-        if self.path.suffix.lower() not in self.CODECS:
-            raise InputError(f"{path}: cannot write this kind of video; use {' or '.join(self.CODECS)}")
+        check_video_output(self.path)
         self._partial = partial_path(self.path)
         self._writer: cv2.VideoWriter | None = None
         self._size = (0, 0)
@@ -154,7 +158,7 @@ class VideoSink(AbstractContextManager):
         """Append a frame, uint8 (H, W, 3) BGR; one of another size than the first is fitted to it."""
         if self._writer is None:
             self._size = image.shape[1], image.shape[0]
-            codec = cv2.VideoWriter.fourcc(*self.CODECS[self.path.suffix.lower()])
+            codec = cv2.VideoWriter.fourcc(*VIDEO_CODECS[self.path.suffix.lower()])
             self._writer = cv2.VideoWriter(str(self._partial), codec, self.rate, self._size)
             if not self._writer.isOpened():
                 self._writer = None

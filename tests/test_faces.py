@@ -2,7 +2,9 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import onnx
 import pytest
+from onnx import TensorProto, helper, numpy_helper
 
 from facemask.errors import InputError
 from facemask.faces import Face, FaceDetector, clip_boxes, select_boxes
@@ -92,6 +94,23 @@ def test_load_bad_file(tmp_path: Path, name, data, message):
 def test_load_folder_without_detector(tmp_path):
     with pytest.raises(InputError, match=r"res10_300x300_ssd.onnx: no such face detector"):
         FaceDetector.load(tmp_path)
+
+
+@pytest.mark.parametrize("shape", [(1, 67500, 4), (54000, 5)], ids=str)
+def test_load_network_with_other_output_shapes(tmp_path, shape):
+    path = tmp_path / "other.onnx"
+    outputs = {"boxes": shape, "scores": (270000, 1)}
+    graph = helper.make_graph(
+        [helper.make_node("Reshape", ["data", f"{name}_shape"], [name], name=name) for name in outputs],
+        "other",
+        [helper.make_tensor_value_info("data", TensorProto.FLOAT, (1, 3, 300, 300))],
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, size) for name, size in outputs.items()],
+        [numpy_helper.from_array(np.array(size, np.int64), f"{name}_shape") for name, size in outputs.items()],
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8), path)
+    with pytest.raises(InputError) as error:
+        FaceDetector.load(path)
+    assert str(error.value) == f"{path}: not the res10 face detector (outputs {shape}, (270000,)); give -f its file"
 
 
 NAN, INF = float("nan"), float("inf")

@@ -30,6 +30,12 @@ def test_text_output_after_error_keeps_what_was_done(tmp_path, keep, name):
     assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [(name, "first\n")]
 
 
+def test_text_output_after_error_with_nothing_written_leaves_nothing(tmp_path):
+    with pytest.raises(RuntimeError), text_output(tmp_path / "a.txt"):
+        raise RuntimeError
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize(
     ("name", "message"),
     [
