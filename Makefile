@@ -6,7 +6,7 @@ BIN := .venv/bin
 .PHONY: help demo test train clean
 
 help: ## say what there is to make
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-7s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: .venv/detect ## install what detection needs, find the masks in examples/people.jpg
 	$(BIN)/python detect_mask_image.py -i examples/people.jpg -o demo.jpg --no-show
@@ -15,7 +15,9 @@ test: .venv/test .venv-opencv4/test ## install what tests need and run them, the
 	$(BIN)/python -m pytest
 	.venv-opencv4/bin/python -m pytest -m "not training"
 
-train: .venv/train ## train on all of $(SHARED): about an hour on two cores
+train: .venv/train ## train the shipped model again, from the photos in ../shared: half an hour on two cores
+	@test -d $(SHARED)/dataset || { echo "error: $(SHARED)/dataset: no such folder; python dataset/download.py, then \
+	python train_mask_detector.py -d dataset"; exit 1; }
 	$(BIN)/python train_mask_detector.py -d $(SHARED)/dataset $(SHARED)/photos --only $(SHARED)/photos/train.txt --weights $(WEIGHTS)
 
 clean: ## remove the environments and what the demo wrote
@@ -27,11 +29,11 @@ define use-headless-if-needed
 	  version=$$($(1)/pip list --format=freeze | sed -n 's/^opencv-python==//p'); \
 	  echo "no desktop libraries here: using opencv-python-headless"; \
 	  $(1)/pip uninstall --quiet --yes opencv-python; \
-	  $(1)/pip install --quiet opencv-python-headless==$$version; }
+	  $(1)/pip install --quiet --force-reinstall --no-deps opencv-python-headless==$$version; }
 endef
 
 .venv/bin/python:
-	$(PYTHON) -c 'import sys; sys.exit("error: Python %d.%d: too old; install 3.11 or later, then make PYTHON=python3.11" % sys.version_info[:2] if sys.version_info < (3, 11) else 0)'
+	@$(PYTHON) -c 'import sys; sys.exit(0 if (3, 11) <= sys.version_info < (3, 14) else "error: Python %d.%d: 3.11 to 3.13 is needed; install one, then make PYTHON=python3.12" % sys.version_info[:2])'
 	$(PYTHON) -m venv .venv
 
 .venv/detect: requirements-detect.txt | .venv/bin/python
@@ -46,6 +48,7 @@ endef
 
 .venv/test: requirements-test.txt .venv/train
 	$(BIN)/pip install --quiet --disable-pip-version-check -r $<
+	$(call use-headless-if-needed,$(BIN))
 	@touch $@
 
 .venv-opencv4/test: requirements-detect.txt requirements-test.txt

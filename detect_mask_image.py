@@ -25,6 +25,7 @@ from facemask.errors import InputError
 
 logger = logging.getLogger("facemask")
 
+WINDOW = "Face masks"
 CSV_COLUMNS = ("image", "x1", "y1", "x2", "y2", "confidence", "label", "probability")
 
 
@@ -46,24 +47,21 @@ def detect(args: argparse.Namespace) -> int:
     from tqdm.contrib.logging import logging_redirect_tqdm
 
     from facemask.drawing import draw_detections, readable
-    from facemask.files import check_writable, text_output
+    from facemask.files import check_outputs, text_output
     from facemask.media import find_images, read_image, write_image
 
     paths = find_images(args.image)
     outputs = name_outputs(paths, args.output)
-    for output in filter(None, (args.jsonl, args.csv)):
-        check_writable(output)
-    show = cli.wants_window(args.show)
+    check_outputs(filter(None, (*outputs.values(), args.jsonl, args.csv)), paths)
+    show = cli.wants_window(args.show if args.show is not None or not args.output else False)
     detector = cli.load_detector(args)
-    failed, labels = 0, Counter()
+    done, failed, labels, seconds = 0, 0, Counter(), 0.0
     with ExitStack() as stack:
         jsonl = stack.enter_context(text_output(args.jsonl)) if args.jsonl else None
         rows = csv.writer(stack.enter_context(text_output(args.csv, newline=""))) if args.csv else None
-        if rows:
-            rows.writerow(CSV_COLUMNS)
-        start = time.perf_counter()
         stack.enter_context(logging_redirect_tqdm([logging.getLogger()]))
         for path in tqdm(paths, unit="picture", disable=None if len(paths) > 1 else True):
+            start = time.perf_counter()
             try:
                 image = read_image(path)
             except InputError as error:
@@ -73,6 +71,7 @@ def detect(args: argparse.Namespace) -> int:
                 failed += 1
                 continue
             detections = detector.detect(image, args.confidence)
+            seconds += time.perf_counter() - start
             labels.update(detection.label for detection in detections)
             for line in describe(path, detections, readable):
                 tqdm.write(line)
@@ -81,18 +80,19 @@ def detect(args: argparse.Namespace) -> int:
                 faces = [asdict(detection) for detection in detections]
                 print(json.dumps({"image": str(path), "width": width, "height": height, "faces": faces}), file=jsonl)
             if rows:
+                if done == 0:
+                    rows.writerow(CSV_COLUMNS)
                 rows.writerows((path, *d.box, round(d.confidence, 4), d.label, round(d.probability, 4)) for d in detections)
+            done += 1
             if args.output or show:
                 annotated = draw_detections(image, detections)
                 if args.output:
                     write_image(outputs[path], annotated)
                 if show:
-                    show = show_picture(path, annotated)
-        seconds = time.perf_counter() - start
+                    show = show_picture(annotated)
     for output in (args.output, args.jsonl, args.csv):
         if output:
             logger.info("saved to %s", output)
-    done = len(paths) - failed
     counts = ", ".join(f"{readable(label)} {count}" for label, count in labels.most_common())
     logger.info(
         "%d of %d pictures, %d faces%s; %.2f s, %.0f ms a picture",
@@ -109,30 +109,30 @@ def detect(args: argparse.Namespace) -> int:
 def name_outputs(paths: list[Path], output: Path | None) -> dict[Path, Path]:
     """Say where each annotated picture goes: `output` itself for one picture, else a file of its name in that folder.
 
-    Makes the folder. Raises InputError if a picture would be written over, or a file stands where the folder should.
+    Makes the folder. Raises InputError if it cannot, or if `output` names a single file for many pictures.
     """
-    from facemask.files import check_not_input, check_writable
     from facemask.media import IMAGE_SUFFIXES
 
     if output is None:
         return {}
-    if len(paths) == 1 and not output.is_dir() and output.suffix.lower() in IMAGE_SUFFIXES:
-        outputs = {paths[0]: output}
-    else:
-        try:
-            output.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise InputError(f"{output}: cannot make this folder ({error.strerror}); choose another -o") from error
-        outputs, taken = {}, set()
-        for path in paths:
-            name, number = path.name, 2
-            while name in taken:
-                name, number = f"{path.stem}_{number}{path.suffix}", number + 1
-            taken.add(name)
-            outputs[path] = output / name
-    for path, target in outputs.items():
-        check_not_input(target, path)
-    check_writable(next(iter(outputs.values())))
+    if output.suffix and not output.is_dir():
+        if output.suffix.lower() not in IMAGE_SUFFIXES:
+            raise InputError(f"{output}: cannot write this kind of picture; use .jpg or .png, or name a folder")
+        if len(paths) > 1:
+            raise InputError(f"{output}: is one file for {len(paths)} pictures; give -o a folder")
+        return {paths[0]: output}
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{output}: cannot make this folder ({error.strerror}); choose another -o") from error
+    outputs, taken = {}, set()
+    for path in paths:
+        suffix = path.suffix if path.suffix.lower() in IMAGE_SUFFIXES else ".jpg"
+        name, number = path.stem + suffix, 2
+        while name in taken:
+            name, number = f"{path.stem}_{number}{suffix}", number + 1
+        taken.add(name)
+        outputs[path] = output / name
     return outputs
 
 
@@ -146,13 +146,15 @@ def describe(path: Path, detections: list, readable) -> list[str]:
     ]
 
 
-def show_picture(path: Path, image) -> bool:
-    """Show a picture until a key is pressed; return False if that key (q or Esc) ends the showing."""
+def show_picture(image) -> bool:
+    """Show a picture until a key is pressed or the window closed; return False if q, Esc or closing ends the showing."""
     import cv2
 
-    cv2.imshow("Face masks", image)
-    key = cv2.waitKey(0) & 0xFF
-    return key not in (ord("q"), 27)
+    cv2.imshow(WINDOW, image)
+    while (key := cv2.waitKey(50)) < 0:  # a short wait, so that Ctrl-C is heard
+        if cv2.getWindowProperty(WINDOW, cv2.WND_PROP_VISIBLE) < 1:
+            return False
+    return key & 0xFF not in (ord("q"), 27)
 
 
 def main(argv: list[str] | None = None) -> int:

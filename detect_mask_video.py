@@ -5,7 +5,8 @@
   python detect_mask_video.py -i street.mp4 -o out.mp4       a file, annotated
   python detect_mask_video.py -i rtsp://camera/stream --jsonl faces.jsonl --no-show
 
-Every frame is looked at. Outputs are finished on q, Ctrl-C, the end of the source and errors alike.
+Every frame is looked at. Outputs are finished on q, Ctrl-C, the end of the source and errors alike. Exit code: 0 done,
+1 if the source, the model or an output failed, 130 after Ctrl-C, 2 for a wrong command line.
 """
 
 import argparse
@@ -19,6 +20,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from facemask import cli
+from facemask.errors import InputError
 
 logger = logging.getLogger("facemask")
 
@@ -41,16 +43,14 @@ def detect(args: argparse.Namespace) -> int:
     from tqdm import tqdm
 
     from facemask.drawing import draw_detections, draw_status, readable
-    from facemask.files import check_not_input, check_writable, text_output
+    from facemask.files import check_outputs, text_output
     from facemask.media import VideoSink, VideoSource, check_video_output
 
     show = cli.wants_window(args.show)
     if args.output:
         check_video_output(args.output)
-        check_not_input(args.output, Path(args.input))
-    if args.jsonl:
-        check_writable(args.jsonl)
-    frame_count, labels, rate, stopped = 0, Counter(), 0.0, False
+    check_outputs(filter(None, (args.output, args.jsonl)), [Path(args.input)])
+    frame_count, labels, rate, stopped, interrupted = 0, Counter(), 0.0, False, False
     with ExitStack() as stack:
         source = stack.enter_context(VideoSource(args.input))
         if not source.states_rate:
@@ -82,8 +82,10 @@ def detect(args: argparse.Namespace) -> int:
                 bar.update()
                 if stopped or frame_count == args.max_frames:
                     break
+            if frame_count == 0:
+                raise InputError(f"{args.input}: opened, but gave no picture; is the camera free, the video whole?")
         except KeyboardInterrupt:
-            stopped = True
+            interrupted = True
         seconds = time.perf_counter() - start
     for output in (args.output, args.jsonl):
         if output and frame_count:
@@ -92,12 +94,20 @@ def detect(args: argparse.Namespace) -> int:
     logger.info(
         "%d frames%s, %d faces seen%s; %.1f s, %.1f frames/s",
         frame_count,
-        " (stopped)" if stopped else "",
+        " (stopped)" if stopped or interrupted else "",
         labels.total(),
         f" ({counts})" if counts else "",
         seconds,
         frame_count / seconds,
     )
+    if interrupted:
+        return cli.INTERRUPTED
+    if not stopped and frame_count != args.max_frames:
+        if source.is_live:
+            logger.warning("%s has ended; start again when it is back", args.input)
+            return cli.FAILED
+        if source.frame_count and frame_count < source.frame_count:
+            logger.warning("%s states %d frames, %d could be read", args.input, source.frame_count, frame_count)
     return cli.DONE
 
 

@@ -6,7 +6,7 @@
   python train_mask_detector.py -d my_faces --weights mask_detector.keras -m mine.keras     go on from a trained model
 
 Classes are the folders' (or annotations') names. Writes the model (.keras), the same for detection (.onnx beside it)
-and a plot. KERAS_BACKEND=tensorflow, torch or jax says what computes it. Ctrl-C ends the training early, with the best
+and a plot. KERAS_BACKEND=tensorflow, torch or jax says what computes it. Ctrl-C ends fine-tuning early, with the best
 model so far.
 """
 
@@ -14,6 +14,7 @@ import argparse
 import logging
 import sys
 import time
+from contextlib import redirect_stdout
 from pathlib import Path
 
 from facemask import cli
@@ -34,6 +35,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("-m", "--model", type=Path, default="mask_detector.keras", help="model to write, .keras")
     parser.add_argument("-p", "--plot", type=Path, default="plot.png", help="plot to write: loss, accuracy, confusion matrix")
     parser.add_argument(
+        "-f", "--face", type=Path, default=cli.DEFAULT_FACE_DETECTOR, help="face detector, to cut out single faces"
+    )
+    parser.add_argument(
         "--weights", default="imagenet",
         help="start: imagenet (downloaded), a .weights.h5 of MobileNetV2(include_top=False), or a trained .keras",
     )  # fmt: skip
@@ -42,27 +46,28 @@ def build_parser() -> argparse.ArgumentParser:
         "--margin", type=cli.probability, default=0.0, help="kept around a face, as a part of its longer side, on each side"
     )
     parser.add_argument(
-        "-e", "--epochs", type=cli.natural_int, default=20, help="of fine-tuning, at most; 0 trains the head only"
+        "-e", "--epochs", type=cli.natural_int, default=12, help="of fine-tuning, at most; 0 trains the head only"
     )
     parser.add_argument("-b", "--batch-size", type=cli.positive_int, default=32, help="faces in a step of fine-tuning")
     parser.add_argument("--learning-rate", type=cli.positive_number, default=1e-4, help="of Adam at the start of fine-tuning")
     parser.add_argument("--workers", type=cli.positive_int, default=2, help="threads that prepare faces")
-    parser.add_argument("--seed", type=int, default=42, help="of the split, the shuffling and the augmentation")
+    parser.add_argument("--seed", type=cli.natural_int, default=42, help="of the split, the shuffling and the augmentation")
     return parser
 
 
 def train(args: argparse.Namespace) -> int:
     samples = read_samples(args)
-    from facemask.dataset import class_names, group_near_duplicates, load_patches, split_by_group
-    from facemask.files import check_writable
+    from facemask.dataset import SAME_PHOTO, add_single_faces, class_names, load_patches, split_samples
+    from facemask.files import check_outputs
 
     classes = class_names(samples)
     if args.model.suffix != ".keras":
         raise InputError(f"{args.model}: a model's name must end in .keras; give -m NAME.keras")
     if args.weights != "imagenet" and not Path(args.weights).is_file():
         raise InputError(f"{args.weights}: no such file; give --weights imagenet, a .weights.h5 or a .keras file")
-    for output in (args.model, args.plot):
-        check_writable(output)
+    if args.plot.suffix.lower() not in (".png", ".jpg", ".pdf", ".svg"):
+        raise InputError(f"{args.plot}: unknown kind of plot; give -p a .png, .jpg, .pdf or .svg file")
+    check_outputs((args.model, args.model.with_suffix(".onnx"), args.plot), [])
 
     import keras
     import numpy as np
@@ -71,6 +76,7 @@ def train(args: argparse.Namespace) -> int:
 
     from facemask import training
     from facemask.classifier import ModelInfo
+    from facemask.faces import FaceDetector
     from facemask.plots import plot_training
 
     start = time.perf_counter()
@@ -78,9 +84,13 @@ def train(args: argparse.Namespace) -> int:
     info = ModelInfo(tuple(classes), args.size, args.margin)
     network = training.build_network(info, args.weights)
 
+    detector = FaceDetector.load(args.face)
+    samples = add_single_faces(samples, detector, progress=lambda photos: tqdm(photos, desc="finding faces", unit="photo"))
     patches, unreadable = load_patches(samples, args.size, progress=lambda paths: tqdm(paths, desc="photos", unit="photo"))
     for message in unreadable:
         logger.warning("left out: %s", message)
+    if not patches:
+        raise InputError("dataset: not one photo could be read; see the warnings above")
     samples = [samples[index] for index in patches]
     faces = list(patches.values())
     labels = np.array([classes.index(sample.label) for sample in samples])
@@ -92,9 +102,11 @@ def train(args: argparse.Namespace) -> int:
         )  # fmt: skip
 
     logger.info("features of the frozen backbone, once for all %d faces (%s backend)", len(faces), keras.backend.backend())
-    features = network.features.predict(batches(np.arange(len(faces)), augmented=False))
-    groups = group_near_duplicates(features, [sample.path for sample in samples])
-    split = split_by_group(labels, groups, args.seed)
+    with redirect_stdout(sys.stderr):  # Keras' progress bars
+        features = network.features.predict(batches(np.arange(len(faces)), augmented=False))
+    split, groups, similarity = split_samples(features, labels, [sample.path for sample in samples], classes, args.seed)
+    if similarity > SAME_PHOTO[0]:
+        logger.warning("the photos are much alike: only the closest (%g) are kept together, the report will flatter", similarity)
     report_split(split, labels, classes, groups)
 
     logger.info("phase 1: the head, on those features")
@@ -104,27 +116,29 @@ def train(args: argparse.Namespace) -> int:
     fine_tuning = {}
     if args.epochs:
         logger.info("phase 2: the whole network, on augmented faces; Ctrl-C ends it early")
-        fine_tuning = training.fine_tune(
-            network,
-            batches(split.train, augmented=True),
-            batches(split.validation, augmented=False),
-            epochs=args.epochs,
-            learning_rate=args.learning_rate,
-            checkpoint=args.model.with_name(f"{args.model.stem}.partial.weights.h5"),
-        )
+        with redirect_stdout(sys.stderr):
+            fine_tuning = training.fine_tune(
+                network,
+                batches(split.train, augmented=True),
+                batches(split.validation, augmented=False),
+                epochs=args.epochs,
+                learning_rate=args.learning_rate,
+                checkpoint=args.model.with_name(f"{args.model.stem}.partial.weights.h5"),
+            )
 
     probabilities = network.model.predict(batches(split.test, augmented=False), verbose=0)
     predicted, true = probabilities.argmax(axis=1), labels[split.test]
     onnx_path = training.save_detector(network.model, info, args.model)
     confusion = confusion_matrix(true, predicted, labels=range(len(classes)))
-    plot_training(args.plot, head_history, fine_tuning, confusion, classes)
-    print("Faces of the test part, which no epoch has seen:\n")
+    seen = "the model that this one goes on from may have" if args.weights.endswith(".keras") else "no epoch has"
+    print(f"Faces of the test part, which {seen} seen:\n")
     print(classification_report(true, predicted, labels=range(len(classes)), target_names=classes, digits=4, zero_division=0))
     print("Confusion matrix (a row a true class):")
     for name, row in zip(classes, confusion, strict=True):
         print(f"  {name:24s}" + "".join(f"{count:7d}" for count in row))
     minutes = (time.perf_counter() - start) / 60
     print(f"\nAccuracy {np.mean(predicted == true):.4f} on {len(true)} faces; {minutes:.1f} minutes in all")
+    plot_training(args.plot, head_history, fine_tuning, confusion, classes)
     logger.info("saved to %s, %s and %s", args.model, onnx_path, args.plot)
     return cli.DONE
 
@@ -136,7 +150,7 @@ def read_samples(args: argparse.Namespace) -> list:
     names = None
     if args.only:
         try:
-            names = args.only.read_text().split()
+            names = [line.strip() for line in args.only.read_text().splitlines() if line.strip()]
         except (OSError, UnicodeDecodeError) as error:
             raise InputError(f"{args.only}: cannot be read ({error}); give a text file, a photo's name a line") from error
     return [sample for folder in args.dataset for sample in read_dataset(folder, names)]

@@ -10,23 +10,20 @@ GitHub, which lets those who share an address ask more often.
 
 import argparse
 import hashlib
+import http.client
 import json
 import os
 import sys
-import urllib.error
 import urllib.parse
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from tqdm import tqdm
-
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from facemask import cli
 from facemask.errors import InputError
 from facemask.files import atomic_path
-from facemask.media import IMAGE_SUFFIXES
 
 API = "https://api.github.com/repos"
 RAW = "https://raw.githubusercontent.com"
@@ -58,6 +55,8 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def download(args: argparse.Namespace) -> int:
+    from tqdm import tqdm
+
     source = SOURCES[args.source]
     photos = list_photos(source)
     for label in source.classes:
@@ -75,13 +74,20 @@ def download(args: argparse.Namespace) -> int:
 
 def list_photos(source: Source) -> dict[str, str]:
     """Return the git hash of each photo by its path in the repository. Raises InputError if GitHub does not answer."""
-    tree = json.loads(_get(f"{API}/{source.repository}/git/trees/{source.commit}?recursive=1"))
+    from facemask.media import IMAGE_SUFFIXES
+
+    url = f"{API}/{source.repository}/git/trees/{source.commit}?recursive=1"
+    try:
+        tree = json.loads(_get(url))
+        entries = tree["tree"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{url}: what came is not GitHub's answer; check the connection") from error
     if tree.get("truncated"):
         raise InputError(f"{source.repository}: GitHub lists only a part of it; clone it with git instead")
     folders = tuple(f"{source.folder}/{label}/" for label in source.classes)
     photos = {
         entry["path"]: entry["sha"]
-        for entry in tree["tree"]
+        for entry in entries
         if entry["path"].startswith(folders) and entry["path"].lower().endswith(IMAGE_SUFFIXES)
     }
     if not photos:
@@ -121,7 +127,7 @@ def _get(url: str) -> bytes:
     try:
         with urllib.request.urlopen(request, timeout=TIMEOUT) as answer:
             return answer.read()
-    except (urllib.error.URLError, TimeoutError, ConnectionError) as error:
+    except (OSError, http.client.HTTPException) as error:
         raise InputError(f"{url}: cannot be downloaded ({getattr(error, 'reason', error)}); check the connection") from error
 
 

@@ -4,6 +4,7 @@ import json
 import logging
 import zipfile
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -74,13 +75,15 @@ class MaskClassifier:
             raise InputError(f"{path}: {reason}; give -m the model that train_mask_detector.py wrote")
         if path.suffix == ".onnx":
             return cls._load_onnx(path)
+        ModelInfo.of_keras(path)
         onnx_path = path.with_suffix(".onnx")
-        if onnx_path.is_file() and _metadata(onnx_path).get(SHA256_NAME) == sha256(path):
-            return cls._load_onnx(onnx_path)
-        reason = f"{onnx_path.name} was made from another file" if onnx_path.is_file() else f"there is no {onnx_path.name}"
-        logger.warning(
-            "running %s with Keras, which starts slowly: %s; python -m facemask.export %s makes it", path, reason, path
-        )
+        reason = f"there is no {onnx_path.name}"
+        if onnx_path.is_file():
+            with suppress(InputError):
+                if _metadata(onnx_path).get(SHA256_NAME) == sha256(path):
+                    return cls._load_onnx(onnx_path)
+            reason = f"{onnx_path.name} is broken or was made from another file"
+        logger.warning("running %s with Keras, which starts slowly: %s; python -m facemask %s makes it", path, reason, path)
         return cls._load_keras(path)
 
     def classify(self, image: np.ndarray, boxes: Sequence[Box]) -> np.ndarray:
@@ -114,7 +117,7 @@ class MaskClassifier:
         except ImportError as error:
             raise InputError(
                 f"{path}: needs Keras, or the .onnx made from it beside it; pip install -r requirements.txt, "
-                f"then python -m facemask.export {path}"
+                f"then python -m facemask {path}"
             ) from error
         model = load_keras(path)
 

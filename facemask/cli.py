@@ -14,6 +14,7 @@ from facemask.errors import InputError
 ROOT = Path(__file__).resolve().parent.parent
 DEFAULT_MODEL = ROOT / "mask_detector.keras"
 DEFAULT_FACE_DETECTOR = ROOT / "face_detector"
+DESKTOP_LIBRARIES = ("libGL", "libgthread", "libglib", "libX", "libSM")  # that opencv-python needs on Linux
 DONE, FAILED, INTERRUPTED = 0, 1, 130  # exit codes; argparse's own is 2
 
 logger = logging.getLogger("facemask")
@@ -28,6 +29,8 @@ def run(script: Callable[[argparse.Namespace], int], args: argparse.Namespace) -
     logging.basicConfig(level=logging.INFO, format="[%(levelname)s] %(message)s", stream=sys.stderr, force=True)
     logging.addLevelName(logging.WARNING, "WARN")
     quiet_libraries()
+    with suppress(AttributeError):  # stdout may be another object, in tests
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         return script(args)
     except InputError as error:
@@ -44,6 +47,9 @@ def run(script: Callable[[argparse.Namespace], int], args: argparse.Namespace) -
         with suppress(OSError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILED
+    except OSError as error:
+        print(f"error: {error.filename or 'files'}: {error.strerror or error}; check the disk and the rights", file=sys.stderr)
+        return FAILED
 
 
 def quiet_libraries() -> None:
@@ -54,7 +60,7 @@ def quiet_libraries() -> None:
 
 def explain_import(error: ImportError) -> str:
     """Say what to install when an import fails."""
-    if ".so" in str(error):  # opencv-python needs a desktop's libraries
+    if any(library in str(error) for library in DESKTOP_LIBRARIES):
         return (
             f"OpenCV: cannot start here ({error}); on a machine without a desktop: "
             "pip uninstall -y opencv-python && pip install opencv-python-headless"

@@ -14,11 +14,16 @@ from sklearn.model_selection import StratifiedGroupKFold
 
 from facemask.crops import square_around
 from facemask.errors import InputError
+from facemask.faces import FaceDetector
 from facemask.media import IMAGE_SUFFIXES, read_image
 
 CONTEXT = 0.5  # of the face's side, kept around each face for augmentation to move and turn the crop in
 MIN_FACE = 8  # px, longer side: annotated faces below it show nothing to learn from
-SAME_PHOTO = 0.86  # cosine similarity of backbone features from which two faces count as near-duplicates
+# Cosine similarity of backbone features from which two faces count as near-duplicates. Among the tutorial's photos every
+# pair looked at above 0.90 was one, half of those at 0.87, none at 0.83. Photos of few people from one camera are all
+# alike: the higher ones serve where the lower leave too few groups to part.
+SAME_PHOTO = (0.86, 0.9, 0.94, 0.98)
+PARTS = 10  # tenths of the data: 7 for training, 1 for validation, 2 for test
 EXPECTED_LAYOUT = "expected a folder per class with photos in it, or images/ with Pascal VOC annotations/"
 
 
@@ -89,6 +94,23 @@ def _read_annotated(folder: Path, names: set[str] | None) -> list[Sample]:
     return samples
 
 
+def add_single_faces(samples: Sequence[Sample], detector: FaceDetector, progress=iter) -> list[Sample]:
+    """Return the samples, and once more, cut out, the face of each whole photo in which the detector finds just one.
+
+    So a network learns faces as detection will show them to it. `progress` wraps the list of samples (tqdm).
+    """
+    found = []
+    for sample in progress([sample for sample in samples if sample.box is None]):
+        try:
+            image = read_image(sample.path)
+        except InputError:
+            continue  # load_patches says so
+        faces = detector.detect(image)
+        if len(faces) == 1:
+            found.append(Sample(sample.path, sample.label, faces[0].box))
+    return [*samples, *found]
+
+
 def class_names(samples: Iterable[Sample]) -> list[str]:
     """Return the labels in the order that the model's outputs will have: sorted. Raises InputError for fewer than two."""
     classes = sorted({sample.label for sample in samples})
@@ -136,7 +158,7 @@ def _cut_patch(image: np.ndarray, box: tuple | None, size: int) -> FacePatch | N
     return FacePatch(patch, tuple(box))
 
 
-def group_near_duplicates(features: np.ndarray, paths: Sequence[Path], threshold: float = SAME_PHOTO) -> np.ndarray:
+def group_near_duplicates(features: np.ndarray, paths: Sequence[Path], threshold: float = SAME_PHOTO[0]) -> np.ndarray:
     """Give faces of the same photo, or of photos that look the same, the same group number; returns (n,) int.
 
     `features` is (n, d): what an ImageNet backbone makes of each face. Unlike perceptual hashes these also find
@@ -158,10 +180,33 @@ def group_near_duplicates(features: np.ndarray, paths: Sequence[Path], threshold
     return connected_components(graph, directed=False)[1]
 
 
-def split_by_group(labels: np.ndarray, groups: np.ndarray, seed: int) -> Split:
-    """Part samples 70 / 10 / 20 into train, validation and test, by whole groups, classes in proportion."""
-    folds = StratifiedGroupKFold(n_splits=10, shuffle=True, random_state=seed)
+def split_by_group(labels: np.ndarray, groups: np.ndarray, seed: int) -> Split | None:
+    """Part samples 70 / 10 / 20 into train, validation and test, by whole groups, classes in proportion.
+
+    Returns None where the groups are too few or too large to have every class in every part.
+    """
+    if any(len(np.unique(groups[labels == label])) < PARTS for label in np.unique(labels)):
+        return None
+    folds = StratifiedGroupKFold(n_splits=PARTS, shuffle=True, random_state=seed)
     tenths = [part for _, part in folds.split(labels, labels, groups)]
-    return Split(
-        train=np.sort(np.concatenate(tenths[3:])), validation=np.sort(tenths[2]), test=np.sort(np.concatenate(tenths[:2]))
-    )
+    parts = [np.sort(np.concatenate(tenths[3:])), np.sort(tenths[2]), np.sort(np.concatenate(tenths[:2]))]
+    if any(len(np.unique(labels[part])) < len(np.unique(labels)) for part in parts):
+        return None
+    return Split(*parts)
+
+
+def split_samples(
+    features: np.ndarray, labels: np.ndarray, paths: Sequence[Path], classes: Sequence[str], seed: int
+) -> tuple[Split, np.ndarray, float]:
+    """Part samples by groups of near-duplicates; returns the split, the groups (n,) and the similarity that made them.
+
+    The lowest of SAME_PHOTO that leaves enough groups is taken. Raises InputError where even the photos are too few.
+    """
+    for threshold in SAME_PHOTO:
+        groups = group_near_duplicates(features, paths, threshold)
+        split = split_by_group(labels, groups, seed)
+        if split is not None:
+            return split, groups, threshold
+    counts = [len(np.unique(groups[labels == index])) for index in range(len(classes))]
+    found = ", ".join(f"{name} {count}" for name, count in zip(classes, counts, strict=True))
+    raise InputError(f"dataset: too few photos that differ ({found}); give {PARTS} or more, better hundreds, of each class")

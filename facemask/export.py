@@ -1,22 +1,14 @@
 """Write a Keras classifier as ONNX, for onnxruntime and cv2.dnn, from any Keras backend.
 
-  python -m facemask.export mask_detector.keras      writes mask_detector.onnx beside it
-
 Keras' own `model.export(format="onnx")` needs tf2onnx or torch, takes channels-last input, and what it writes crashes
 cv2.dnn. A MobileNetV2 has few kinds of layer, so each is written here as the ONNX operator it is, BatchNorm folded
 into the convolution before it.
 """
 
-import argparse
-import sys
-from pathlib import Path
-
 import numpy as np
 import onnx
 from keras.ops import convert_to_numpy
 from onnx import TensorProto, helper, numpy_helper
-
-from facemask import cli
 
 OPSET = 13  # read by OpenCV 4.10's importer and by every onnxruntime in use
 IR_VERSION = 8
@@ -160,22 +152,3 @@ def _same_padding(size, kernel, strides) -> list[int]:
     totals = [max((-(-s // stride) - 1) * stride + k - s, 0) for s, k, stride in zip(size, kernel, strides, strict=True)]
     before = [total // 2 for total in totals]
     return before + [total - first for total, first in zip(totals, before, strict=True)]
-
-
-def export(args: argparse.Namespace) -> int:
-    from facemask.classifier import ModelInfo
-    from facemask.training import export_onnx, load_keras
-
-    info = ModelInfo.of_keras(args.model)
-    print(f"saved to {export_onnx(load_keras(args.model), info, args.model)}")
-    return cli.DONE
-
-
-def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=cli.HelpFormatter)
-    parser.add_argument("model", type=Path, help="model that train_mask_detector.py wrote, .keras")
-    return cli.run(export, parser.parse_args(argv))
-
-
-if __name__ == "__main__":
-    sys.exit(main())

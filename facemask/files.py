@@ -4,7 +4,7 @@ import hashlib
 import logging
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
@@ -46,15 +46,16 @@ def text_output(path: str | Path, *, newline: str | None = None, keep: bool = Fa
     final name then as well, for outputs that are whole at any line. Raises InputError as `partial_path` does.
     """
     temporary = partial_path(path)
-    with open(temporary, "w", encoding="utf-8", newline=newline, buffering=1) as file:
+    # surrogateescape: file names need not be UTF-8, and are written as they are.
+    with open(temporary, "w", encoding="utf-8", errors="surrogateescape", newline=newline, buffering=1) as file:
         try:
             yield file
         except BaseException:
             file.close()
-            if keep:
-                os.replace(temporary, path)
-            elif temporary.stat().st_size == 0:
+            if temporary.stat().st_size == 0:
                 temporary.unlink()
+            elif keep:
+                os.replace(temporary, path)
             else:
                 logger.warning("not finished: what was done is in %s", temporary)
             raise
@@ -75,10 +76,14 @@ def check_writable(path: str | Path) -> None:
         raise InputError(f"{path}: cannot write there ({error.strerror}); choose another place") from error
 
 
-def check_not_input(output: Path, source: Path) -> None:
-    """Raise InputError if writing `output` would overwrite `source`."""
-    if output.exists() and source.exists() and output.samefile(source):
-        raise InputError(f"{output}: is the input itself; choose another -o")
+def check_outputs(outputs: Iterable[Path], inputs: Iterable[Path]) -> None:
+    """Raise InputError unless all outputs can be written, none over an input and no two to one file."""
+    taken = {path.resolve() for path in inputs}
+    for output in outputs:
+        check_writable(output)
+        if output.resolve() in taken:
+            raise InputError(f"{output}: is an input, or another output too; choose another name for it")
+        taken.add(output.resolve())
 
 
 def sha256(path: str | Path) -> str:

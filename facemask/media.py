@@ -19,6 +19,7 @@ from facemask.files import atomic_path, check_writable, partial_path
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 ALPHA_SUFFIXES = (".png", ".webp", ".tif", ".tiff")
 VIDEO_CODECS = {".mp4": "mp4v", ".avi": "MJPG"}  # encoders that every build of OpenCV has
+LARGEST_FILE = 1 << 30  # bytes of a picture
 DEFAULT_RATE = 25.0  # frames per second, for sources that state none
 HIGHEST_RATE = 240.0  # above it a stated rate is a container's time base, not a rate
 
@@ -52,6 +53,9 @@ def read_image(path: str | Path) -> np.ndarray:
     picture.
     """
     try:
+        size = os.stat(path).st_size
+        if size > LARGEST_FILE:
+            raise InputError(f"{path}: {size / 1e9:.1f} GB are too many for a picture; make it smaller")
         data = np.fromfile(path, np.uint8)
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}); check the name") from error
@@ -60,21 +64,34 @@ def read_image(path: str | Path) -> np.ndarray:
     try:
         image = cv2.imdecode(data, cv2.IMREAD_COLOR)
         if image is not None and Path(path).suffix.lower() in ALPHA_SUFFIXES:
-            image = _on_white(image, cv2.imdecode(data, cv2.IMREAD_UNCHANGED))
+            image = _on_white(image, data)
     except cv2.error as error:
         reason = "too many pixels" if "PIXELS" in str(error) else "broken"
         raise InputError(f"{path}: cannot be decoded ({reason}); make it smaller or save it again") from error
-    if image is None:
+    if image is None or _is_cut_jpeg(data.tobytes()):
         raise InputError(f"{path}: not a picture, or a broken one; give a JPEG, PNG, WebP, BMP or TIFF file")
     return image
 
 
-def _on_white(image: np.ndarray, unchanged: np.ndarray) -> np.ndarray:
-    """Lay a picture on white where `unchanged`, the same as stored, is transparent."""
-    if unchanged.ndim != 3 or unchanged.shape[2] != 4 or unchanged.shape[:2] != image.shape[:2]:
+def _on_white(image: np.ndarray, data: np.ndarray) -> np.ndarray:
+    """Lay `image`, decoded from `data`, on white where it is transparent; one that EXIF turned is left as it is."""
+    unchanged = cv2.imdecode(data, cv2.IMREAD_UNCHANGED)
+    if unchanged is None or unchanged.ndim != 3 or unchanged.shape[2] != 4:
+        return image
+    if not np.array_equal(image, cv2.imdecode(data, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)):
         return image
     alpha = unchanged[:, :, 3:].astype(np.float32) / np.iinfo(unchanged.dtype).max
     return np.rint(image * alpha + 255 * (1 - alpha)).astype(np.uint8)
+
+
+def _is_cut_jpeg(data: bytes) -> bool:
+    """Tell whether `data` is a JPEG without an end (OpenCV before 4.11 decodes those, and leaves the rest grey)."""
+    if not data.startswith(b"\xff\xd8"):
+        return False
+    position = 2
+    while data[position : position + 1] == b"\xff" and data[position + 1 : position + 2] != b"\xda":
+        position += 2 + int.from_bytes(data[position + 2 : position + 4], "big")  # over a segment, a thumbnail's end included
+    return data.find(b"\xff\xd9", position) < 0
 
 
 def write_image(path: str | Path, image: np.ndarray) -> None:
@@ -105,8 +122,8 @@ class VideoSource(AbstractContextManager):
     def __init__(self, source: str) -> None:
         """Raises InputError if it cannot be opened."""
         self.source = source
-        self.is_camera = source.isdecimal()
-        self.is_live = self.is_camera or "://" in source
+        self.is_camera = source.isdecimal() and int(source) < 1000
+        self.is_live = self.is_camera or "://" in source or Path(source).is_char_device()
         if not self.is_live and not Path(source).is_file():
             raise InputError(f"{source}: no such video; give a file, a stream's URL, or a camera's index (0 is the first)")
         self._capture = cv2.VideoCapture(int(source) if self.is_camera else source)
@@ -153,6 +170,7 @@ class VideoSink(AbstractContextManager):
         self._partial = partial_path(self.path)
         self._writer: cv2.VideoWriter | None = None
         self._size = (0, 0)
+        self._count = 0
 
     def write(self, image: np.ndarray) -> None:
         """Append a frame, uint8 (H, W, 3) BGR; one of another size than the first is fitted to it."""
@@ -166,11 +184,19 @@ class VideoSink(AbstractContextManager):
         if (image.shape[1], image.shape[0]) != self._size:
             image = cv2.resize(image, self._size)
         self._writer.write(image)
+        self._count += 1
 
     def __exit__(self, *error: object) -> None:
-        if self._writer is not None:
-            self._writer.release()
-            os.replace(self._partial, self.path)
+        if self._writer is None:
+            return
+        self._writer.release()
+        # VideoWriter does not tell of a full disk; the file does.
+        check = cv2.VideoCapture(str(self._partial))
+        whole = check.isOpened() and check.get(cv2.CAP_PROP_FRAME_COUNT) >= self._count
+        check.release()
+        if not whole:
+            raise InputError(f"{self.path}: not all of the video was written, see {self._partial}; is the disk full?")
+        os.replace(self._partial, self.path)
 
 
 def has_display() -> bool:

@@ -173,30 +173,29 @@ def fine_tune(
     *,
     epochs: int,
     learning_rate: float = FINE_TUNE_RATE,
-    checkpoint: Path | None = None,
+    checkpoint: Path,
 ) -> dict:
     """Train the whole network, BatchNorm frozen, and leave it with the weights of its best epoch; return the history.
 
-    The best weights so far are also kept in `checkpoint` (`.weights.h5`) if given.
+    The best weights so far are kept in `checkpoint` (`.weights.h5`) meanwhile; Ctrl-C ends the training with them.
     """
     for layer in network.model.get_layer("mobilenet_v2").layers:
         layer.trainable = not isinstance(layer, keras.layers.BatchNormalization)
     schedule = keras.optimizers.schedules.CosineDecay(learning_rate, max(1, epochs * len(train)))
     network.model.compile(keras.optimizers.Adam(schedule), "sparse_categorical_crossentropy", metrics=["accuracy"])
-    callbacks: list = [keras.callbacks.EarlyStopping(patience=PATIENCE, restore_best_weights=True)]
-    if checkpoint is not None:
-        callbacks.append(keras.callbacks.ModelCheckpoint(checkpoint, save_best_only=True, save_weights_only=True))
+    callbacks = [
+        keras.callbacks.EarlyStopping(patience=PATIENCE, restore_best_weights=True),
+        keras.callbacks.ModelCheckpoint(checkpoint, save_best_only=True, save_weights_only=True),
+    ]
+    network.model.save_weights(checkpoint)
     try:
         network.model.fit(
             train, validation_data=validation, epochs=epochs, class_weight=class_weights(train.labels), callbacks=callbacks
         )
     except KeyboardInterrupt:
-        if checkpoint is None or not checkpoint.exists():
-            raise  # not one epoch is done
         network.model.load_weights(checkpoint)
     finally:
-        if checkpoint is not None:
-            checkpoint.unlink(missing_ok=True)
+        checkpoint.unlink(missing_ok=True)
     return network.model.history.history
 
 
@@ -213,8 +212,9 @@ def class_weights(labels: np.ndarray) -> dict[int, float]:
 def save_detector(model: keras.Model, info: ModelInfo, path: str | Path) -> Path:
     """Write `path` (.keras, with `info` inside) and the .onnx beside it; return the latter's path."""
     path = Path(path)
+    uncompiled = keras.Model(model.inputs, model.outputs, name=model.name)  # without the optimizer's state: a third of the size
     with atomic_path(path) as temporary:
-        model.save(temporary)
+        uncompiled.save(temporary)
         with zipfile.ZipFile(temporary, "a") as archive:
             archive.writestr(METADATA_NAME, info.to_json())
     return export_onnx(model, info, path)

@@ -1,0 +1,29 @@
+"""Write the .onnx that detection runs beside a .keras model.
+
+python -m facemask mask_detector.keras      writes mask_detector.onnx
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from facemask import cli
+
+
+def export(args: argparse.Namespace) -> int:
+    from facemask.classifier import ModelInfo
+    from facemask.training import export_onnx, load_keras
+
+    info = ModelInfo.of_keras(args.model)
+    print(f"saved to {export_onnx(load_keras(args.model), info, args.model)}")
+    return cli.DONE
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m facemask", description=__doc__, formatter_class=cli.HelpFormatter)
+    parser.add_argument("model", type=Path, help="model that train_mask_detector.py wrote, .keras")
+    return cli.run(export, parser.parse_args(argv))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
