@@ -212,7 +212,7 @@ def class_weights(labels: np.ndarray) -> dict[int, float]:
 def save_detector(model: keras.Model, info: ModelInfo, path: str | Path) -> Path:
     """Write `path` (.keras, with `info` inside) and the .onnx beside it; return the latter's path."""
     path = Path(path)
-    uncompiled = keras.Model(model.inputs, model.outputs, name=model.name)  # without the optimizer's state: a third of the size
+    uncompiled = keras.Model(model.input, model.output, name=model.name)  # without the optimizer's state: a third of the size
     with atomic_path(path) as temporary:
         uncompiled.save(temporary)
         with zipfile.ZipFile(temporary, "a") as archive:

@@ -17,8 +17,8 @@ EXAMPLES = ROOT / "examples"
 
 @pytest.fixture(autouse=True)
 def no_display(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("DISPLAY", raising=False)
-    monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
+    """Whatever machine the tests run on, no window opens."""
+    monkeypatch.setattr("facemask.media.has_display", lambda: False)
 
 
 @pytest.fixture

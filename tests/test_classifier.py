@@ -71,18 +71,20 @@ def test_load_without_onnxruntime_uses_opencv(people, monkeypatch):
 
 
 @pytest.mark.training
-@pytest.mark.parametrize("state", ["missing", "of another model"])
+@pytest.mark.parametrize("state", ["missing", "broken", "of another model"])
 def test_load_keras_where_onnx_does_not_fit(copied_model, people, caplog, state):
     pytest.importorskip("keras")
     onnx_path = copied_model.with_suffix(".onnx")
     if state == "missing":
         onnx_path.unlink()
+    elif state == "broken":
+        onnx_path.write_bytes(onnx_path.read_bytes()[:9999])
     else:
         with zipfile.ZipFile(copied_model, "a") as archive:
             archive.writestr("note.txt", "this changes the hash")
     classifier = MaskClassifier.load(copied_model)
     assert classifier.backend == "Keras"
-    assert f"python -m facemask.export {copied_model} makes it" in caplog.text
+    assert f"python -m facemask {copied_model} makes it" in caplog.text
     expected = MaskClassifier.load(MODEL.with_suffix(".onnx")).classify(people, list(PEOPLE))
     np.testing.assert_allclose(classifier.classify(people, list(PEOPLE)), expected, atol=1e-3)
 

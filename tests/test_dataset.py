@@ -9,14 +9,17 @@ pytest.importorskip("sklearn")
 
 from facemask.dataset import (  # noqa: E402
     Sample,
+    add_single_faces,
     class_names,
     group_near_duplicates,
     load_patches,
     read_dataset,
     split_by_group,
+    split_samples,
 )
 from facemask.errors import InputError  # noqa: E402
-from tests.conftest import EXAMPLES  # noqa: E402
+from facemask.faces import FaceDetector  # noqa: E402
+from tests.conftest import EXAMPLES, ROOT  # noqa: E402
 
 XML = """<annotation><object><name>{label}</name>
 <bndbox><xmin>{x1}</xmin><ymin>{y1}</ymin><xmax>{x2}</xmax><ymax>{y2}</ymax></bndbox></object></annotation>"""
@@ -146,6 +149,33 @@ def test_split_by_group_keeps_groups_together():
         others = np.setdiff1d(np.arange(300), part)
         assert not set(groups[part]) & set(groups[others])
         assert labels[part].mean() == pytest.approx(2 / 3)
+
+
+def test_split_samples_takes_the_lowest_similarity_that_serves():
+    rng = np.random.default_rng(0)
+    labels = np.tile([0, 1], 40)
+    features = rng.normal(size=(80, 64))
+    assert split_samples(features, labels, range(80), "ab", 0)[2] == 0.86
+    alike = features * 0.4 + 1  # as photos of one person from one camera are: cosines about 0.86
+    split, _, similarity = split_samples(alike, labels, range(80), "ab", 0)
+    assert similarity > 0.86
+    assert all(set(labels[part]) == {0, 1} for part in (split.train, split.validation, split.test))
+
+
+def test_split_samples_of_too_few():
+    labels = np.array([0] * 30 + [1] * 6)
+    features = np.random.default_rng(0).normal(size=(36, 64))
+    with pytest.raises(InputError) as error:
+        split_samples(features, labels, range(36), ("many", "few"), 0)
+    assert str(error.value) == (
+        "dataset: too few photos that differ (many 30, few 6); give 10 or more, better hundreds, of each class"
+    )
+
+
+def test_add_single_faces(annotated):
+    samples = [Sample(annotated / "images/astronaut.jpg", "a", None), Sample(EXAMPLES / "people.jpg", "b", None)]
+    face = Sample(annotated / "images/astronaut.jpg", "a", (142, 60, 237, 178))
+    assert add_single_faces(samples, FaceDetector.load(ROOT / "face_detector")) == [*samples, face]
 
 
 def test_split_by_group_is_repeatable():

@@ -1,5 +1,6 @@
 import csv
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -70,9 +71,13 @@ def test_confidence_limits_the_faces(capsys):
         pytest.param(["-i", ASTRONAUT, "-m", "none.keras"], "error: none.keras: no such file; give -m the model that train_mask_detector.py wrote", id="no model"),
         pytest.param(["-i", ASTRONAUT, "-f", "none"], "error: none: no such face detector; give -f the folder face_detector/ or its .onnx file", id="no face detector"),
         pytest.param(["-i", ASTRONAUT, "-o", "none/a.jpg"], "error: none/a.jpg: folder none does not exist; make it first", id="no output folder"),
-        pytest.param(["-i", "a.jpg", "-o", "a.jpg"], "error: a.jpg: is the input itself; choose another -o", id="over the input"),
-        pytest.param(["-i", "a.jpg", "-o", "."], "error: a.jpg: is the input itself; choose another -o", id="into the input's folder"),
+        pytest.param(["-i", "a.jpg", "-o", "a.jpg"], "error: a.jpg: is an input, or another output too; choose another name for it", id="over the input"),
+        pytest.param(["-i", "a.jpg", "-o", "."], "error: a.jpg: is an input, or another output too; choose another name for it", id="into the input's folder"),
         pytest.param(["-i", ASTRONAUT, "-o", "text.jpg/x"], "error: text.jpg/x: cannot make this folder (Not a directory); choose another -o", id="file as folder"),
+        pytest.param(["-i", "a.jpg", "--csv", "a.jpg"], "error: a.jpg: is an input, or another output too; choose another name for it", id="CSV over the input"),
+        pytest.param(["-i", ASTRONAUT, "-o", "a.gif"], "error: a.gif: cannot write this kind of picture; use .jpg or .png, or name a folder", id="unknown suffix"),
+        pytest.param(["-i", ASTRONAUT, PEOPLE, "-o", "b.jpg"], "error: b.jpg: is one file for 2 pictures; give -o a folder", id="one file for two"),
+        pytest.param(["-i", "text.jpg", "--jsonl", "o.jsonl", "--csv", "o.csv"], "error: text.jpg: not a picture, or a broken one; give a JPEG, PNG, WebP, BMP or TIFF file", id="nothing to write"),
         pytest.param(["-i", ASTRONAUT, "--jsonl", "empty"], "error: empty: is a folder; give a file name", id="folder as file"),
         pytest.param(["-i", ASTRONAUT, "--show"], "error: --show: there is no display, or OpenCV has no windows (opencv-python-headless); leave --show away", id="no display"),
     ],
@@ -113,6 +118,34 @@ def test_interrupted_run_keeps_what_was_done(capsys, tmp_path, monkeypatch):
     assert [path.name for path in tmp_path.iterdir()] == ["out.partial.jsonl"]
     assert json.loads((tmp_path / "out.partial.jsonl").read_text())["image"] == ASTRONAUT
     assert "out.partial.jsonl" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("key", "shown"), [(ord("q"), 1), (27, 1), (ord(" "), 2)])
+def test_window_shows_until_told(monkeypatch, key, shown):
+    pictures = []
+    monkeypatch.setattr("facemask.media.has_display", lambda: True)
+    monkeypatch.setattr(cv2, "imshow", lambda name, image: pictures.append(image))
+    monkeypatch.setattr(cv2, "waitKey", lambda delay: key)
+    assert detect_mask_image.main(["-i", ASTRONAUT, PEOPLE]) == 0
+    assert len(pictures) == shown
+
+
+def test_file_name_that_is_not_utf8(capsys, tmp_path):
+    name = os.fsdecode(b"caf\xe9.jpg")
+    shutil.copy(ASTRONAUT, tmp_path / name)
+    arguments = ["-i", str(tmp_path), "--csv", str(tmp_path / "o.csv"), "--jsonl", str(tmp_path / "o.jsonl")]
+    assert detect_mask_image.main(arguments) == 0
+    assert json.loads((tmp_path / "o.jsonl").read_text())["image"] == str(tmp_path / name)
+    assert b"caf\xe9.jpg" in (tmp_path / "o.csv").read_bytes()
+
+
+def test_closed_pipe(tmp_path):
+    command = [sys.executable, "detect_mask_image.py", "-i", *[PEOPLE] * 2, ASTRONAUT]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        process.stdout.close()
+        errors = process.stderr.read()
+    assert process.returncode == 1
+    assert "Traceback" not in errors and "Exception" not in errors
 
 
 def test_detection_never_imports_training_libraries(tmp_path):

@@ -44,7 +44,7 @@ def test_max_frames(tmp_path, people_video):
     assert len(jsonl.read_text().splitlines()) == 3
 
 
-@pytest.mark.parametrize(("error", "code"), [(KeyboardInterrupt, 0), (RuntimeError, None)])
+@pytest.mark.parametrize(("error", "code"), [(KeyboardInterrupt, 130), (RuntimeError, None)])
 def test_stopped_in_the_middle_finishes_its_outputs(tmp_path, people_video, monkeypatch, error, code):
     from facemask.pipeline import MaskDetector
 
@@ -79,7 +79,7 @@ def test_stopped_in_the_middle_finishes_its_outputs(tmp_path, people_video, monk
         pytest.param(["-i", "http://127.0.0.1:9/x"], "error: http://127.0.0.1:9/x: cannot be opened as a video; check that it is one and plays elsewhere", id="no stream"),
         pytest.param(["-i", "people.avi", "-o", "out.gif"], "error: out.gif: cannot write this kind of video; use .mp4 or .avi", id="suffix"),
         pytest.param(["-i", "people.avi", "-o", "none/out.mp4"], "error: none/out.mp4: folder none does not exist; make it first", id="no folder"),
-        pytest.param(["-i", "people.avi", "-o", "people.avi"], "error: people.avi: is the input itself; choose another -o", id="over the input"),
+        pytest.param(["-i", "people.avi", "-o", "people.avi"], "error: people.avi: is an input, or another output too; choose another name for it", id="over the input"),
         pytest.param(["-i", "people.avi", "--show"], "error: --show: there is no display, or OpenCV has no windows (opencv-python-headless); leave --show away", id="no display"),
         pytest.param(["-i", "people.avi", "-m", "none.onnx"], "error: none.onnx: no such file; give -m the model that train_mask_detector.py wrote", id="no model"),
     ],
@@ -92,6 +92,38 @@ def test_bad_input(capfd, tmp_path, people_video, monkeypatch, arguments, messag
     assert out == ""
     assert err.splitlines() == [message]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["people.avi", "text.mp4"]
+
+
+@pytest.mark.parametrize(("key", "frames"), [(ord("q"), 1), (27, 1), (-1, 10)])
+def test_window_until_q(monkeypatch, tmp_path, people_video, key, frames):
+    pictures = []
+    monkeypatch.setattr("facemask.media.has_display", lambda: True)
+    monkeypatch.setattr(cv2, "imshow", lambda name, image: pictures.append(image))
+    monkeypatch.setattr(cv2, "waitKey", lambda delay: key)
+    monkeypatch.setattr(cv2, "getWindowProperty", lambda name, which: 1.0)
+    jsonl = tmp_path / "out.jsonl"
+    assert detect_mask_video.main(["-i", str(people_video), "--jsonl", str(jsonl)]) == 0
+    assert len(pictures) == len(jsonl.read_text().splitlines()) == frames
+
+
+def test_closed_window_stops(monkeypatch, people_video, capsys):
+    monkeypatch.setattr("facemask.media.has_display", lambda: True)
+    monkeypatch.setattr(cv2, "imshow", lambda name, image: None)
+    monkeypatch.setattr(cv2, "waitKey", lambda delay: -1)
+    monkeypatch.setattr(cv2, "getWindowProperty", lambda name, which: 0.0)
+    assert detect_mask_video.main(["-i", str(people_video)]) == 0
+    assert "[INFO] 1 frames (stopped)" in capsys.readouterr().err
+
+
+def test_video_without_frames(capsys, tmp_path):
+    cv2.VideoWriter(str(tmp_path / "none.avi"), cv2.VideoWriter.fourcc(*"MJPG"), 25, (64, 64)).release()
+    (tmp_path / "old.jsonl").write_text("old")
+    arguments = ["-i", str(tmp_path / "none.avi"), "--jsonl", str(tmp_path / "old.jsonl"), "-o", str(tmp_path / "out.mp4")]
+    assert detect_mask_video.main(arguments) == 1
+    errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1 and errors[0].startswith(f"error: {tmp_path}/none.avi: ")
+    assert (tmp_path / "old.jsonl").read_text() == "old"
+    assert not (tmp_path / "out.mp4").exists()
 
 
 @pytest.mark.parametrize("arguments", [["--max-frames", "0"], ["-c", "2"], ["--colour"]])

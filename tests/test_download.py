@@ -73,6 +73,12 @@ def test_download_refuses_other_bytes_and_keeps_the_rest(server, tmp_path, capsy
     assert photos_in(tmp_path) == {"with_mask/a b.jpg": b"photo a"}
 
 
+def test_download_through_a_login_page(server, tmp_path, capsys):
+    server.answers = {path: b"<html>log in" for path in server.answers}
+    assert download.main(["-o", str(tmp_path)]) == 1
+    assert "what came is not GitHub's answer; check the connection" in capsys.readouterr().err
+
+
 def test_download_without_network(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(download, "API", "http://127.0.0.1:9")
     assert download.main(["-o", str(tmp_path)]) == 1

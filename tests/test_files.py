@@ -3,7 +3,7 @@ import hashlib
 import pytest
 
 from facemask.errors import InputError
-from facemask.files import atomic_path, check_writable, sha256, text_output
+from facemask.files import atomic_path, check_outputs, check_writable, sha256, text_output
 
 
 def test_atomic_path_when_done(tmp_path):
@@ -48,6 +48,13 @@ def test_check_writable_refuses(tmp_path, name, message):
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match=message):
         check_writable(tmp_path / name)
+
+
+@pytest.mark.parametrize("names", [["in.jpg"], ["sub/../in.jpg"], ["a.json", "a.json"]])
+def test_check_outputs_refuses(tmp_path, names):
+    (tmp_path / "sub").mkdir()
+    with pytest.raises(InputError, match="is an input, or another output too; choose another name for it"):
+        check_outputs([tmp_path / name for name in names], [tmp_path / "in.jpg"])
 
 
 def test_check_writable_makes_nothing(tmp_path):

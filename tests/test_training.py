@@ -1,4 +1,7 @@
+import os
 import shutil
+import subprocess
+import sys
 
 import cv2
 import numpy as np
@@ -10,6 +13,7 @@ keras = pytest.importorskip("keras")
 
 import train_mask_detector  # noqa: E402
 from facemask import export, training  # noqa: E402
+from facemask.__main__ import main as export_main  # noqa: E402
 from facemask.augment import augment  # noqa: E402
 from facemask.classifier import MaskClassifier, ModelInfo  # noqa: E402
 from facemask.dataset import FacePatch  # noqa: E402
@@ -63,6 +67,8 @@ def test_train_then_detect(dataset, tmp_path, capsys):
         pytest.param(["-d", "two", "--weights", "none.h5"], "error: none.h5: no such file; give --weights imagenet", id="no weights"),
         pytest.param(["-d", "two", "--weights", "bad.weights.h5"], "error: bad.weights.h5: not the weights of MobileNetV2", id="bad weights"),
         pytest.param(["-d", "two", "--weights", "bad.keras"], "error: bad.keras: not a model written by train_mask_detector.py", id="bad .keras"),
+        pytest.param(["-d", "two", "-p", "plot.txt"], "error: plot.txt: unknown kind of plot; give -p a .png, .jpg, .pdf or .svg file", id="plot suffix"),
+        pytest.param(["-d", "two", "-f", "none"], "error: none: no such face detector", id="no face detector"),
         pytest.param(["-d", "two", "--only", "none.txt"], "error: none.txt: cannot be read", id="no list"),
     ],
 )  # fmt: skip
@@ -97,9 +103,13 @@ def test_fine_tune_interrupted_keeps_the_best_so_far(tmp_path, monkeypatch):
     labels = np.array([0, 1] * 4)
     network = training.build_network(info, str(MODEL))
 
+    kept = []
+
     class InterruptInTheSecondEpoch(keras.callbacks.EarlyStopping):
         def on_epoch_begin(self, epoch, logs=None):
             if epoch == 1:
+                kept.extend(self.model.get_weights())
+                self.model.set_weights([weight + 1 for weight in kept])
                 raise KeyboardInterrupt
 
     monkeypatch.setattr(keras.callbacks, "EarlyStopping", InterruptInTheSecondEpoch)
@@ -107,6 +117,8 @@ def test_fine_tune_interrupted_keeps_the_best_so_far(tmp_path, monkeypatch):
     validation = training.FaceBatches(patches, labels, info, batch_size=4, augmented=False)
     history = training.fine_tune(network, train, validation, epochs=9, checkpoint=tmp_path / "c.weights.h5")
     assert len(history["loss"]) == 1
+    for weight, expected in zip(network.model.get_weights(), kept, strict=True):
+        np.testing.assert_array_equal(weight, expected)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -130,7 +142,7 @@ def test_class_weights():
 
 def test_export_command_remakes_the_onnx(tmp_path, capsys):
     shutil.copy(MODEL, tmp_path / "model.keras")
-    assert export.main([str(tmp_path / "model.keras")]) == 0
+    assert export_main([str(tmp_path / "model.keras")]) == 0
     assert capsys.readouterr().out == f"saved to {tmp_path / 'model.onnx'}\n"
     assert MaskClassifier.load(tmp_path / "model.keras").backend == "onnxruntime"
     remade, shipped = onnx.load(tmp_path / "model.onnx"), onnx.load(MODEL.with_suffix(".onnx"))
@@ -149,6 +161,32 @@ def test_load_keras_refuses_code(tmp_path):
     model.save(tmp_path / "code.keras")
     with pytest.raises(InputError, match="cannot be loaded as a Keras model"):
         training.load_keras(tmp_path / "code.keras")
+
+
+@pytest.mark.parametrize("backend", ["torch", "jax"])
+def test_other_backend_trains(dataset, tmp_path, backend):
+    pytest.importorskip(backend, reason=f"{backend} is not installed; it is another backend that Keras can use")
+    arguments = [
+        "-d",
+        dataset,
+        "-m",
+        tmp_path / "m.keras",
+        "-p",
+        tmp_path / "p.png",
+        "--weights",
+        MODEL,
+        "--size",
+        "96",
+        "-e",
+        "1",
+    ]
+    done = subprocess.run(
+        [sys.executable, "train_mask_detector.py", *map(str, arguments)],
+        cwd=ROOT, env={**os.environ, "KERAS_BACKEND": backend}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert f"({backend} backend)" in done.stderr
+    assert MaskClassifier.load(tmp_path / "m.keras").backend == "onnxruntime"
 
 
 @pytest.mark.shared
