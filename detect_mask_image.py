@@ -5,6 +5,7 @@
   python detect_mask_image.py -i photos/ -o annotated/               every picture of a folder
   python detect_mask_image.py -i "photos/*.png" --jsonl faces.jsonl --no-show
 
+Without -o, and where there is a display, a window shows each picture: any key goes on, q or Esc ends the showing.
 A line a face goes to stdout, everything else to stderr. Exit code: 0 done (also if there is no face), 1 if any
 picture or the model could not be used, 2 for a wrong command line.
 """

@@ -35,7 +35,11 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("-m", "--model", type=Path, default="mask_detector.keras", help="model to write, .keras")
     parser.add_argument("-p", "--plot", type=Path, default="plot.png", help="plot to write: loss, accuracy, confusion matrix")
     parser.add_argument(
-        "-f", "--face", type=Path, default=cli.DEFAULT_FACE_DETECTOR, help="face detector, to cut out single faces"
+        "-f",
+        "--face",
+        type=Path,
+        default=cli.DEFAULT_FACE_DETECTOR,
+        help="face detector, to cut out single faces (default: face_detector)",
     )
     parser.add_argument(
         "--weights", default="imagenet",

@@ -21,7 +21,12 @@ logger = logging.getLogger("facemask")
 
 
 class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
-    """Keeps the description's lines and adds each option's default."""
+    """Keeps the description's lines and adds each option's default, where it has one and its help does not say it."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        if action.default is None or "(default" in (action.help or ""):
+            return action.help
+        return super()._get_help_string(action)
 
 
 def run(script: Callable[[argparse.Namespace], int], args: argparse.Namespace) -> int:
@@ -103,9 +108,19 @@ def natural_int(text: str) -> int:
 
 def add_detector_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options that both detecting scripts have."""
-    parser.add_argument("-f", "--face", type=Path, default=DEFAULT_FACE_DETECTOR, help="face detector: its folder or .onnx file")
     parser.add_argument(
-        "-m", "--model", type=Path, default=DEFAULT_MODEL, help="mask classifier: .keras (run from the .onnx beside it) or .onnx"
+        "-f",
+        "--face",
+        type=Path,
+        default=DEFAULT_FACE_DETECTOR,
+        help="face detector: its folder or .onnx file (default: face_detector)",
+    )
+    parser.add_argument(
+        "-m",
+        "--model",
+        type=Path,
+        default=DEFAULT_MODEL,
+        help="mask classifier: .keras (run from the .onnx beside it) or .onnx (default: mask_detector.keras)",
     )
     parser.add_argument(
         "-c",
