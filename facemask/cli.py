@@ -68,7 +68,7 @@ def explain_import(error: ImportError) -> str:
     if any(library in str(error) for library in DESKTOP_LIBRARIES):
         return (
             f"OpenCV: cannot start here ({error}); on a machine without a desktop: "
-            "pip uninstall -y opencv-python && pip install opencv-python-headless"
+            "pip uninstall -y opencv-python; pip install --force-reinstall --no-deps opencv-python-headless"
         )
     requirements = "requirements-detect.txt" if error.name in ("cv2", "numpy", "imutils", "tqdm") else "requirements.txt"
     return f"{error.name}: is not installed; pip install -r {requirements}"
