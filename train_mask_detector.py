@@ -62,6 +62,7 @@ def build_parser() -> argparse.ArgumentParser:
 def train(args: argparse.Namespace) -> int:
     samples = read_samples(args)
     from facemask.dataset import SAME_PHOTO, add_single_faces, class_names, load_patches, split_samples
+    from facemask.faces import FaceDetector
     from facemask.files import check_outputs
 
     classes = class_names(samples)
@@ -73,6 +74,8 @@ def train(args: argparse.Namespace) -> int:
         raise InputError(f"{args.plot}: unknown kind of plot; give -p a .png, .jpg, .pdf or .svg file")
     check_outputs((args.model, args.model.with_suffix(".onnx"), args.plot), [])
 
+    detector = FaceDetector.load(args.face)
+
     import keras
     import numpy as np
     from sklearn.metrics import classification_report, confusion_matrix
@@ -80,7 +83,6 @@ def train(args: argparse.Namespace) -> int:
 
     from facemask import training
     from facemask.classifier import ModelInfo
-    from facemask.faces import FaceDetector
     from facemask.plots import plot_training
 
     start = time.perf_counter()
@@ -88,7 +90,6 @@ def train(args: argparse.Namespace) -> int:
     info = ModelInfo(tuple(classes), args.size, args.margin)
     network = training.build_network(info, args.weights)
 
-    detector = FaceDetector.load(args.face)
     samples = add_single_faces(samples, detector, progress=lambda photos: tqdm(photos, desc="finding faces", unit="photo"))
     patches, unreadable = load_patches(samples, args.size, progress=lambda paths: tqdm(paths, desc="photos", unit="photo"))
     for message in unreadable:
