@@ -111,7 +111,10 @@ def train(args: argparse.Namespace) -> int:
         features = network.features.predict(batches(np.arange(len(faces)), augmented=False))
     split, groups, similarity = split_samples(features, labels, [sample.path for sample in samples], classes, args.seed)
     if similarity > SAME_PHOTO[0]:
-        logger.warning("the photos are much alike: only the closest (%g) are kept together, the report will flatter", similarity)
+        logger.warning(
+            "the photos are much alike: near-duplicates (below similarity %g) may be in two parts, and the report flatters",
+            similarity,
+        )
     report_split(split, labels, classes, groups)
 
     logger.info("phase 1: the head, on those features")

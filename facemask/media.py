@@ -3,6 +3,7 @@
 import glob
 import math
 import os
+import re
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager
@@ -130,7 +131,8 @@ class VideoSource(AbstractContextManager):
         if not self._capture.isOpened():
             if self.is_camera:
                 raise InputError(f"camera {source}: cannot be opened; plug it in, try -i 1, or give a video: -i FILE")
-            raise InputError(f"{source}: cannot be opened as a video; check that it is one and plays elsewhere")
+            shown = re.sub(r"//[^/@]*@", "//", source)  # a password is nobody's business
+            raise InputError(f"{shown}: cannot be opened as a video; check that it is one and plays elsewhere")
         rate = self._capture.get(cv2.CAP_PROP_FPS)
         self.states_rate = math.isfinite(rate) and 0 < rate <= HIGHEST_RATE
         self.rate = rate if self.states_rate else DEFAULT_RATE  # frames per second

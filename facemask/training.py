@@ -230,4 +230,4 @@ def export_onnx(model: keras.Model, info: ModelInfo, keras_path: Path) -> Path:
 
 
 def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:400]

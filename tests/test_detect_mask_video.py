@@ -77,6 +77,7 @@ def test_stopped_in_the_middle_finishes_its_outputs(tmp_path, people_video, monk
         pytest.param(["-i", "text.mp4"], "error: text.mp4: cannot be opened as a video; check that it is one and plays elsewhere", id="text"),
         pytest.param(["-i", "97"], "error: camera 97: cannot be opened; plug it in, try -i 1, or give a video: -i FILE", id="no camera"),
         pytest.param(["-i", "http://127.0.0.1:9/x"], "error: http://127.0.0.1:9/x: cannot be opened as a video; check that it is one and plays elsewhere", id="no stream"),
+        pytest.param(["-i", "http://me:secret@127.0.0.1:9/x"], "error: http://127.0.0.1:9/x: cannot be opened as a video; check that it is one and plays elsewhere", id="password kept back"),
         pytest.param(["-i", "people.avi", "-o", "out.gif"], "error: out.gif: cannot write this kind of video; use .mp4 or .avi", id="suffix"),
         pytest.param(["-i", "people.avi", "-o", "none/out.mp4"], "error: none/out.mp4: folder none does not exist; make it first", id="no folder"),
         pytest.param(["-i", "people.avi", "-o", "people.avi"], "error: people.avi: is an input, or another output too; choose another name for it", id="over the input"),
