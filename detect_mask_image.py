@@ -112,6 +112,7 @@ def name_outputs(paths: list[Path], output: Path | None) -> dict[Path, Path]:
 
     Makes the folder. Raises InputError if it cannot, or if `output` names a single file for many pictures.
     """
+    from facemask.files import make_folder
     from facemask.media import IMAGE_SUFFIXES
 
     if output is None:
@@ -122,10 +123,7 @@ def name_outputs(paths: list[Path], output: Path | None) -> dict[Path, Path]:
         if len(paths) > 1:
             raise InputError(f"{output}: is one file for {len(paths)} pictures; give -o a folder")
         return {paths[0]: output}
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"{output}: cannot make this folder ({error.strerror}); choose another -o") from error
+    make_folder(output)
     outputs, taken = {}, set()
     for path in paths:
         suffix = path.suffix if path.suffix.lower() in IMAGE_SUFFIXES else ".jpg"

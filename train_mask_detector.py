@@ -29,9 +29,7 @@ def build_parser() -> argparse.ArgumentParser:
         "-d", "--dataset", nargs="+", type=Path, required=True, metavar="FOLDER",
         help="datasets: a folder per class, or images/ with Pascal VOC annotations/",
     )  # fmt: skip
-    parser.add_argument(
-        "--only", type=Path, metavar="FILE", help="use only the annotated photos that it lists, by name without suffix"
-    )
+    cli.add_only_argument(parser)
     parser.add_argument("-m", "--model", type=Path, default="mask_detector.keras", help="model to write, .keras")
     parser.add_argument("-p", "--plot", type=Path, default="plot.png", help="plot to write: loss, accuracy, confusion matrix")
     parser.add_argument(
@@ -155,12 +153,7 @@ def read_samples(args: argparse.Namespace) -> list:
     """List the faces of all datasets given."""
     from facemask.dataset import read_dataset
 
-    names = None
-    if args.only:
-        try:
-            names = [line.strip() for line in args.only.read_text().splitlines() if line.strip()]
-        except (OSError, UnicodeDecodeError) as error:
-            raise InputError(f"{args.only}: cannot be read ({error}); give a text file, a photo's name a line") from error
+    names = cli.read_names(args.only)
     return [sample for folder in args.dataset for sample in read_dataset(folder, names)]
 
 

@@ -131,6 +131,23 @@ def add_detector_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_only_argument(parser: argparse.ArgumentParser) -> None:
+    """Add --only, for the scripts that read annotated photos."""
+    parser.add_argument(
+        "--only", type=Path, metavar="FILE", help="use only the annotated photos that it lists, by name without suffix"
+    )
+
+
+def read_names(path: Path | None) -> list[str] | None:
+    """Read the names that --only gives, a line each; None where it is not given. Raises InputError if it cannot."""
+    if path is None:
+        return None
+    try:
+        return [line.strip() for line in path.read_text().splitlines() if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: cannot be read ({error}); give a text file, a photo's name a line") from error
+
+
 def add_show_argument(parser: argparse.ArgumentParser) -> None:
     """Add --show/--no-show; None means: where there is a display."""
     parser.add_argument(

@@ -37,6 +37,15 @@ class Sample:
 
 
 @dataclass(frozen=True)
+class AnnotatedPhoto:
+    """A photo with its true faces: boxes (n, 4) x1, y1, x2, y2 in pixels, as annotated, and their n labels."""
+
+    path: Path
+    boxes: np.ndarray
+    labels: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class FacePatch:
     """A face cut out with some context: uint8 (H, W, 3) RGB, and the face's box in the patch's pixels."""
 
@@ -63,7 +72,12 @@ def read_dataset(folder: str | Path, names: Iterable[str] | None = None) -> list
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder; {EXPECTED_LAYOUT}")
     if (folder / "annotations").is_dir():
-        return _read_annotated(folder, None if names is None else set(names))
+        return [
+            Sample(photo.path, label, tuple(box))
+            for photo in read_annotated_photos(folder, names)
+            for label, box in zip(photo.labels, photo.boxes.tolist(), strict=True)
+            if max(box[2] - box[0], box[3] - box[1]) >= MIN_FACE
+        ]
     samples = [
         Sample(path, class_folder.name, None)
         for class_folder in sorted(folder.iterdir())
@@ -76,22 +90,32 @@ def read_dataset(folder: str | Path, names: Iterable[str] | None = None) -> list
     return samples
 
 
-def _read_annotated(folder: Path, names: set[str] | None) -> list[Sample]:
+def read_annotated_photos(folder: str | Path, names: Iterable[str] | None = None) -> list[AnnotatedPhoto]:
+    """List the photos of a Pascal VOC folder (`images/` and `annotations/*.xml`, one object a face), sorted by name.
+
+    Photos without a face are among them. `names` keeps only photos of those stems. Raises InputError where the folder
+    has none, or an annotation is broken.
+    """
+    folder = Path(folder)
+    if not (folder / "annotations").is_dir():
+        raise InputError(f"{folder}: no annotations/ in it; give a folder of images/ with Pascal VOC annotations/")
+    wanted = None if names is None else set(names)
     images = {path.stem: path for path in (folder / "images").glob("*") if path.suffix.lower() in IMAGE_SUFFIXES}
-    samples = []
+    photos = []
     for annotation in sorted((folder / "annotations").glob("*.xml")):
-        if annotation.stem not in images or (names is not None and annotation.stem not in names):
+        if annotation.stem not in images or (wanted is not None and annotation.stem not in wanted):
             continue
+        boxes, labels = [], []
         try:
             for face in ElementTree.parse(annotation).getroot().iter("object"):
-                box = tuple(float(face.findtext(f"bndbox/{side}")) for side in ("xmin", "ymin", "xmax", "ymax"))
-                if max(box[2] - box[0], box[3] - box[1]) >= MIN_FACE:
-                    samples.append(Sample(images[annotation.stem], face.findtext("name").strip(), box))
+                boxes.append([float(face.findtext(f"bndbox/{side}")) for side in ("xmin", "ymin", "xmax", "ymax")])
+                labels.append(face.findtext("name").strip())
         except (ElementTree.ParseError, TypeError, ValueError, AttributeError) as error:
             raise InputError(f"{annotation}: not a Pascal VOC annotation ({error}); mend or remove it") from error
-    if not samples:
+        photos.append(AnnotatedPhoto(images[annotation.stem], np.array(boxes, float).reshape(-1, 4), tuple(labels)))
+    if not any(photo.labels for photo in photos):
         raise InputError(f"{folder}: no annotated face found; {EXPECTED_LAYOUT}")
-    return samples
+    return photos
 
 
 def add_single_faces(samples: Sequence[Sample], detector: FaceDetector, progress=iter) -> list[Sample]:

@@ -14,6 +14,14 @@ from facemask.errors import InputError
 logger = logging.getLogger(__name__)
 
 
+def make_folder(path: Path) -> None:
+    """Make a folder, and those above it, where it is missing. Raises InputError if it cannot."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{path}: cannot make this folder ({error.strerror}); choose another -o") from error
+
+
 def partial_path(path: str | Path) -> Path:
     """Return the name, beside `path` and with its suffix, under which it is written until it is whole.
 

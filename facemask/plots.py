@@ -1,6 +1,6 @@
-"""Plots of how training went and what came of it."""
+"""Plots of how training went and how good a detector is."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import matplotlib
@@ -10,8 +10,11 @@ import matplotlib.pyplot as plt
 import numpy as np
 from sklearn.metrics import ConfusionMatrixDisplay
 
+from facemask.crops import crop_face
 from facemask.drawing import readable
+from facemask.evaluation import Mistake
 from facemask.files import atomic_path
+from facemask.media import read_image
 
 
 def plot_training(
@@ -35,6 +38,75 @@ def plot_training(
         ax=matrix_axes, cmap="Blues", colorbar=False
     )
     matrix_axes.set(title="faces of the test part", xlabel="predicted", ylabel="true")
+    _save(figure, path)
+
+
+def plot_precision_recall(path: str | Path, report: Mapping) -> None:
+    """Write the precision-recall curves of a report (`facemask.evaluation.report`), a panel a set of classes."""
+    groups = report["precision_recall"]
+    figure, panels = plt.subplots(1, len(groups), figsize=(5 * len(groups), 4.5), constrained_layout=True)
+    for axes, (group, curves) in zip(panels, groups.items(), strict=True):
+        for name, precision in curves.items():
+            average = report["average_precision"][group][name]
+            axes.plot(np.linspace(0, 1, len(precision)), precision, label=f"{readable(name)}, AP {average:.3f}")
+        if group == "faces":
+            axes.plot(
+                report["face_recall"],
+                report["face_precision"],
+                "o",
+                color="black",
+                label=f"at confidence {report['confidence']:g}",
+            )
+        axes.set(title=group.replace("_", " "), xlabel="recall", ylabel="precision", xlim=(0, 1), ylim=(0, 1.02))
+        axes.grid(alpha=0.3)
+        axes.legend(loc="lower left")
+    _save(figure, path)
+
+
+def plot_reliability(path: str | Path, calibration: Mapping) -> None:
+    """Write how often labels are right at each stated probability (`facemask.evaluation.calibration`)."""
+    bins = calibration["bins"]
+    stated, right, faces = ([part[key] for part in bins] for key in ("probability", "right", "faces"))
+    figure, (axes, counts) = plt.subplots(2, 1, figsize=(5, 6), sharex=True, height_ratios=(3, 1), constrained_layout=True)
+    axes.plot([0, 1], [0, 1], color="grey", linestyle=":", label="perfect")
+    axes.plot(stated, right, "o-", label=f"labels, expected error {calibration['expected_error']:.3f}")
+    axes.set(ylabel="share of labels right", xlim=(0, 1), ylim=(0, 1.02))
+    axes.legend()
+    counts.bar(stated, faces, width=0.04)
+    counts.set(xlabel="stated probability", ylabel="faces", yscale="log")
+    for panel in (axes, counts):
+        panel.grid(alpha=0.3)
+    _save(figure, path)
+
+
+def plot_mistakes(path: str | Path, mistakes: Mapping[str, Sequence[Mistake]], columns: int = 12) -> None:
+    """Write a sheet of mistakes, a block of rows a kind, each cut out with as much around it as the face is large."""
+    kinds = {kind: found for kind, found in mistakes.items() if found}
+    rows = {kind: -(-len(found) // columns) for kind, found in kinds.items()}
+    figure = plt.figure(figsize=(1.25 * columns, 1.7 * max(sum(rows.values()), 1)), constrained_layout=True)
+    blocks = figure.subfigures(max(len(kinds), 1), 1, height_ratios=list(rows.values()) or [1], squeeze=False)
+    for (block,), (kind, found) in zip(blocks, kinds.items(), strict=False):
+        block.suptitle(kind, fontweight="bold")
+        panels = block.subplots(rows[kind], columns, squeeze=False).ravel()
+        for axes in panels:
+            axes.axis("off")
+        for axes, mistake in zip(panels, found, strict=False):  # the last row may not be full
+            crop = crop_face(read_image(mistake.path), mistake.box, 128, margin=0.5)
+            axes.imshow(crop[:, :, ::-1])
+            axes.set_title(_caption(mistake), fontsize=6)
+    _save(figure, path)
+
+
+def _caption(mistake: Mistake) -> str:
+    height = f"{mistake.box[3] - mistake.box[1]:.0f} px"
+    if mistake.predicted is None:
+        return f"{readable(mistake.true)}, {height}"
+    if mistake.true is None:
+        return f"face {mistake.probability:.0%}, {height}"
+    return f"{readable(mistake.true)}, {height}\nsaid: {readable(mistake.predicted)}\n{mistake.probability:.0%}"
+
+
+def _save(figure: plt.Figure, path: str | Path) -> None:
     with atomic_path(path) as temporary:
         figure.savefig(temporary, dpi=100)
     plt.close(figure)
