@@ -7,11 +7,12 @@
 
 Classes are the folders' (or annotations') names. Writes the model (.keras), the same for detection (.onnx beside it)
 and a plot. KERAS_BACKEND=tensorflow, torch or jax says what computes it. Ctrl-C ends fine-tuning early, with the best
-model so far.
+model so far; the same command with --resume goes on, also after a crash.
 """
 
 import argparse
 import logging
+import shutil
 import sys
 import time
 from contextlib import redirect_stdout
@@ -50,8 +51,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "-e", "--epochs", type=cli.natural_int, default=12, help="of fine-tuning, at most; 0 trains the head only"
     )
-    parser.add_argument("-b", "--batch-size", type=cli.positive_int, default=32, help="faces in a step of fine-tuning")
-    parser.add_argument("--learning-rate", type=cli.positive_number, default=1e-4, help="of Adam at the start of fine-tuning")
+    parser.add_argument("-b", "--batch-size", type=cli.positive_int, default=64, help="faces in a step of fine-tuning")
+    parser.add_argument("--learning-rate", type=cli.positive_number, default=2e-4, help="of Adam in fine-tuning, at its highest")
+    parser.add_argument("--resume", action="store_true", help="go on with the fine-tuning of this model that was interrupted")
     parser.add_argument("--workers", type=cli.positive_int, default=2, help="threads that prepare faces")
     parser.add_argument("--seed", type=cli.natural_int, default=42, help="of the split, the shuffling and the augmentation")
     return parser
@@ -84,9 +86,13 @@ def train(args: argparse.Namespace) -> int:
     from facemask.plots import plot_training
 
     start = time.perf_counter()
+    checkpoint = args.model.with_name(f"{args.model.stem}.checkpoint")
+    names = ("dataset", "only", "weights", "size", "margin", "epochs", "batch_size", "learning_rate", "seed")
+    settings = {name.replace("_", "-"): str(getattr(args, name)) for name in names}
     keras.utils.set_random_seed(args.seed)
     info = ModelInfo(tuple(classes), args.size, args.margin)
     network = training.build_network(info, args.weights)
+    resumed = args.epochs > 0 and training.open_checkpoint(checkpoint, settings, resume=args.resume)
 
     samples = add_single_faces(samples, detector, progress=lambda photos: tqdm(photos, desc="finding faces", unit="photo"))
     patches, unreadable = load_patches(samples, args.size, progress=lambda paths: tqdm(paths, desc="photos", unit="photo"))
@@ -97,11 +103,12 @@ def train(args: argparse.Namespace) -> int:
     samples = [samples[index] for index in patches]
     faces = list(patches.values())
     labels = np.array([classes.index(sample.label) for sample in samples])
+    sources = np.unique([f"{sample.path} {sample.face}" for sample in samples], return_inverse=True)[1]
 
     def batches(part, *, augmented: bool) -> training.FaceBatches:
         return training.FaceBatches(
             [faces[i] for i in part], labels[part], info,
-            batch_size=args.batch_size, augmented=augmented, seed=args.seed, workers=args.workers,
+            batch_size=args.batch_size, sources=sources[part] if augmented else None, seed=args.seed, workers=args.workers,
         )  # fmt: skip
 
     logger.info("features of the frozen backbone, once for all %d faces (%s backend)", len(faces), keras.backend.backend())
@@ -121,7 +128,8 @@ def train(args: argparse.Namespace) -> int:
     logger.info("%d epochs, validation accuracy %.4f", len(head_history["loss"]), max(head_history["val_accuracy"]))
     fine_tuning = {}
     if args.epochs:
-        logger.info("phase 2: the whole network, on augmented faces; Ctrl-C ends it early")
+        how = "where it was interrupted" if resumed else "on augmented faces; Ctrl-C ends it early, --resume goes on"
+        logger.info("phase 2: the whole network, %s", how)
         with redirect_stdout(sys.stderr):
             fine_tuning = training.fine_tune(
                 network,
@@ -129,12 +137,17 @@ def train(args: argparse.Namespace) -> int:
                 batches(split.validation, augmented=False),
                 epochs=args.epochs,
                 learning_rate=args.learning_rate,
-                checkpoint=args.model.with_name(f"{args.model.stem}.partial.weights.h5"),
+                checkpoint=checkpoint,
             )
 
+    held_out = network.features.predict(batches(split.validation, augmented=False), verbose=0)
+    temperature = training.calibrate(network, held_out, labels[split.validation])
+    logger.info("probabilities calibrated on the validation part: temperature %.2f", temperature)
     probabilities = network.model.predict(batches(split.test, augmented=False), verbose=0)
     predicted, true = probabilities.argmax(axis=1), labels[split.test]
     onnx_path = training.save_detector(network.model, info, args.model)
+    if fine_tuning and len(fine_tuning["loss"]) == args.epochs:
+        shutil.rmtree(checkpoint, ignore_errors=True)
     confusion = confusion_matrix(true, predicted, labels=range(len(classes)))
     seen = "the model that this one goes on from may have" if args.weights.endswith(".keras") else "no epoch has"
     print(f"Faces of the test part, which {seen} seen:\n")
@@ -142,6 +155,10 @@ def train(args: argparse.Namespace) -> int:
     print("Confusion matrix (a row a true class):")
     for name, row in zip(classes, confusion, strict=True):
         print(f"  {name:24s}" + "".join(f"{count:7d}" for count in row))
+    for folder in args.dataset if len(args.dataset) > 1 else []:
+        inside = np.array([samples[i].path.is_relative_to(folder) for i in split.test], bool)
+        if inside.any():
+            print(f"  {folder}: accuracy {np.mean((predicted == true)[inside]):.4f} on {inside.sum()} faces")
     minutes = (time.perf_counter() - start) / 60
     print(f"\nAccuracy {np.mean(predicted == true):.4f} on {len(true)} faces; {minutes:.1f} minutes in all")
     plot_training(args.plot, head_history, fine_tuning, confusion, classes)

@@ -23,17 +23,18 @@ MIN_FACE = 8  # px, longer side: annotated faces below it show nothing to learn 
 # pair looked at above 0.90 was one, half of those at 0.87, none at 0.83. Photos of few people from one camera are all
 # alike: the higher ones serve where the lower leave too few groups to part.
 SAME_PHOTO = (0.86, 0.9, 0.94, 0.98)
-PARTS = 10  # tenths of the data: 7 for training, 1 for validation, 2 for test
+PARTS = 10  # tenths of the data: 8 for training, 1 for validation, 1 for test
 EXPECTED_LAYOUT = "expected a folder per class with photos in it, or images/ with Pascal VOC annotations/"
 
 
 @dataclass(frozen=True)
 class Sample:
-    """A face to learn from: `box` (x1, y1, x2, y2 in pixels) of a photo, or the whole photo where box is None."""
+    """A view of a face to learn from: `box` (x1, y1, x2, y2 in pixels) of a photo, or the whole photo where it is None."""
 
     path: Path
     label: str
     box: tuple[float, float, float, float] | None
+    face: int = 0  # number within the photo: the views of one face share it
 
 
 @dataclass(frozen=True)
@@ -73,9 +74,9 @@ def read_dataset(folder: str | Path, names: Iterable[str] | None = None) -> list
         raise InputError(f"{folder}: no such folder; {EXPECTED_LAYOUT}")
     if (folder / "annotations").is_dir():
         return [
-            Sample(photo.path, label, tuple(box))
+            Sample(photo.path, label, tuple(box), face)
             for photo in read_annotated_photos(folder, names)
-            for label, box in zip(photo.labels, photo.boxes.tolist(), strict=True)
+            for face, (label, box) in enumerate(zip(photo.labels, photo.boxes.tolist(), strict=True))
             if max(box[2] - box[0], box[3] - box[1]) >= MIN_FACE
         ]
     samples = [
@@ -205,7 +206,7 @@ def group_near_duplicates(features: np.ndarray, paths: Sequence[Path], threshold
 
 
 def split_by_group(labels: np.ndarray, groups: np.ndarray, seed: int) -> Split | None:
-    """Part samples 70 / 10 / 20 into train, validation and test, by whole groups, classes in proportion.
+    """Part samples 80 / 10 / 10 into train, validation and test, by whole groups, classes in proportion.
 
     Returns None where the groups are too few or too large to have every class in every part.
     """
@@ -213,7 +214,7 @@ def split_by_group(labels: np.ndarray, groups: np.ndarray, seed: int) -> Split |
         return None
     folds = StratifiedGroupKFold(n_splits=PARTS, shuffle=True, random_state=seed)
     tenths = [part for _, part in folds.split(labels, labels, groups)]
-    parts = [np.sort(np.concatenate(tenths[3:])), np.sort(tenths[2]), np.sort(np.concatenate(tenths[:2]))]
+    parts = [np.sort(np.concatenate(tenths[2:])), np.sort(tenths[1]), np.sort(tenths[0])]
     if any(len(np.unique(labels[part])) < len(np.unique(labels)) for part in parts):
         return None
     return Split(*parts)

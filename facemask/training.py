@@ -1,13 +1,19 @@
 """Fine-tune MobileNetV2 to tell masks: any Keras 3 backend, on a CPU or a GPU."""
 
+import csv
+import json
+import shutil
 import zipfile
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import keras
 import numpy as np
 import onnx
+from scipy.optimize import minimize_scalar
+from scipy.special import logsumexp
 
 from facemask.augment import augment
 from facemask.classifier import METADATA_NAME, SHA256_NAME, ModelInfo
@@ -21,14 +27,17 @@ HEAD_RATE = 1e-3  # of Adam, for the head on the frozen backbone
 HEAD_EPOCHS = 50
 HEAD_BATCH = 256
 DROPOUT = 0.3  # before the last layer
-FINE_TUNE_RATE = 1e-4  # of Adam, decaying to zero along a cosine; at 5e-4 the frozen BatchNorms let it diverge
-PATIENCE = 6  # epochs without a better validation loss before fine-tuning ends
+FINE_TUNE_RATE = 2e-4  # of Adam at its highest; at 5e-4 the frozen BatchNorms let it diverge
+TEMPERATURES = (0.2, 5.0)  # sought between
+WARM_UP = 0.05  # of the steps of fine-tuning, in which the rate climbs; then it falls to zero along a cosine
 
 
 class FaceBatches(keras.utils.PyDataset):
-    """Batches of faces, float32 (n, size, size, 3) RGB 0..255, and labels int (n,); augmented anew each epoch if asked.
+    """Batches of faces, float32 (n, size, size, 3) RGB 0..255, and labels int (n,).
 
-    Each batch draws from a generator seeded by (seed, epoch, batch), so a run repeats whatever the number of workers.
+    Augmented, each epoch shows each photo of `sources` once, in a new order: one of its patches, changed at random. Each
+    batch draws from a generator seeded by (seed, epoch, batch), so a run repeats whatever the number of workers. Else
+    all patches come in their order, as they are.
     """
 
     def __init__(
@@ -38,37 +47,36 @@ class FaceBatches(keras.utils.PyDataset):
         info: ModelInfo,
         *,
         batch_size: int,
-        augmented: bool,
+        sources: np.ndarray | None = None,
         seed: int = 0,
         workers: int = 1,
     ) -> None:
+        """`sources` (n,) int: patches of the same number show the same face; None: do not augment."""
         super().__init__(workers=workers, max_queue_size=8)
         self.patches, self.labels, self.info = patches, labels, info
-        self.batch_size, self.augmented, self.seed = batch_size, augmented, seed
-        self.epoch = 0
-        self.order = self._shuffled()
+        self.batch_size, self.sources, self.seed = batch_size, sources, seed
+        self.start(epoch=0)
+
+    def start(self, epoch: int) -> None:
+        """Choose and order the patches of an epoch, counted from 0."""
+        self.epoch = epoch
+        self.order = np.arange(len(self.patches))
+        if self.sources is not None:
+            shuffled = np.random.default_rng((self.seed, epoch)).permutation(self.order)
+            self.order = shuffled[np.sort(np.unique(self.sources[shuffled], return_index=True)[1])]
 
     def __len__(self) -> int:
-        return -(-len(self.patches) // self.batch_size)
+        return -(-len(self.order) // self.batch_size)
 
     def __getitem__(self, batch: int) -> tuple[np.ndarray, np.ndarray]:
         chosen = self.order[batch * self.batch_size : (batch + 1) * self.batch_size]
         size, margin = self.info.input_size, self.info.margin
-        if self.augmented:
+        if self.sources is not None:
             rng = np.random.default_rng((self.seed, self.epoch, batch))
             crops = [augment(self.patches[i], size, margin, rng) for i in chosen]
         else:
             crops = [crop_face(self.patches[i].image, self.patches[i].box, size, margin) for i in chosen]
         return np.stack(crops).astype(np.float32), self.labels[chosen]
-
-    def on_epoch_end(self) -> None:
-        self.epoch += 1
-        self.order = self._shuffled()
-
-    def _shuffled(self) -> np.ndarray:
-        if not self.augmented:
-            return np.arange(len(self.patches))
-        return np.random.default_rng((self.seed, self.epoch)).permutation(len(self.patches))
 
 
 @dataclass(frozen=True)
@@ -159,11 +167,35 @@ def train_head(network: Network, features: np.ndarray, labels: np.ndarray, valid
         validation_data=validation,
         epochs=HEAD_EPOCHS,
         batch_size=HEAD_BATCH,
-        class_weight=class_weights(labels),
         callbacks=[stop],
         verbose=0,
     )
     return history.history
+
+
+def open_checkpoint(folder: Path, settings: dict, *, resume: bool) -> bool:
+    """Make the folder that `fine_tune` keeps its state in; return whether it holds a training to go on with.
+
+    Without `resume` what an earlier training left there is removed. Raises InputError if it was begun with other
+    `settings` (JSON values).
+    """
+    record = folder / "settings.json"
+    if resume and record.is_file():
+        try:
+            before = json.loads(record.read_text())
+        except ValueError as error:
+            raise InputError(f"{record}: broken; train anew, without --resume") from error
+        changed = [name for name in settings if before.get(name) != settings[name]]
+        if changed:
+            raise InputError(
+                f"--resume: the training in {folder} was begun with another --{changed[0]} ({before.get(changed[0])})"
+            )
+        return True
+    if folder.exists():
+        shutil.rmtree(folder)
+    folder.mkdir(parents=True)
+    record.write_text(json.dumps(settings))
+    return False
 
 
 def fine_tune(
@@ -177,36 +209,61 @@ def fine_tune(
 ) -> dict:
     """Train the whole network, BatchNorm frozen, and leave it with the weights of its best epoch; return the history.
 
-    The best weights so far are kept in `checkpoint` (`.weights.h5`) meanwhile; Ctrl-C ends the training with them.
+    `checkpoint` is a folder of `open_checkpoint`: where it holds a training, this goes on as if it had never
+    stopped, but for the dropout's random numbers. Ctrl-C ends the training with the best weights so far.
     """
     for layer in network.model.get_layer("mobilenet_v2").layers:
         layer.trainable = not isinstance(layer, keras.layers.BatchNormalization)
-    schedule = keras.optimizers.schedules.CosineDecay(learning_rate, max(1, epochs * len(train)))
+    steps = epochs * len(train)
+    warm_up = max(1, round(WARM_UP * steps))
+    schedule = keras.optimizers.schedules.CosineDecay(
+        0.1 * learning_rate, max(1, steps - warm_up), warmup_target=learning_rate, warmup_steps=warm_up
+    )
     network.model.compile(keras.optimizers.Adam(schedule), "sparse_categorical_crossentropy", metrics=["accuracy"])
+    best, log = checkpoint / "best.weights.h5", checkpoint / "history.csv"
+    before = _read_history(log)
+    if not before:
+        network.model.save_weights(best)
     callbacks = [
-        keras.callbacks.EarlyStopping(patience=PATIENCE, restore_best_weights=True),
-        keras.callbacks.ModelCheckpoint(checkpoint, save_best_only=True, save_weights_only=True),
+        keras.callbacks.LambdaCallback(on_epoch_begin=lambda epoch, logs: train.start(epoch)),
+        keras.callbacks.ModelCheckpoint(
+            best, save_best_only=True, save_weights_only=True, initial_value_threshold=min(before.get("val_loss", [np.inf]))
+        ),
+        keras.callbacks.CSVLogger(log, append=True),
+        keras.callbacks.BackupAndRestore(checkpoint, double_checkpoint=True, delete_checkpoint=False),
     ]
-    network.model.save_weights(checkpoint)
-    try:
-        network.model.fit(
-            train, validation_data=validation, epochs=epochs, class_weight=class_weights(train.labels), callbacks=callbacks
-        )
-    except KeyboardInterrupt:
-        network.model.load_weights(checkpoint)
-    finally:
-        checkpoint.unlink(missing_ok=True)
-    return network.model.history.history
+    with suppress(KeyboardInterrupt):
+        network.model.fit(train, validation_data=validation, epochs=epochs, callbacks=callbacks)
+    network.model.load_weights(best)
+    return _read_history(log)
 
 
-def class_weights(labels: np.ndarray) -> dict[int, float]:
-    """Return a weight per class that goes with 1 / sqrt(its count), 1 for the average face.
+def _read_history(log: Path) -> dict[str, list[float]]:
+    """Return Keras' metrics by epoch from a CSVLogger's file, empty where there is none."""
+    if not log.is_file():
+        return {}
+    with log.open(newline="") as file:
+        rows = list({row["epoch"]: row for row in csv.DictReader(file)}.values())  # an epoch cut short was done again
+    return {name: [float(row[name]) for row in rows] for name in rows[0] if name != "epoch"} if rows else {}
 
-    Full balance (1 / count) was tried: with 3 % of the faces in the third class, its noise drowned the other two.
+
+def calibrate(network: Network, features: np.ndarray, labels: np.ndarray) -> float:
+    """Scale the head so that its probabilities are true on average on held-out faces; return the temperature.
+
+    `features` is (n, 1280) of those faces. Temperature scaling (Guo et al., 2017): the logits are divided by the one
+    number that makes the labels likeliest. It goes into the weights of the last layer; no label changes.
     """
-    counts = np.bincount(labels)
-    weights = 1 / np.sqrt(np.maximum(counts, 1))
-    return dict(enumerate((weights * len(labels) / np.sum(weights * counts)).tolist()))
+    probabilities = network.head.predict(features, verbose=0)
+    logits = np.log(np.maximum(probabilities.astype(np.float64), 1e-12))  # up to a constant a face, which softmax ignores
+
+    def loss(log_temperature: float) -> float:
+        scaled = logits / np.exp(log_temperature)
+        return float(np.mean(logsumexp(scaled, axis=1) - scaled[np.arange(len(labels)), labels]))
+
+    temperature = float(np.exp(minimize_scalar(loss, bounds=np.log(TEMPERATURES), method="bounded").x))
+    last = network.head.layers[-1]
+    last.set_weights([weights / temperature for weights in last.get_weights()])
+    return temperature
 
 
 def save_detector(model: keras.Model, info: ModelInfo, path: str | Path) -> Path:

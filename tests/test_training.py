@@ -11,6 +11,8 @@ import pytest
 pytestmark = pytest.mark.training
 keras = pytest.importorskip("keras")
 
+from sklearn.metrics import log_loss  # noqa: E402
+
 import train_mask_detector  # noqa: E402
 from facemask import export, training  # noqa: E402
 from facemask.__main__ import main as export_main  # noqa: E402
@@ -44,7 +46,7 @@ def test_train_then_detect(dataset, tmp_path, capsys):
     assert train_mask_detector.main(arguments) == 0
     out = capsys.readouterr().out
     assert "no group is in two parts" in out and "Confusion matrix" in out
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["mine.keras", "mine.onnx", "plot.png"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["mine.keras", "mine.onnx", "plot.png"]  # and no checkpoint
     assert cv2.imread(str(plot)).shape[1] > 1000
 
     info = ModelInfo.of_keras(model)
@@ -97,47 +99,120 @@ def test_weights_imagenet_without_network(monkeypatch):
     )
 
 
-def test_fine_tune_interrupted_keeps_the_best_so_far(tmp_path, monkeypatch):
+@pytest.fixture
+def tiny():
+    """A network, training and validation batches of eight black and white faces."""
     info = ModelInfo(("a", "b"), 96, 0.0)
     patches = [FacePatch(np.full((96, 96, 3), value, np.uint8), (0, 0, 96, 96)) for value in (0, 255) * 4]
     labels = np.array([0, 1] * 4)
-    network = training.build_network(info, str(MODEL))
 
-    kept = []
+    def make():
+        keras.utils.set_random_seed(0)
+        train = training.FaceBatches(patches, labels, info, batch_size=4, sources=np.arange(8))
+        validation = training.FaceBatches(patches, labels, info, batch_size=4)
+        return training.build_network(info, str(MODEL)), train, validation
 
-    class InterruptInTheSecondEpoch(keras.callbacks.EarlyStopping):
-        def on_epoch_begin(self, epoch, logs=None):
-            if epoch == 1:
-                kept.extend(self.model.get_weights())
-                self.model.set_weights([weight + 1 for weight in kept])
-                raise KeyboardInterrupt
+    return make
 
-    monkeypatch.setattr(keras.callbacks, "EarlyStopping", InterruptInTheSecondEpoch)
-    train = training.FaceBatches(patches, labels, info, batch_size=4, augmented=True)
-    validation = training.FaceBatches(patches, labels, info, batch_size=4, augmented=False)
-    history = training.fine_tune(network, train, validation, epochs=9, checkpoint=tmp_path / "c.weights.h5")
-    assert len(history["loss"]) == 1
-    for weight, expected in zip(network.model.get_weights(), kept, strict=True):
-        np.testing.assert_array_equal(weight, expected)
-    assert list(tmp_path.iterdir()) == []
+
+class InterruptedIn(keras.callbacks.BackupAndRestore):
+    """Keras' callback, which Ctrl-C hits when an epoch begins."""
+
+    epoch = 2
+
+    def on_epoch_begin(self, epoch, logs=None):
+        if epoch == self.epoch:
+            self.model.set_weights([weight + 1 for weight in self.model.get_weights()])
+            raise KeyboardInterrupt
+
+
+def test_fine_tune_interrupted_keeps_the_best_then_resumes(tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr(training, "DROPOUT", 0.0)  # its random numbers start anew, all else goes on
+    checkpoint = tmp_path / "c"
+    settings = {"epochs": 4}
+    network, train, validation = tiny()
+    assert not training.open_checkpoint(checkpoint, settings, resume=False)
+    undisturbed = training.fine_tune(network, train, validation, epochs=4, checkpoint=checkpoint)
+    expected = network.model.get_weights()
+
+    network, train, validation = tiny()
+    assert not training.open_checkpoint(checkpoint, settings, resume=False)
+    with monkeypatch.context() as patch:
+        patch.setattr(keras.callbacks, "BackupAndRestore", InterruptedIn)
+        history = training.fine_tune(network, train, validation, epochs=4, checkpoint=checkpoint)
+    assert len(history["loss"]) == 2
+    assert min(history["val_loss"]) == pytest.approx(network_loss(network, validation), rel=1e-4)
+
+    network, train, validation = tiny()
+    assert training.open_checkpoint(checkpoint, settings, resume=True)
+    history = training.fine_tune(network, train, validation, epochs=4, checkpoint=checkpoint)
+    assert history.keys() == undisturbed.keys()
+    np.testing.assert_allclose(history["val_loss"], undisturbed["val_loss"], rtol=1e-3)
+    for weight, other in zip(network.model.get_weights(), expected, strict=True):
+        np.testing.assert_allclose(weight, other, rtol=1e-3, atol=1e-3)
+
+
+def network_loss(network, validation):
+    network.model.compile(loss="sparse_categorical_crossentropy")
+    return network.model.evaluate(validation, verbose=0, return_dict=True)["loss"]
+
+
+def test_open_checkpoint_refuses_other_settings(tmp_path):
+    folder = tmp_path / "m.checkpoint"
+    assert not training.open_checkpoint(folder, {"size": "96", "seed": "1"}, resume=True)
+    (folder / "history.csv").write_text("epoch,loss\n0,1.0\n")
+    assert training.open_checkpoint(folder, {"size": "96", "seed": "1"}, resume=True)
+    with pytest.raises(InputError, match=r"^--resume: the training in .*m.checkpoint was begun with another --size \(96\)$"):
+        training.open_checkpoint(folder, {"size": "128", "seed": "1"}, resume=True)
+    assert not training.open_checkpoint(folder, {"size": "128", "seed": "1"}, resume=False)
+    assert [path.name for path in folder.iterdir()] == ["settings.json"]
+
+
+def test_calibrate_cools_an_overconfident_head(tiny):
+    network, _, _ = tiny()
+    rng = np.random.default_rng(0)
+    features = rng.normal(0, 1, (400, 1280)).astype(np.float32)
+    labels = network.head.predict(features, verbose=0).argmax(axis=1)
+    wrong = rng.random(400) < 0.25
+    labels[wrong] = 1 - labels[wrong]
+    before = network.head.predict(features, verbose=0)
+    temperature = training.calibrate(network, features, labels)
+    after = network.head.predict(features, verbose=0)
+    assert temperature > 1.1
+    np.testing.assert_array_equal(after.argmax(axis=1), before.argmax(axis=1))
+    assert log_loss(labels, after) < log_loss(labels, before)
+    assert training.calibrate(network, features, labels) == pytest.approx(1, abs=0.01)
 
 
 def test_face_batches_repeat_by_seed_and_change_by_epoch(astronaut):
     info = ModelInfo(("a", "b"), 96, 0.1)
     patches = [FacePatch(astronaut, (142, 60, 237, 178))] * 5
-    one, other = (training.FaceBatches(patches, np.arange(5), info, batch_size=2, augmented=True, seed=7) for _ in range(2))
+    arguments = {"batch_size": 2, "sources": np.arange(5), "seed": 7}
+    one, other = (training.FaceBatches(patches, np.arange(5), info, **arguments) for _ in range(2))
     assert len(one) == 3
     np.testing.assert_array_equal(one[1][0], other[1][0])
     assert one[2][0].shape == (1, 96, 96, 3)
     first = one[0][0]
-    one.on_epoch_end()
+    one.start(1)
     assert not np.array_equal(one[0][0], first)
+    one.start(0)
+    np.testing.assert_array_equal(one[0][0], first)
 
 
-def test_class_weights():
-    weights = training.class_weights(np.array([0] * 90 + [1] * 10))
-    assert weights[1] / weights[0] == pytest.approx(3)
-    assert (90 * weights[0] + 10 * weights[1]) / 100 == pytest.approx(1)
+def test_face_batches_show_one_view_of_each_source_an_epoch(astronaut):
+    patches = [FacePatch(astronaut, (142, 60, 237, 178))] * 6
+    batches = training.FaceBatches(
+        patches, np.arange(6), ModelInfo(("a", "b"), 96, 0.0), batch_size=4, sources=np.array([0, 1, 0, 1, 2, 0])
+    )
+    assert len(batches) == 1
+    shown = set()
+    for epoch in range(20):
+        batches.start(epoch)
+        labels = sorted(batches[0][1].tolist())
+        assert len(labels) == 3 and {0: 0, 2: 0, 5: 0, 1: 1, 3: 1, 4: 2}.keys() >= set(labels)
+        assert sorted(int(batches.sources[i]) for i in labels) == [0, 1, 2]
+        shown.update(labels)
+    assert shown == set(range(6))
 
 
 def test_export_command_remakes_the_onnx(tmp_path, capsys):
