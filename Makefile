@@ -3,10 +3,10 @@ SHARED ?= ../shared
 WEIGHTS ?= $(SHARED)/weights/mobilenet_v2_imagenet_no_top.weights.h5
 BIN := .venv/bin
 
-.PHONY: help demo test train clean
+.PHONY: help demo test train evaluate clean
 
 help: ## say what there is to make
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-7s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: .venv/detect ## install what detection needs, find the masks in examples/people.jpg
 	$(BIN)/python detect_mask_image.py -i examples/people.jpg -o demo.jpg --no-show
@@ -18,7 +18,11 @@ test: .venv/test .venv-opencv4/test ## install what tests need and run them, the
 train: .venv/train ## train the shipped model again, from the photos in ../shared: half an hour on two cores
 	@test -d $(SHARED)/dataset || { echo "error: $(SHARED)/dataset: no such folder; python dataset/download.py, then \
 	python train_mask_detector.py -d dataset"; exit 1; }
-	$(BIN)/python train_mask_detector.py -d $(SHARED)/dataset $(SHARED)/photos --only $(SHARED)/photos/train.txt --weights $(WEIGHTS)
+	$(BIN)/python train_mask_detector.py -d $(SHARED)/dataset $(SHARED)/tutorial_dataset $(SHARED)/photos \
+	  --only $(SHARED)/photos/train.txt --weights $(WEIGHTS)
+
+evaluate: .venv/train ## measure the shipped model on photos that it has not seen, in ../shared: two minutes on two cores
+	$(BIN)/python evaluate_mask_detector.py -d $(SHARED)/photos --only $(SHARED)/photos/val.txt
 
 clean: ## remove the environments and what the demo wrote
 	rm -rf .venv .venv-opencv4 demo.jpg

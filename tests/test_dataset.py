@@ -13,6 +13,7 @@ from facemask.dataset import (  # noqa: E402
     class_names,
     group_near_duplicates,
     load_patches,
+    read_annotated_photos,
     read_dataset,
     split_by_group,
     split_samples,
@@ -63,6 +64,24 @@ def test_read_dataset_of_annotated_photos(annotated):
         Sample(annotated / "images/obama_mask.jpg", "with_mask", (238.0, 79.0, 474.0, 379.0)),
     ]
     assert [sample.label for sample in read_dataset(annotated, ["obama_mask"])] == ["with_mask"]
+
+
+def test_read_annotated_photos_keeps_tiny_faces_and_photos_without_any(annotated):
+    (annotated / "annotations/astronaut.xml").write_text(XML.format(label="x", x1=1, y1=1, x2=6, y2=8))
+    (annotated / "annotations/obama_mask.xml").write_text("<annotation/>")
+    tiny, none = read_annotated_photos(annotated)
+    assert (tiny.path, tiny.labels, tiny.boxes.tolist()) == (annotated / "images/astronaut.jpg", ("x",), [[1, 1, 6, 8]])
+    assert (none.path, none.labels, none.boxes.shape) == (annotated / "images/obama_mask.jpg", (), (0, 4))
+
+
+def test_views_of_a_face_share_its_number(annotated):
+    path = annotated / "annotations/astronaut.xml"
+    one = XML.format(label="x", x1=1, y1=1, x2=60, y2=80)
+    path.write_text(one.replace("</annotation>", one[one.index("<object>") :]))
+    assert [(sample.path.stem, sample.face) for sample in read_dataset(annotated, ["astronaut"])] == [
+        ("astronaut", 0),
+        ("astronaut", 1),
+    ]
 
 
 def test_read_dataset_leaves_out_tiny_faces(annotated):
