@@ -49,7 +49,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--margin", type=cli.probability, default=0.0, help="kept around a face, as a part of its longer side, on each side"
     )
     parser.add_argument(
-        "-e", "--epochs", type=cli.natural_int, default=12, help="of fine-tuning, at most; 0 trains the head only"
+        "-e", "--epochs", type=cli.natural_int, default=14, help="of fine-tuning, at most; 0 trains the head only"
     )
     parser.add_argument("-b", "--batch-size", type=cli.positive_int, default=64, help="faces in a step of fine-tuning")
     parser.add_argument("--learning-rate", type=cli.positive_number, default=2e-4, help="of Adam in fine-tuning, at its highest")
