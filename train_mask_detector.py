@@ -63,7 +63,7 @@ def train(args: argparse.Namespace) -> int:
     samples = read_samples(args)
     from facemask.dataset import SAME_PHOTO, add_single_faces, class_names, load_patches, split_samples
     from facemask.faces import FaceDetector
-    from facemask.files import check_outputs
+    from facemask.files import check_outputs, sha256
 
     classes = class_names(samples)
     if args.model.suffix != ".keras":
@@ -89,10 +89,14 @@ def train(args: argparse.Namespace) -> int:
     checkpoint = args.model.with_name(f"{args.model.stem}.checkpoint")
     names = ("dataset", "only", "weights", "size", "margin", "epochs", "batch_size", "learning_rate", "seed")
     settings = {name.replace("_", "-"): str(getattr(args, name)) for name in names}
+    if args.weights != "imagenet":
+        settings["weights"] += f", SHA-256 {sha256(args.weights)}"  # -m may have replaced the file
+    resumed = args.resume and training.can_resume(checkpoint, settings)
+    if args.resume and not resumed:
+        logger.warning("--resume: there is no interrupted training of %s, so this starts anew", args.model)
     keras.utils.set_random_seed(args.seed)
     info = ModelInfo(tuple(classes), args.size, args.margin)
     network = training.build_network(info, args.weights)
-    resumed = args.epochs > 0 and training.open_checkpoint(checkpoint, settings, resume=args.resume)
 
     samples = add_single_faces(samples, detector, progress=lambda photos: tqdm(photos, desc="finding faces", unit="photo"))
     patches, unreadable = load_patches(samples, args.size, progress=lambda paths: tqdm(paths, desc="photos", unit="photo"))
@@ -130,6 +134,8 @@ def train(args: argparse.Namespace) -> int:
     if args.epochs:
         how = "where it was interrupted" if resumed else "on augmented faces; Ctrl-C ends it early, --resume goes on"
         logger.info("phase 2: the whole network, %s", how)
+        if not resumed:
+            training.start_checkpoint(checkpoint, settings)
         with redirect_stdout(sys.stderr):
             fine_tuning = training.fine_tune(
                 network,

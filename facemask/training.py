@@ -28,6 +28,7 @@ HEAD_EPOCHS = 50
 HEAD_BATCH = 256
 DROPOUT = 0.3  # before the last layer
 FINE_TUNE_RATE = 2e-4  # of Adam at its highest; at 5e-4 the frozen BatchNorms let it diverge
+SETTINGS_NAME = "settings.json"  # in a checkpoint, of the training that it belongs to
 TEMPERATURES = (0.2, 5.0)  # sought between
 WARM_UP = 0.05  # of the steps of fine-tuning, in which the rate climbs; then it falls to zero along a cosine
 
@@ -173,29 +174,28 @@ def train_head(network: Network, features: np.ndarray, labels: np.ndarray, valid
     return history.history
 
 
-def open_checkpoint(folder: Path, settings: dict, *, resume: bool) -> bool:
-    """Make the folder that `fine_tune` keeps its state in; return whether it holds a training to go on with.
+def can_resume(checkpoint: Path, settings: dict[str, str]) -> bool:
+    """Tell whether the folder holds an interrupted training. Raises InputError if that was begun with other settings."""
+    record = checkpoint / SETTINGS_NAME
+    if not record.is_file():
+        return False
+    try:
+        before = json.loads(record.read_text())
+        changed = [name for name, value in settings.items() if before.get(name) != value]
+    except (ValueError, AttributeError) as error:
+        raise InputError(f"{record}: broken; train anew, without --resume") from error
+    if changed:
+        was = before.get(changed[0])
+        raise InputError(f"--resume: the training in {checkpoint} was begun with another --{changed[0]} ({was})")
+    return True
 
-    Without `resume` what an earlier training left there is removed. Raises InputError if it was begun with other
-    `settings` (JSON values).
-    """
-    record = folder / "settings.json"
-    if resume and record.is_file():
-        try:
-            before = json.loads(record.read_text())
-        except ValueError as error:
-            raise InputError(f"{record}: broken; train anew, without --resume") from error
-        changed = [name for name in settings if before.get(name) != settings[name]]
-        if changed:
-            raise InputError(
-                f"--resume: the training in {folder} was begun with another --{changed[0]} ({before.get(changed[0])})"
-            )
-        return True
-    if folder.exists():
-        shutil.rmtree(folder)
-    folder.mkdir(parents=True)
-    record.write_text(json.dumps(settings))
-    return False
+
+def start_checkpoint(checkpoint: Path, settings: dict[str, str]) -> None:
+    """Make the folder that `fine_tune` keeps its state in; what an earlier training left there is removed."""
+    if checkpoint.exists():
+        shutil.rmtree(checkpoint)
+    checkpoint.mkdir(parents=True)
+    (checkpoint / SETTINGS_NAME).write_text(json.dumps(settings))
 
 
 def fine_tune(
@@ -209,7 +209,7 @@ def fine_tune(
 ) -> dict:
     """Train the whole network, BatchNorm frozen, and leave it with the weights of its best epoch; return the history.
 
-    `checkpoint` is a folder of `open_checkpoint`: where it holds a training, this goes on as if it had never
+    `checkpoint` is a folder of `start_checkpoint`: where it holds a training, this goes on as if it had never
     stopped, but for the dropout's random numbers. Ctrl-C ends the training with the best weights so far.
     """
     for layer in network.model.get_layer("mobilenet_v2").layers:

@@ -129,14 +129,14 @@ class InterruptedIn(keras.callbacks.BackupAndRestore):
 def test_fine_tune_interrupted_keeps_the_best_then_resumes(tiny, tmp_path, monkeypatch):
     monkeypatch.setattr(training, "DROPOUT", 0.0)  # its random numbers start anew, all else goes on
     checkpoint = tmp_path / "c"
-    settings = {"epochs": 4}
+    settings = {"epochs": "4"}
     network, train, validation = tiny()
-    assert not training.open_checkpoint(checkpoint, settings, resume=False)
+    training.start_checkpoint(checkpoint, settings)
     undisturbed = training.fine_tune(network, train, validation, epochs=4, checkpoint=checkpoint)
     expected = network.model.get_weights()
 
     network, train, validation = tiny()
-    assert not training.open_checkpoint(checkpoint, settings, resume=False)
+    training.start_checkpoint(checkpoint, settings)
     with monkeypatch.context() as patch:
         patch.setattr(keras.callbacks, "BackupAndRestore", InterruptedIn)
         history = training.fine_tune(network, train, validation, epochs=4, checkpoint=checkpoint)
@@ -144,7 +144,7 @@ def test_fine_tune_interrupted_keeps_the_best_then_resumes(tiny, tmp_path, monke
     assert min(history["val_loss"]) == pytest.approx(network_loss(network, validation), rel=1e-4)
 
     network, train, validation = tiny()
-    assert training.open_checkpoint(checkpoint, settings, resume=True)
+    assert training.can_resume(checkpoint, settings)
     history = training.fine_tune(network, train, validation, epochs=4, checkpoint=checkpoint)
     assert history.keys() == undisturbed.keys()
     np.testing.assert_allclose(history["val_loss"], undisturbed["val_loss"], rtol=1e-3)
@@ -152,20 +152,52 @@ def test_fine_tune_interrupted_keeps_the_best_then_resumes(tiny, tmp_path, monke
         np.testing.assert_allclose(weight, other, rtol=1e-3, atol=1e-3)
 
 
+def test_train_interrupted_then_resumed(dataset, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    arguments = ["-d", str(dataset), "-m", "mine.keras", "--weights", str(MODEL), "--size", "96", "-e", "2"]
+    with monkeypatch.context() as patch:
+        patch.setattr(keras.callbacks, "BackupAndRestore", InterruptedIn)
+        patch.setattr(InterruptedIn, "epoch", 1)
+        assert train_mask_detector.main(arguments) == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["mine.checkpoint", "mine.keras", "mine.onnx", "plot.png"]
+    capsys.readouterr()
+
+    assert train_mask_detector.main([*arguments, "--resume", "--seed", "1"]) == 1
+    assert "error: --resume: the training in mine.checkpoint was begun with another --seed (42)\n" in capsys.readouterr().err
+    assert train_mask_detector.main([*arguments, "--resume"]) == 0
+    error = capsys.readouterr().err
+    assert "[INFO] phase 2: the whole network, where it was interrupted\n" in error
+    assert "Epoch 2/2" in error and "Epoch 1/2" not in error
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["mine.keras", "mine.onnx", "plot.png"]
+    assert train_mask_detector.main([*arguments, "--resume", "-e", "0"]) == 0
+    assert "[WARN] --resume: there is no interrupted training of mine.keras, so this starts anew\n" in capsys.readouterr().err
+
+
 def network_loss(network, validation):
     network.model.compile(loss="sparse_categorical_crossentropy")
     return network.model.evaluate(validation, verbose=0, return_dict=True)["loss"]
 
 
-def test_open_checkpoint_refuses_other_settings(tmp_path):
-    folder = tmp_path / "m.checkpoint"
-    assert not training.open_checkpoint(folder, {"size": "96", "seed": "1"}, resume=True)
-    (folder / "history.csv").write_text("epoch,loss\n0,1.0\n")
-    assert training.open_checkpoint(folder, {"size": "96", "seed": "1"}, resume=True)
-    with pytest.raises(InputError, match=r"^--resume: the training in .*m.checkpoint was begun with another --size \(96\)$"):
-        training.open_checkpoint(folder, {"size": "128", "seed": "1"}, resume=True)
-    assert not training.open_checkpoint(folder, {"size": "128", "seed": "1"}, resume=False)
-    assert [path.name for path in folder.iterdir()] == ["settings.json"]
+def test_can_resume(tmp_path):
+    checkpoint = tmp_path / "m.checkpoint"
+    settings = {"size": "96", "seed": "1"}
+    assert not training.can_resume(checkpoint, settings)
+    training.start_checkpoint(checkpoint, settings)
+    assert training.can_resume(checkpoint, settings)
+    with pytest.raises(InputError) as error:
+        training.can_resume(checkpoint, {"size": "128", "seed": "1"})
+    assert str(error.value) == f"--resume: the training in {checkpoint} was begun with another --size (96)"
+    (checkpoint / "settings.json").write_text("[")
+    with pytest.raises(InputError) as error:
+        training.can_resume(checkpoint, settings)
+    assert str(error.value) == f"{checkpoint / 'settings.json'}: broken; train anew, without --resume"
+
+
+def test_start_checkpoint_removes_an_earlier_training(tmp_path):
+    (tmp_path / "m.checkpoint").mkdir()
+    (tmp_path / "m.checkpoint/history.csv").touch()
+    training.start_checkpoint(tmp_path / "m.checkpoint", {})
+    assert [path.name for path in (tmp_path / "m.checkpoint").iterdir()] == ["settings.json"]
 
 
 def test_calibrate_cools_an_overconfident_head(tiny):
