@@ -15,14 +15,16 @@ test: .venv/test .venv-opencv4/test ## install what tests need and run them, the
 	$(BIN)/python -m pytest
 	.venv-opencv4/bin/python -m pytest -m "not training"
 
-train: .venv/train ## train the shipped model again, from the photos in ../shared: half an hour on two cores
-	@test -d $(SHARED)/dataset || { echo "error: $(SHARED)/dataset: no such folder; python dataset/download.py, then \
-	python train_mask_detector.py -d dataset"; exit 1; }
+train: $(SHARED)/photos .venv/train ## train the shipped model again, from the photos in ../shared: half an hour on two cores
 	$(BIN)/python train_mask_detector.py -d $(SHARED)/dataset $(SHARED)/tutorial_dataset $(SHARED)/photos \
 	  --only $(SHARED)/photos/train.txt --weights $(WEIGHTS)
 
-evaluate: .venv/train ## measure the shipped model on photos that it has not seen, in ../shared: two minutes on two cores
+evaluate: $(SHARED)/photos .venv/train ## measure the shipped model on photos that it has not seen, in ../shared: two minutes on two cores
 	$(BIN)/python evaluate_mask_detector.py -d $(SHARED)/photos --only $(SHARED)/photos/val.txt
+
+$(SHARED)/photos:
+	@echo "error: $@: no such folder: these photos are not public (MODEL_CARD.md); with others: python dataset/download.py," \
+	  "python train_mask_detector.py -d dataset, python evaluate_mask_detector.py -d your_annotated_photos"; exit 1
 
 clean: ## remove the environments and what the demo wrote
 	rm -rf .venv .venv-opencv4 demo.jpg

@@ -21,7 +21,10 @@ from facemask.errors import InputError
 
 logger = logging.getLogger("facemask")
 
-MISTAKES = 24  # of each kind on the sheet
+REPORT_JSON, REPORT_MD = "report.json", "report.md"
+CURVES, RELIABILITY, MISTAKES = "precision_recall.png", "reliability.png", "mistakes.png"
+OUTPUTS = (REPORT_JSON, REPORT_MD, CURVES, RELIABILITY, MISTAKES)
+MISTAKE_COUNT = 24  # of each kind on the sheet
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -44,13 +47,21 @@ def evaluate(args: argparse.Namespace) -> int:
 
     from facemask.dataset import read_annotated_photos
     from facemask.evaluation import evaluate_photo, report, worst_mistakes
-    from facemask.files import make_folder, text_output
+    from facemask.files import check_writable, make_folder, text_output
     from facemask.plots import plot_mistakes, plot_precision_recall, plot_reliability
 
-    annotated = read_annotated_photos(args.dataset, cli.read_names(args.only))
+    names = cli.read_names(args.only)
+    annotated = read_annotated_photos(args.dataset, names)
+    if names and len(annotated) < len(set(names)):
+        logger.warning("%s lists %d photos, %d of them are in %s", args.only, len(set(names)), len(annotated), args.dataset)
     make_folder(args.output)
+    for name in OUTPUTS:
+        check_writable(args.output / name)
     detector = cli.load_detector(args)
     classes = detector.classifier.info.classes
+    unknown = sorted({label for photo in annotated for label in photo.labels} - set(classes))
+    if unknown:
+        logger.warning("%s does not know %s: such faces count as labelled wrong", args.model, ", ".join(unknown))
     confidence = min(args.min_confidence, args.confidence)
     photos = []
     with logging_redirect_tqdm([logging.getLogger()]):
@@ -64,12 +75,12 @@ def evaluate(args: argparse.Namespace) -> int:
 
     figures = report(photos, classes, args.confidence)
     markdown = to_markdown(figures, args)
-    for name, text in (("report.json", json.dumps(figures, indent=1)), ("report.md", markdown)):
+    for name, text in ((REPORT_JSON, json.dumps(figures, indent=1)), (REPORT_MD, markdown)):
         with text_output(args.output / name) as file:
             print(text, file=file)
-    plot_precision_recall(args.output / "precision_recall.png", figures)
-    plot_reliability(args.output / "reliability.png", figures["calibration"])
-    plot_mistakes(args.output / "mistakes.png", worst_mistakes(photos, classes, args.confidence, MISTAKES))
+    plot_precision_recall(args.output / CURVES, figures)
+    plot_reliability(args.output / RELIABILITY, figures["calibration"])
+    plot_mistakes(args.output / MISTAKES, worst_mistakes(photos, classes, args.confidence, MISTAKE_COUNT))
     print(markdown)
     logger.info("saved to %s", args.output)
     return cli.DONE if len(photos) == len(annotated) else cli.FAILED
@@ -78,6 +89,7 @@ def evaluate(args: argparse.Namespace) -> int:
 def to_markdown(figures: dict, args: argparse.Namespace) -> str:
     """Return the figures of a report as a page of Markdown tables."""
     from facemask.drawing import readable
+    from facemask.evaluation import SMALL
 
     confidence = figures["confidence"]
     found = f"{figures['face_precision']:.3f} / {figures['face_recall']:.3f}"
@@ -115,7 +127,8 @@ def to_markdown(figures: dict, args: argparse.Namespace) -> str:
         height = f"{group['from']} to {group['to']}" if group["to"] else f"{group['from']} and more"
         recall = percent(group["found"] / group["faces"] if group["faces"] else None)
         labels = (percent(group[f"labels_on_{where}"]["balanced_2_classes"]) for where in ("true_boxes", "found_faces"))
-        lines.append(f"| {height} | {group['faces']} | {recall} | {' | '.join(labels)} |")
+        together = " (together)" if (group["from"], group["to"]) == SMALL else ""
+        lines.append(f"| {height}{together} | {group['faces']} | {recall} | {' | '.join(labels)} |")
     classes = figures["confusion"]["classes"]
     lines += [
         "",

@@ -11,11 +11,14 @@ model so far; the same command with --resume goes on, also after a crash.
 """
 
 import argparse
+import hashlib
+import json
 import logging
 import shutil
 import sys
 import time
 from contextlib import redirect_stdout
+from dataclasses import asdict
 from pathlib import Path
 
 from facemask import cli
@@ -49,7 +52,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--margin", type=cli.probability, default=0.0, help="kept around a face, as a part of its longer side, on each side"
     )
     parser.add_argument(
-        "-e", "--epochs", type=cli.natural_int, default=14, help="of fine-tuning, at most; 0 trains the head only"
+        "-e", "--epochs", type=cli.natural_int, default=14, help="of fine-tuning; the best is kept; 0 trains the head only"
     )
     parser.add_argument("-b", "--batch-size", type=cli.positive_int, default=64, help="faces in a step of fine-tuning")
     parser.add_argument("--learning-rate", type=cli.positive_number, default=2e-4, help="of Adam in fine-tuning, at its highest")
@@ -63,7 +66,7 @@ def train(args: argparse.Namespace) -> int:
     samples = read_samples(args)
     from facemask.dataset import SAME_PHOTO, add_single_faces, class_names, load_patches, split_samples
     from facemask.faces import FaceDetector
-    from facemask.files import check_outputs, sha256
+    from facemask.files import check_outputs
 
     classes = class_names(samples)
     if args.model.suffix != ".keras":
@@ -72,7 +75,8 @@ def train(args: argparse.Namespace) -> int:
         raise InputError(f"{args.weights}: no such file; give --weights imagenet, a .weights.h5 or a .keras file")
     if args.plot.suffix.lower() not in (".png", ".jpg", ".pdf", ".svg"):
         raise InputError(f"{args.plot}: unknown kind of plot; give -p a .png, .jpg, .pdf or .svg file")
-    check_outputs((args.model, args.model.with_suffix(".onnx"), args.plot), [])
+    weights = [] if args.weights == "imagenet" else [Path(args.weights)]
+    check_outputs((args.model, args.model.with_suffix(".onnx"), args.plot), weights)
 
     detector = FaceDetector.load(args.face)
 
@@ -87,13 +91,14 @@ def train(args: argparse.Namespace) -> int:
 
     start = time.perf_counter()
     checkpoint = args.model.with_name(f"{args.model.stem}.checkpoint")
-    names = ("dataset", "only", "weights", "size", "margin", "epochs", "batch_size", "learning_rate", "seed")
-    settings = {name.replace("_", "-"): str(getattr(args, name)) for name in names}
-    if args.weights != "imagenet":
-        settings["weights"] += f", SHA-256 {sha256(args.weights)}"  # -m may have replaced the file
+    names = ("weights", "size", "margin", "epochs", "batch_size", "learning_rate", "seed")
+    settings = {f"--{name.replace('_', '-')}": str(getattr(args, name)) for name in names}
+    settings["KERAS_BACKEND"] = keras.backend.backend()
     resumed = args.resume and training.can_resume(checkpoint, settings)
     if args.resume and not resumed:
         logger.warning("--resume: there is no interrupted training of %s, so this starts anew", args.model)
+    if not resumed:
+        training.check_checkpoint(checkpoint)
     keras.utils.set_random_seed(args.seed)
     info = ModelInfo(tuple(classes), args.size, args.margin)
     network = training.build_network(info, args.weights)
@@ -105,26 +110,29 @@ def train(args: argparse.Namespace) -> int:
     if not patches:
         raise InputError("dataset: not one photo could be read; see the warnings above")
     samples = [samples[index] for index in patches]
-    faces = list(patches.values())
+    faces = list(patches.values())  # or views of faces: some come both whole and cut out
     labels = np.array([classes.index(sample.label) for sample in samples])
-    sources = np.unique([f"{sample.path} {sample.face}" for sample in samples], return_inverse=True)[1]
+    face_numbers = np.unique([f"{sample.path} {sample.face}" for sample in samples], return_inverse=True)[1]
 
-    def batches(part, *, augmented: bool) -> training.FaceBatches:
-        return training.FaceBatches(
-            [faces[i] for i in part], labels[part], info,
-            batch_size=args.batch_size, sources=sources[part] if augmented else None, seed=args.seed, workers=args.workers,
-        )  # fmt: skip
+    def batches(part) -> training.FaceBatches:
+        return training.FaceBatches([faces[i] for i in part], labels[part], info, args.batch_size)
 
-    logger.info("features of the frozen backbone, once for all %d faces (%s backend)", len(faces), keras.backend.backend())
+    logger.info("features of the frozen backbone, once for all %d views (%s backend)", len(faces), keras.backend.backend())
     with redirect_stdout(sys.stderr):  # Keras' progress bars
-        features = network.features.predict(batches(np.arange(len(faces)), augmented=False))
+        features = network.features.predict(batches(np.arange(len(faces))))
     split, groups, similarity = split_samples(features, labels, [sample.path for sample in samples], classes, args.seed)
     if similarity > SAME_PHOTO[0]:
         logger.warning(
             "the photos are much alike: near-duplicates (below similarity %g) may be in two parts, and the report flatters",
             similarity,
         )
-    report_split(split, labels, classes, groups)
+    last_view = dict(zip(face_numbers[split.test].tolist(), split.test.tolist(), strict=True))
+    test = np.array(sorted(last_view.values()))  # each face once, cut out where the detector found it
+    report_split({"train": split.train, "validation": split.validation, "test": test}, labels, classes, groups)
+    parts = [(str(samples[i].path), samples[i].face, name) for name, part in asdict(split).items() for i in part]
+    settings["split of the photos"] = hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+    if resumed:
+        training.can_resume(checkpoint, settings)
 
     logger.info("phase 1: the head, on those features")
     validation = features[split.validation], labels[split.validation]
@@ -139,18 +147,21 @@ def train(args: argparse.Namespace) -> int:
         with redirect_stdout(sys.stderr):
             fine_tuning = training.fine_tune(
                 network,
-                batches(split.train, augmented=True),
-                batches(split.validation, augmented=False),
+                training.AugmentedBatches(
+                    [faces[i] for i in split.train], labels[split.train], info, args.batch_size,
+                    faces=face_numbers[split.train], seed=args.seed, workers=args.workers,
+                ),
+                batches(split.validation),
                 epochs=args.epochs,
                 learning_rate=args.learning_rate,
                 checkpoint=checkpoint,
-            )
+            )  # fmt: skip
 
-    held_out = network.features.predict(batches(split.validation, augmented=False), verbose=0)
+    held_out = network.features.predict(batches(split.validation), verbose=0)
     temperature = training.calibrate(network, held_out, labels[split.validation])
     logger.info("probabilities calibrated on the validation part: temperature %.2f", temperature)
-    probabilities = network.model.predict(batches(split.test, augmented=False), verbose=0)
-    predicted, true = probabilities.argmax(axis=1), labels[split.test]
+    probabilities = network.model.predict(batches(test), verbose=0)
+    predicted, true = probabilities.argmax(axis=1), labels[test]
     onnx_path = training.save_detector(network.model, info, args.model)
     if fine_tuning and len(fine_tuning["loss"]) == args.epochs:
         shutil.rmtree(checkpoint, ignore_errors=True)
@@ -162,7 +173,7 @@ def train(args: argparse.Namespace) -> int:
     for name, row in zip(classes, confusion, strict=True):
         print(f"  {name:24s}" + "".join(f"{count:7d}" for count in row))
     for folder in args.dataset if len(args.dataset) > 1 else []:
-        inside = np.array([samples[i].path.is_relative_to(folder) for i in split.test], bool)
+        inside = np.array([samples[i].path.is_relative_to(folder) for i in test], bool)
         if inside.any():
             print(f"  {folder}: accuracy {np.mean((predicted == true)[inside]):.4f} on {inside.sum()} faces")
     minutes = (time.perf_counter() - start) / 60
@@ -180,15 +191,15 @@ def read_samples(args: argparse.Namespace) -> list:
     return [sample for folder in args.dataset for sample in read_dataset(folder, names)]
 
 
-def report_split(split, labels, classes: list[str], groups) -> None:
-    """Print how many faces of each class are in each part."""
+def report_split(parts: dict, labels, classes: list[str], groups) -> None:
+    """Print how many views of faces of each class are in each part."""
     import numpy as np
 
-    parts = {"train": split.train, "validation": split.validation, "test": split.test}
     print("\n" + " " * 26 + "".join(f"{name:>12s}" for name in parts))
     for index, name in enumerate(classes):
         print(f"  {name:24s}" + "".join(f"{np.sum(labels[part] == index):12d}" for part in parts.values()))
-    print(f"  {len(labels)} faces in {len(np.unique(groups))} groups of near-duplicates; no group is in two parts\n", flush=True)
+    print("  (train, validation: views, for a face of a class folder may come both whole and cut out; test: each face once)")
+    print(f"  {len(np.unique(groups))} groups of near-duplicates; no group is in two parts\n", flush=True)
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -95,7 +95,7 @@ def read_annotated_photos(folder: str | Path, names: Iterable[str] | None = None
     """List the photos of a Pascal VOC folder (`images/` and `annotations/*.xml`, one object a face), sorted by name.
 
     Photos without a face are among them. `names` keeps only photos of those stems. Raises InputError where the folder
-    has none, or an annotation is broken.
+    has none (of those names), or an annotation is broken.
     """
     folder = Path(folder)
     if not (folder / "annotations").is_dir():
@@ -114,8 +114,10 @@ def read_annotated_photos(folder: str | Path, names: Iterable[str] | None = None
         except (ElementTree.ParseError, TypeError, ValueError, AttributeError) as error:
             raise InputError(f"{annotation}: not a Pascal VOC annotation ({error}); mend or remove it") from error
         photos.append(AnnotatedPhoto(images[annotation.stem], np.array(boxes, float).reshape(-1, 4), tuple(labels)))
+    if wanted and not photos:
+        raise InputError(f"{folder}: none of the {len(wanted)} photos listed is there; list names without suffix, a line each")
     if not any(photo.labels for photo in photos):
-        raise InputError(f"{folder}: no annotated face found; {EXPECTED_LAYOUT}")
+        raise InputError(f"{folder}: no annotated face found; images/ needs Pascal VOC annotations/ with an object a face")
     return photos
 
 

@@ -14,6 +14,8 @@ from pycocotools.cocoeval import COCOeval
 from sklearn.metrics import balanced_accuracy_score, confusion_matrix, f1_score
 
 from facemask.dataset import AnnotatedPhoto
+from facemask.errors import InputError
+from facemask.faces import clip_boxes
 from facemask.media import read_image
 from facemask.pipeline import Detection, MaskDetector
 
@@ -21,6 +23,7 @@ WORN, NOT_WORN = "with_mask", "without_mask"
 MIN_OVERLAP = 0.5  # intersection over union from which a face counts as found, as in Pascal VOC
 RECALLS = np.linspace(0, 1, 1001)  # at which precision is averaged: fine enough to equal VOC's area under the curve
 HEIGHTS = (0, 16, 24, 32, 64, np.inf)  # px, limits of the groups of faces
+SMALL = (0, 24)  # px, the first groups together
 BINS = 15  # of probability, for calibration; Guo et al., "On Calibration of Modern Neural Networks" (2017)
 
 
@@ -39,7 +42,7 @@ class EvaluatedPhoto:
 class Ranking:
     """Average precision (AP) of a set of detections, and precision at each of RECALLS; 0 where that recall is not had."""
 
-    average_precision: float
+    average_precision: float | None  # None where there is no true face to find
     precision: np.ndarray
 
 
@@ -52,11 +55,15 @@ class Match:
 
 
 def evaluate_photo(detector: MaskDetector, photo: AnnotatedPhoto, confidence: float) -> EvaluatedPhoto:
-    """Run the detector on a photo, and its classifier alone on the true boxes. Raises InputError if it cannot be read.
+    """Run the detector on a photo, and its classifier alone on the true boxes.
+
+    Raises InputError if the photo cannot be read, or a true box is empty or outside it.
 
     `confidence` is the least for a detection to be kept: low, or the precision-recall curves are cut off.
     """
     image = read_image(photo.path)
+    if len(clip_boxes(photo.boxes, image.shape[1], image.shape[0])[1]) < len(photo.boxes):
+        raise InputError(f"{photo.path}: an annotated box is empty or outside the photo; mend the annotation")
     start = time.perf_counter()
     detections = detector.detect(image, confidence)
     detected = time.perf_counter()
@@ -77,7 +84,10 @@ def rank(photos: Sequence[EvaluatedPhoto], classes: Sequence[str], to_class: Cal
         score=lambda detection: detection.confidence * (1 if faces_alone else detection.probability),
     )
     precision = evaluation.eval["precision"][0, :, :, 0, 0]  # (recalls, classes); -1 for a class without true faces
-    return {name: Ranking(float(column.mean()), column) for name, column in zip(classes, np.maximum(precision, 0).T, strict=True)}
+    return {
+        name: Ranking(float(column.mean()) if column[0] >= 0 else None, np.maximum(column, 0))
+        for name, column in zip(classes, precision.T, strict=True)
+    }
 
 
 def match_faces(photos: Sequence[EvaluatedPhoto], confidence: float) -> Match:
@@ -193,11 +203,12 @@ def report(photos: Sequence[EvaluatedPhoto], model_classes: Sequence[str], confi
     alarms = sum(map(len, match.false_alarms))
     rankings = {
         "faces": rank(photos, ["face"], lambda label: "face"),
-        "2_classes": rank(photos, [WORN, NOT_WORN], two_classes),
+        **({"2_classes": rank(photos, [WORN, NOT_WORN], two_classes)} if WORN in classes else {}),
         f"{len(classes)}_classes": rank(photos, classes, str),
     }
     average = {
-        name: float(np.mean([ranking.average_precision for ranking in group.values()])) for name, group in rankings.items()
+        name: float(np.mean([one.average_precision for one in group.values() if one.average_precision is not None]))
+        for name, group in rankings.items()
     }
     return {
         "photos": len(photos),
@@ -270,5 +281,5 @@ def worst_mistakes(
 
 
 def _by_height(heights: np.ndarray) -> Iterator[tuple[int, float, np.ndarray]]:
-    for low, high in (*pairwise(HEIGHTS), (0, 24)):
+    for low, high in (*pairwise(HEIGHTS), SMALL):
         yield low, high, (heights >= low) & (heights < high)

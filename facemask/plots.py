@@ -48,6 +48,8 @@ def plot_precision_recall(path: str | Path, report: Mapping) -> None:
     for axes, (group, curves) in zip(panels, groups.items(), strict=True):
         for name, precision in curves.items():
             average = report["average_precision"][group][name]
+            if average is None:  # there is no such face
+                continue
             axes.plot(np.linspace(0, 1, len(precision)), precision, label=f"{readable(name)}, AP {average:.3f}")
         if group == "faces":
             axes.plot(

@@ -29,55 +29,68 @@ HEAD_BATCH = 256
 DROPOUT = 0.3  # before the last layer
 FINE_TUNE_RATE = 2e-4  # of Adam at its highest; at 5e-4 the frozen BatchNorms let it diverge
 SETTINGS_NAME = "settings.json"  # in a checkpoint, of the training that it belongs to
-TEMPERATURES = (0.2, 5.0)  # sought between
+TEMPERATURES = (1.0, 5.0)  # sought between: it only softens, since few held-out faces, all right, would ask for certainty
 WARM_UP = 0.05  # of the steps of fine-tuning, in which the rate climbs; then it falls to zero along a cosine
 
 
 class FaceBatches(keras.utils.PyDataset):
-    """Batches of faces, float32 (n, size, size, 3) RGB 0..255, and labels int (n,).
+    """Batches of all patches in their order: faces, float32 (n, size, size, 3) RGB 0..255, and labels, int (n,)."""
 
-    Augmented, each epoch shows each photo of `sources` once, in a new order: one of its patches, changed at random. Each
-    batch draws from a generator seeded by (seed, epoch, batch), so a run repeats whatever the number of workers. Else
-    all patches come in their order, as they are.
+    def __init__(self, patches: Sequence[FacePatch], labels: np.ndarray, info: ModelInfo, batch_size: int) -> None:
+        super().__init__()
+        self.patches, self.labels, self.info, self.batch_size = patches, labels, info, batch_size
+
+    def __len__(self) -> int:
+        return -(-len(self.patches) // self.batch_size)
+
+    def __getitem__(self, number: int) -> tuple[np.ndarray, np.ndarray]:
+        part = slice(number * self.batch_size, (number + 1) * self.batch_size)
+        crops = [crop_face(patch.image, patch.box, self.info.input_size, self.info.margin) for patch in self.patches[part]]
+        return np.stack(crops).astype(np.float32), self.labels[part]
+
+
+class AugmentedBatches(keras.utils.PyDataset):
+    """Batches as FaceBatches', without end: each epoch shows each face once, in a new order, changed at random.
+
+    Of a face with several patches an epoch draws one. What a batch holds follows from its number, counted through all
+    epochs, and the seed, so a run repeats whatever the number of workers and however far ahead they prepare.
     """
+
+    num_batches = None  # without end
 
     def __init__(
         self,
         patches: Sequence[FacePatch],
         labels: np.ndarray,
         info: ModelInfo,
-        *,
         batch_size: int,
-        sources: np.ndarray | None = None,
-        seed: int = 0,
+        *,
+        faces: np.ndarray,
+        seed: int,
         workers: int = 1,
+        max_queue_size: int = 8,
     ) -> None:
-        """`sources` (n,) int: patches of the same number show the same face; None: do not augment."""
-        super().__init__(workers=workers, max_queue_size=8)
-        self.patches, self.labels, self.info = patches, labels, info
-        self.batch_size, self.sources, self.seed = batch_size, sources, seed
-        self.start(epoch=0)
+        """`faces` (n,) int: patches of the same number show the same face."""
+        super().__init__(workers=workers, max_queue_size=max_queue_size)
+        self.patches, self.labels, self.info, self.batch_size = patches, labels, info, batch_size
+        self.faces, self.seed = faces, seed
+        self.batches_per_epoch = -(-len(np.unique(faces)) // batch_size)
+        self.first = 0
 
     def start(self, epoch: int) -> None:
-        """Choose and order the patches of an epoch, counted from 0."""
-        self.epoch = epoch
-        self.order = np.arange(len(self.patches))
-        if self.sources is not None:
-            shuffled = np.random.default_rng((self.seed, epoch)).permutation(self.order)
-            self.order = shuffled[np.sort(np.unique(self.sources[shuffled], return_index=True)[1])]
+        """Let batch 0 be the first of that epoch, counted from 0."""
+        self.first = epoch * self.batches_per_epoch
 
-    def __len__(self) -> int:
-        return -(-len(self.order) // self.batch_size)
-
-    def __getitem__(self, batch: int) -> tuple[np.ndarray, np.ndarray]:
-        chosen = self.order[batch * self.batch_size : (batch + 1) * self.batch_size]
-        size, margin = self.info.input_size, self.info.margin
-        if self.sources is not None:
-            rng = np.random.default_rng((self.seed, self.epoch, batch))
-            crops = [augment(self.patches[i], size, margin, rng) for i in chosen]
-        else:
-            crops = [crop_face(self.patches[i].image, self.patches[i].box, size, margin) for i in chosen]
+    def __getitem__(self, number: int) -> tuple[np.ndarray, np.ndarray]:
+        epoch, batch = divmod(self.first + number, self.batches_per_epoch)
+        chosen = self._order(epoch)[batch * self.batch_size : (batch + 1) * self.batch_size]
+        rng = np.random.default_rng((self.seed, epoch, batch))
+        crops = [augment(self.patches[i], self.info.input_size, self.info.margin, rng) for i in chosen]
         return np.stack(crops).astype(np.float32), self.labels[chosen]
+
+    def _order(self, epoch: int) -> np.ndarray:
+        shuffled = np.random.default_rng((self.seed, epoch)).permutation(len(self.patches))
+        return shuffled[np.sort(np.unique(self.faces[shuffled], return_index=True)[1])]
 
 
 @dataclass(frozen=True)
@@ -175,7 +188,10 @@ def train_head(network: Network, features: np.ndarray, labels: np.ndarray, valid
 
 
 def can_resume(checkpoint: Path, settings: dict[str, str]) -> bool:
-    """Tell whether the folder holds an interrupted training. Raises InputError if that was begun with other settings."""
+    """Tell whether the folder holds an interrupted training. Raises InputError if that was begun with other settings.
+
+    `settings` may be a part of those that it was begun with.
+    """
     record = checkpoint / SETTINGS_NAME
     if not record.is_file():
         return False
@@ -186,12 +202,22 @@ def can_resume(checkpoint: Path, settings: dict[str, str]) -> bool:
         raise InputError(f"{record}: broken; train anew, without --resume") from error
     if changed:
         was = before.get(changed[0])
-        raise InputError(f"--resume: the training in {checkpoint} was begun with another --{changed[0]} ({was})")
+        raise InputError(f"--resume: {checkpoint} was begun with another {changed[0]} ({was}); give that, or leave --resume away")
     return True
 
 
+def check_checkpoint(checkpoint: Path) -> None:
+    """Raise InputError if there is something of that name that no training made, which must not be removed."""
+    if checkpoint.exists() and not (checkpoint / SETTINGS_NAME).is_file():
+        raise InputError(f"{checkpoint}: is where the checkpoint goes, and no training made it; move it, or choose another -m")
+
+
 def start_checkpoint(checkpoint: Path, settings: dict[str, str]) -> None:
-    """Make the folder that `fine_tune` keeps its state in; what an earlier training left there is removed."""
+    """Make the folder that `fine_tune` keeps its state in; what an earlier training left there is removed.
+
+    Raises InputError if there is a folder of that name that no training made.
+    """
+    check_checkpoint(checkpoint)
     if checkpoint.exists():
         shutil.rmtree(checkpoint)
     checkpoint.mkdir(parents=True)
@@ -200,7 +226,7 @@ def start_checkpoint(checkpoint: Path, settings: dict[str, str]) -> None:
 
 def fine_tune(
     network: Network,
-    train: FaceBatches,
+    train: AugmentedBatches,
     validation: FaceBatches,
     *,
     epochs: int,
@@ -214,7 +240,7 @@ def fine_tune(
     """
     for layer in network.model.get_layer("mobilenet_v2").layers:
         layer.trainable = not isinstance(layer, keras.layers.BatchNormalization)
-    steps = epochs * len(train)
+    steps = epochs * train.batches_per_epoch
     warm_up = max(1, round(WARM_UP * steps))
     schedule = keras.optimizers.schedules.CosineDecay(
         0.1 * learning_rate, max(1, steps - warm_up), warmup_target=learning_rate, warmup_steps=warm_up
@@ -222,10 +248,10 @@ def fine_tune(
     network.model.compile(keras.optimizers.Adam(schedule), "sparse_categorical_crossentropy", metrics=["accuracy"])
     best, log = checkpoint / "best.weights.h5", checkpoint / "history.csv"
     before = _read_history(log)
+    train.start(len(before.get("loss", [])))
     if not before:
         network.model.save_weights(best)
     callbacks = [
-        keras.callbacks.LambdaCallback(on_epoch_begin=lambda epoch, logs: train.start(epoch)),
         keras.callbacks.ModelCheckpoint(
             best, save_best_only=True, save_weights_only=True, initial_value_threshold=min(before.get("val_loss", [np.inf]))
         ),
@@ -233,7 +259,9 @@ def fine_tune(
         keras.callbacks.BackupAndRestore(checkpoint, double_checkpoint=True, delete_checkpoint=False),
     ]
     with suppress(KeyboardInterrupt):
-        network.model.fit(train, validation_data=validation, epochs=epochs, callbacks=callbacks)
+        network.model.fit(
+            train, steps_per_epoch=train.batches_per_epoch, validation_data=validation, epochs=epochs, callbacks=callbacks
+        )
     network.model.load_weights(best)
     return _read_history(log)
 
@@ -243,7 +271,8 @@ def _read_history(log: Path) -> dict[str, list[float]]:
     if not log.is_file():
         return {}
     with log.open(newline="") as file:
-        rows = list({row["epoch"]: row for row in csv.DictReader(file)}.values())  # an epoch cut short was done again
+        whole = [row for row in csv.DictReader(file) if all(row.values())]  # a crash may cut the last one
+    rows = list({row["epoch"]: row for row in whole}.values())  # an epoch whose checkpoint was not saved was done again
     return {name: [float(row[name]) for row in rows] for name in rows[0] if name != "epoch"} if rows else {}
 
 

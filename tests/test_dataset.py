@@ -74,7 +74,7 @@ def test_read_annotated_photos_keeps_tiny_faces_and_photos_without_any(annotated
     assert (none.path, none.labels, none.boxes.shape) == (annotated / "images/obama_mask.jpg", (), (0, 4))
 
 
-def test_views_of_a_face_share_its_number(annotated):
+def test_faces_of_a_photo_are_numbered(annotated):
     path = annotated / "annotations/astronaut.xml"
     one = XML.format(label="x", x1=1, y1=1, x2=60, y2=80)
     path.write_text(one.replace("</annotation>", one[one.index("<object>") :]))

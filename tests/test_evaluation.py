@@ -68,6 +68,26 @@ def test_rank(detections, faces, masks, none):
     assert rankings["without_mask"].average_precision == pytest.approx(none, abs=1e-3)
 
 
+def test_report_leaves_a_class_without_true_faces_out_of_the_mean():
+    found = [detection(A, 0.9, "with_mask"), detection(B, 0.8, "without_mask"), detection(FAR, 0.1, "mask_weared_incorrect")]
+    figures = report([photo(TWO_FACES, found)], CLASSES, 0.5)
+    assert figures["average_precision"]["3_classes"] == {
+        "mask_weared_incorrect": None,
+        "with_mask": pytest.approx(1),
+        "without_mask": pytest.approx(1),
+    }
+    assert figures["mean_average_precision"] == {"2_classes": pytest.approx(1), "3_classes": pytest.approx(1)}
+
+
+def test_report_of_other_class_names():
+    truth = AnnotatedPhoto(Path("photo.jpg"), np.array([A, B], float), ("bare", "covered"))
+    found = [detection(A, 0.9, "bare"), detection(B, 0.8, "covered")]
+    figures = report([EvaluatedPhoto(truth, np.eye(2), found, 0.02, 0.01)], ("bare", "covered"), 0.5)
+    assert figures["labels_on_true_boxes"] == {"faces": 2, "right": 1.0, "balanced_2_classes": None, "macro_f1": 1.0}
+    assert figures["average_precision"].keys() == {"faces", "2_classes"}
+    assert figures["average_precision"]["2_classes"].keys() == {"bare", "covered"}
+
+
 def test_rank_orders_by_confidence_times_probability():
     found = [detection(FAR, 0.9, "with_mask", 0.5), detection(A, 0.6, "with_mask", 0.9)]
     assert rank([photo([(A, "with_mask")], found)], CLASSES, str)["with_mask"].average_precision == pytest.approx(1)
@@ -200,16 +220,48 @@ def test_evaluate_goes_on_after_a_broken_photo(annotated, tmp_path, monkeypatch,
 
 
 @pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        pytest.param("<xmin>65</xmin>", "<xmin>1300</xmin>", "left out: photos/images/people.png: an annotated box is empty or outside the photo; mend the annotation", id="box outside"),
+        pytest.param("<xmax>236</xmax>", "<xmax>65</xmax>", "left out: photos/images/people.png: an annotated box is empty or outside the photo; mend the annotation", id="box empty"),
+    ],
+)  # fmt: skip
+def test_evaluate_leaves_out_a_photo_with_a_bad_box(annotated, tmp_path, monkeypatch, capsys, old, new, message):
+    monkeypatch.chdir(tmp_path)
+    broken, good = annotated / "annotations/people.xml", annotated / "annotations/empty.xml"
+    good.write_text(broken.read_text().replace("<xmax>236", "<xmax>100").replace("<ymax>262", "<ymax>80"))
+    broken.write_text(broken.read_text().replace(old, new))
+    assert evaluate_mask_detector.main(["-d", "photos"]) == 1
+    assert f"[WARN] {message}\n" in capsys.readouterr().err
+
+
+def test_evaluate_tells_of_names_and_classes_that_it_does_not_know(annotated, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    annotation = annotated / "annotations/people.xml"
+    annotation.write_text(annotation.read_text().replace("with_mask", "visor"))
+    Path("some.txt").write_text("people\nnobody\n")
+    assert evaluate_mask_detector.main(["-d", "photos", "--only", "some.txt"]) == 0
+    error = capsys.readouterr().err
+    assert "[WARN] some.txt lists 2 photos, 1 of them are in photos\n" in error
+    assert f"[WARN] {evaluate_mask_detector.cli.DEFAULT_MODEL} does not know visor: such faces count as labelled wrong\n" in error
+    assert json.loads(Path("evaluation/report.json").read_text())["labels_on_true_boxes"]["right"] == 0
+
+
+@pytest.mark.parametrize(
     ("arguments", "message"),
     [
         pytest.param(["-d", "none"], "error: none: no annotations/ in it; give a folder of images/ with Pascal VOC annotations/", id="no folder"),
         pytest.param(["-d", "photos", "--only", "none.txt"], "error: none.txt: cannot be read", id="no list"),
+        pytest.param(["-d", "photos", "--only", "strangers.txt"], "error: photos: none of the 1 photos listed is there; list names without suffix, a line each", id="none of the list"),
+        pytest.param(["-d", "photos", "-o", "taken"], "error: taken/report.md: is a folder; give a file name", id="output name is a folder"),
         pytest.param(["-d", "photos", "-m", "none.keras"], "error: none.keras: no such file; give -m the model that train_mask_detector.py wrote", id="no model"),
         pytest.param(["-d", "photos", "-o", "photos/images/people.png"], "error: photos/images/people.png: cannot make this folder (File exists); choose another -o", id="output is a file"),
     ],
 )  # fmt: skip
 def test_bad_input(annotated, tmp_path, monkeypatch, capsys, arguments, message):
     monkeypatch.chdir(tmp_path)
+    Path("strangers.txt").write_text("people.png\n")
+    Path("taken/report.md").mkdir(parents=True)
     assert evaluate_mask_detector.main(arguments) == 1
     error = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error")]
     assert len(error) == 1 and error[0].startswith(message)

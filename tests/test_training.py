@@ -1,3 +1,4 @@
+import json
 import os
 import shutil
 import subprocess
@@ -71,6 +72,7 @@ def test_train_then_detect(dataset, tmp_path, capsys):
         pytest.param(["-d", "two", "--weights", "bad.keras"], "error: bad.keras: not a model written by train_mask_detector.py", id="bad .keras"),
         pytest.param(["-d", "two", "-p", "plot.txt"], "error: plot.txt: unknown kind of plot; give -p a .png, .jpg, .pdf or .svg file", id="plot suffix"),
         pytest.param(["-d", "two", "-f", "none"], "error: none: no such face detector", id="no face detector"),
+        pytest.param(["-d", "two", "--weights", "bad.keras", "-m", "bad.keras"], "error: bad.keras: is an input, or another output too; choose another name for it", id="model over its start"),
         pytest.param(["-d", "two", "--only", "none.txt"], "error: none.txt: cannot be read", id="no list"),
     ],
 )  # fmt: skip
@@ -108,8 +110,8 @@ def tiny():
 
     def make():
         keras.utils.set_random_seed(0)
-        train = training.FaceBatches(patches, labels, info, batch_size=4, sources=np.arange(8))
-        validation = training.FaceBatches(patches, labels, info, batch_size=4)
+        train = training.AugmentedBatches(patches, labels, info, 4, faces=np.arange(8), seed=0)
+        validation = training.FaceBatches(patches, labels, info, 4)
         return training.build_network(info, str(MODEL)), train, validation
 
     return make
@@ -144,6 +146,7 @@ def test_fine_tune_interrupted_keeps_the_best_then_resumes(tiny, tmp_path, monke
     assert min(history["val_loss"]) == pytest.approx(network_loss(network, validation), rel=1e-4)
 
     network, train, validation = tiny()
+    network.model.set_weights([0.9 * weight for weight in network.model.get_weights()])  # what resuming must replace
     assert training.can_resume(checkpoint, settings)
     history = training.fine_tune(network, train, validation, epochs=4, checkpoint=checkpoint)
     assert history.keys() == undisturbed.keys()
@@ -152,8 +155,11 @@ def test_fine_tune_interrupted_keeps_the_best_then_resumes(tiny, tmp_path, monke
         np.testing.assert_allclose(weight, other, rtol=1e-3, atol=1e-3)
 
 
-def test_train_interrupted_then_resumed(dataset, tmp_path, monkeypatch, capsys):
+def test_train_interrupted_then_resumed(dataset, tmp_path_factory, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
+    more = tmp_path_factory.mktemp("more") / "dataset"
+    shutil.copytree(dataset, more)
+    shutil.copy(EXAMPLES / "obama.jpg", more / "without_mask")
     arguments = ["-d", str(dataset), "-m", "mine.keras", "--weights", str(MODEL), "--size", "96", "-e", "2"]
     with monkeypatch.context() as patch:
         patch.setattr(keras.callbacks, "BackupAndRestore", InterruptedIn)
@@ -163,7 +169,10 @@ def test_train_interrupted_then_resumed(dataset, tmp_path, monkeypatch, capsys):
     capsys.readouterr()
 
     assert train_mask_detector.main([*arguments, "--resume", "--seed", "1"]) == 1
-    assert "error: --resume: the training in mine.checkpoint was begun with another --seed (42)\n" in capsys.readouterr().err
+    told = "error: --resume: mine.checkpoint was begun with another --seed (42); give that, or leave --resume away\n"
+    assert told in capsys.readouterr().err
+    assert train_mask_detector.main([*arguments, "--resume", "-d", str(more)]) == 1
+    assert "was begun with another split of the photos (" in capsys.readouterr().err
     assert train_mask_detector.main([*arguments, "--resume"]) == 0
     error = capsys.readouterr().err
     assert "[INFO] phase 2: the whole network, where it was interrupted\n" in error
@@ -180,13 +189,14 @@ def network_loss(network, validation):
 
 def test_can_resume(tmp_path):
     checkpoint = tmp_path / "m.checkpoint"
-    settings = {"size": "96", "seed": "1"}
+    settings = {"--size": "96", "--seed": "1"}
     assert not training.can_resume(checkpoint, settings)
     training.start_checkpoint(checkpoint, settings)
     assert training.can_resume(checkpoint, settings)
     with pytest.raises(InputError) as error:
-        training.can_resume(checkpoint, {"size": "128", "seed": "1"})
-    assert str(error.value) == f"--resume: the training in {checkpoint} was begun with another --size (96)"
+        training.can_resume(checkpoint, {"--size": "128", "--seed": "1"})
+    told = f"--resume: {checkpoint} was begun with another --size (96); give that, or leave --resume away"
+    assert str(error.value) == told
     (checkpoint / "settings.json").write_text("[")
     with pytest.raises(InputError) as error:
         training.can_resume(checkpoint, settings)
@@ -194,10 +204,27 @@ def test_can_resume(tmp_path):
 
 
 def test_start_checkpoint_removes_an_earlier_training(tmp_path):
-    (tmp_path / "m.checkpoint").mkdir()
-    (tmp_path / "m.checkpoint/history.csv").touch()
-    training.start_checkpoint(tmp_path / "m.checkpoint", {})
-    assert [path.name for path in (tmp_path / "m.checkpoint").iterdir()] == ["settings.json"]
+    checkpoint = tmp_path / "m.checkpoint"
+    training.start_checkpoint(checkpoint, {})
+    (checkpoint / "history.csv").touch()
+    training.start_checkpoint(checkpoint, {})
+    assert [path.name for path in checkpoint.iterdir()] == ["settings.json"]
+
+
+def test_start_checkpoint_removes_nothing_else(tmp_path):
+    checkpoint = tmp_path / "m.checkpoint"
+    checkpoint.mkdir()
+    (checkpoint / "thesis.txt").touch()
+    with pytest.raises(InputError) as error:
+        training.start_checkpoint(checkpoint, {})
+    told = f"{checkpoint}: is where the checkpoint goes, and no training made it; move it, or choose another -m"
+    assert str(error.value) == told
+    assert (checkpoint / "thesis.txt").is_file()
+
+
+def test_fine_tune_reads_a_history_that_a_crash_cut(tmp_path):
+    (tmp_path / "history.csv").write_text("epoch,loss,val_loss\n0,2.0,3.0\n1,1.0,2.5\n1,0.5,2.0\n2,0.4,")
+    assert training._read_history(tmp_path / "history.csv") == {"loss": [2.0, 0.5], "val_loss": [3.0, 2.0]}
 
 
 def test_calibrate_cools_an_overconfident_head(tiny):
@@ -216,35 +243,86 @@ def test_calibrate_cools_an_overconfident_head(tiny):
     assert training.calibrate(network, features, labels) == pytest.approx(1, abs=0.01)
 
 
-def test_face_batches_repeat_by_seed_and_change_by_epoch(astronaut):
-    info = ModelInfo(("a", "b"), 96, 0.1)
+def test_calibrate_does_not_sharpen_where_all_is_right(tiny):
+    network, _, _ = tiny()
+    features = np.random.default_rng(0).normal(0, 1, (40, 1280)).astype(np.float32)
+    labels = network.head.predict(features, verbose=0).argmax(axis=1)
+    assert training.calibrate(network, features, labels) == pytest.approx(1, abs=1e-3)
+
+
+def test_face_batches_hold_all_in_order(astronaut):
     patches = [FacePatch(astronaut, (142, 60, 237, 178))] * 5
-    arguments = {"batch_size": 2, "sources": np.arange(5), "seed": 7}
-    one, other = (training.FaceBatches(patches, np.arange(5), info, **arguments) for _ in range(2))
-    assert len(one) == 3
-    np.testing.assert_array_equal(one[1][0], other[1][0])
-    assert one[2][0].shape == (1, 96, 96, 3)
-    first = one[0][0]
-    one.start(1)
-    assert not np.array_equal(one[0][0], first)
-    one.start(0)
-    np.testing.assert_array_equal(one[0][0], first)
+    batches = training.FaceBatches(patches, np.arange(5), ModelInfo(("a", "b"), 96, 0.1), 2)
+    assert [batches[number][1].tolist() for number in range(len(batches))] == [[0, 1], [2, 3], [4]]
+    assert batches[2][0].shape == (1, 96, 96, 3) and batches[2][0].dtype == np.float32
 
 
-def test_face_batches_show_one_view_of_each_source_an_epoch(astronaut):
-    patches = [FacePatch(astronaut, (142, 60, 237, 178))] * 6
-    batches = training.FaceBatches(
-        patches, np.arange(6), ModelInfo(("a", "b"), 96, 0.0), batch_size=4, sources=np.array([0, 1, 0, 1, 2, 0])
+def test_augmented_batches_repeat_by_seed_and_change_by_epoch(astronaut):
+    patches = [FacePatch(astronaut, (142, 60, 237, 178))] * 5
+    one, other = (
+        training.AugmentedBatches(patches, np.arange(5), ModelInfo(("a", "b"), 96, 0.1), 2, faces=np.arange(5), seed=7)
+        for _ in range(2)
     )
-    assert len(batches) == 1
+    assert one.batches_per_epoch == 3
+    np.testing.assert_array_equal(one[1][0], other[1][0])
+    assert one[2][0].shape == one[5][0].shape == (1, 96, 96, 3)
+    assert not np.array_equal(one[0][0], one[3][0])
+    other.start(epoch=1)
+    np.testing.assert_array_equal(one[4][0], other[1][0])
+
+
+def test_augmented_batches_show_one_view_of_each_face_an_epoch(astronaut):
+    patches = [FacePatch(astronaut, (142, 60, 237, 178))] * 6
+    faces = np.array([0, 1, 0, 1, 2, 0])
+    batches = training.AugmentedBatches(patches, np.arange(6), ModelInfo(("a", "b"), 96, 0.0), 4, faces=faces, seed=0)
+    assert batches.batches_per_epoch == 1
     shown = set()
     for epoch in range(20):
-        batches.start(epoch)
-        labels = sorted(batches[0][1].tolist())
-        assert len(labels) == 3 and {0: 0, 2: 0, 5: 0, 1: 1, 3: 1, 4: 2}.keys() >= set(labels)
-        assert sorted(int(batches.sources[i]) for i in labels) == [0, 1, 2]
-        shown.update(labels)
+        views = batches[epoch][1]
+        assert sorted(faces[views]) == [0, 1, 2]
+        shown.update(views.tolist())
     assert shown == set(range(6))
+
+
+# What Keras makes of the batches is its backend's matter: a process each.
+COUNT_SHOWN = """
+import keras, numpy as np
+from facemask.classifier import ModelInfo
+from facemask.dataset import FacePatch
+from facemask.training import AugmentedBatches
+patches = [FacePatch(np.full((8, 8, 3), 128, np.uint8), (0, 0, 8, 8))] * 60
+batches = AugmentedBatches(
+    patches, np.arange(60), ModelInfo(("a", "b"), 8, 0.0), 3, faces=np.arange(60), seed=0, workers=2
+)
+class Shown(keras.metrics.Metric):
+    def __init__(self):
+        super().__init__(name="shown")
+        self.counts = self.add_weight(shape=(60,), initializer="zeros")
+    def update_state(self, true, predicted, sample_weight=None):
+        self.counts.assign_add(keras.ops.sum(keras.ops.one_hot(keras.ops.reshape(true, (-1,)), 60), axis=0))
+    def result(self):
+        return keras.ops.sum(self.counts)
+    def reset_state(self):
+        pass
+shown = Shown()
+model = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Flatten(), keras.layers.Dense(1)])
+model.compile("sgd", "mse", metrics=[shown])
+model.fit(batches, steps_per_epoch=batches.batches_per_epoch, epochs=5, verbose=0)
+print(keras.ops.convert_to_numpy(shown.counts).astype(int).tolist())
+"""
+
+
+@pytest.mark.parametrize("backend", ["tensorflow", "torch", "jax"])
+def test_each_epoch_shows_each_face_once_also_with_workers(backend):
+    pytest.importorskip(backend, reason=f"{backend} is not installed; it is another backend that Keras can use")
+    done = subprocess.run(
+        [sys.executable, "-c", COUNT_SHOWN],
+        cwd=ROOT, env={**os.environ, "KERAS_BACKEND": backend}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    counts = np.array(json.loads(done.stdout.splitlines()[-1]))
+    assert counts.sum() == 5 * 60
+    assert np.abs(counts - 5).sum() <= 2 * 3  # torch and jax build the model on a batch of its own: all are one batch late
 
 
 def test_export_command_remakes_the_onnx(tmp_path, capsys):
