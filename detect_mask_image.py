@@ -35,7 +35,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "-i", "--image", nargs="+", required=True, metavar="SOURCE", help="pictures: files, folders (with subfolders) or globs"
     )
-    cli.add_detector_arguments(parser)
+    cli.add_detector_arguments(parser, tiles="auto")
     parser.add_argument("-o", "--output", type=Path, help="write annotated pictures: a file for one picture, else a folder")
     parser.add_argument("--jsonl", type=Path, metavar="FILE", help="write a JSON line a picture, with its faces")
     parser.add_argument("--csv", type=Path, metavar="FILE", help="write a CSV row a face")

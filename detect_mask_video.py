@@ -31,7 +31,7 @@ RATE_SMOOTHING = 0.9  # weight of the past in the frame rate shown
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=cli.HelpFormatter)
     parser.add_argument("-i", "--input", default="0", metavar="SOURCE", help="a camera's index, a video file or a stream's URL")
-    cli.add_detector_arguments(parser)
+    cli.add_detector_arguments(parser, tiles="off")
     parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="write the annotated video: .mp4 or .avi")
     parser.add_argument("--jsonl", type=Path, metavar="FILE", help="write a JSON line a frame, with its faces")
     parser.add_argument("--max-frames", type=cli.positive_int, metavar="N", help="stop after that many frames")

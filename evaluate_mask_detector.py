@@ -33,7 +33,7 @@ def build_parser() -> argparse.ArgumentParser:
         "-d", "--dataset", type=Path, required=True, metavar="FOLDER", help="annotated photos: images/ with annotations/"
     )
     cli.add_only_argument(parser)
-    cli.add_detector_arguments(parser)
+    cli.add_detector_arguments(parser, tiles="auto")
     parser.add_argument(
         "--min-confidence", type=cli.probability, default=0.05, help="least confidence of a face in the precision-recall curves"
     )

@@ -65,7 +65,7 @@ def build_parser() -> argparse.ArgumentParser:
 def train(args: argparse.Namespace) -> int:
     samples = read_samples(args)
     from facemask.dataset import SAME_PHOTO, add_single_faces, class_names, load_patches, split_samples
-    from facemask.faces import FaceDetector
+    from facemask.faces import load_face_detector
     from facemask.files import check_outputs
 
     classes = class_names(samples)
@@ -78,7 +78,7 @@ def train(args: argparse.Namespace) -> int:
     weights = [] if args.weights == "imagenet" else [Path(args.weights)]
     check_outputs((args.model, args.model.with_suffix(".onnx"), args.plot), weights)
 
-    detector = FaceDetector.load(args.face)
+    detector = load_face_detector(args.face)
 
     import keras
     import numpy as np

@@ -15,6 +15,7 @@ from facemask.crops import Box, crop_face
 from facemask.errors import InputError
 from facemask.files import sha256
 from facemask.onnx_metadata import read_onnx_metadata
+from facemask.runtime import open_onnx
 
 METADATA_NAME = "facemask.json"  # of ModelInfo in a .keras file (a zip) and among an .onnx file's metadata
 SHA256_NAME = "keras_sha256"  # of the .keras file that an .onnx was made from
@@ -101,11 +102,7 @@ class MaskClassifier:
             info = ModelInfo.from_json(_metadata(path)[METADATA_NAME])
         except (KeyError, ValueError, TypeError) as error:
             raise InputError(f"{path}: not a model written by train_mask_detector.py; train it anew") from error
-        try:
-            run, backend = _open_with_onnxruntime(path), "onnxruntime"
-        except ImportError:
-            run, backend = _open_with_opencv(path), "cv2.dnn"
-        return cls(info, run, backend)._checked(path)
+        return cls(info, *open_onnx(path))._checked(path)
 
     @classmethod
     def _load_keras(cls, path: Path) -> "MaskClassifier":
@@ -141,29 +138,3 @@ def _metadata(path: Path) -> dict[str, str]:
         return read_onnx_metadata(path)
     except (ValueError, OSError) as error:
         raise InputError(f"{path}: not an ONNX file, or a part of one ({error}); copy it again") from error
-
-
-def _open_with_onnxruntime(path: Path) -> Callable[[np.ndarray], np.ndarray]:
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3  # errors; warnings about machines without a GPU are not for the user
-    try:
-        session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # onnxruntime's exceptions have no common base below Exception
-        raise InputError(f"{path}: onnxruntime cannot load it; copy it again") from error
-    name = session.get_inputs()[0].name
-    return lambda images: session.run(None, {name: images})[0]
-
-
-def _open_with_opencv(path: Path) -> Callable[[np.ndarray], np.ndarray]:
-    try:
-        network = cv2.dnn.readNetFromONNX(str(path))
-    except (cv2.error, SystemError) as error:
-        raise InputError(f"{path}: OpenCV cannot load it; copy it again, or pip install onnxruntime") from error
-
-    def run(images: np.ndarray) -> np.ndarray:
-        network.setInput(images)
-        return network.forward().copy()
-
-    return run

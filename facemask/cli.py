@@ -98,6 +98,14 @@ def positive_int(text: str) -> int:
     raise argparse.ArgumentTypeError(f"must be a whole number from 1, received {text!r}")
 
 
+def detector_size(text: str) -> int:
+    """Parse a number of pixels that a face detector may work at (an argparse type)."""
+    with suppress(ValueError):
+        if 64 <= (value := int(text)) <= 4096:
+            return value
+    raise argparse.ArgumentTypeError(f"must be a whole number from 64 to 4096, received {text!r}")
+
+
 def natural_int(text: str) -> int:
     """Parse a whole number from 0 (an argparse type)."""
     with suppress(ValueError):
@@ -106,14 +114,27 @@ def natural_int(text: str) -> int:
     raise argparse.ArgumentTypeError(f"must be a whole number from 0, received {text!r}")
 
 
-def add_detector_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the options that both detecting scripts have."""
+def add_detector_arguments(parser: argparse.ArgumentParser, tiles: str) -> None:
+    """Add the options that the detecting scripts have; `tiles` is the default of --tiles."""
     parser.add_argument(
         "-f",
         "--face",
         type=Path,
         default=DEFAULT_FACE_DETECTOR,
-        help="face detector: its folder or .onnx file (default: face_detector)",
+        help="face detector: its .onnx file, or a folder with one (default: face_detector)",
+    )
+    parser.add_argument(
+        "--detector-size",
+        type=detector_size,
+        metavar="PX",
+        help="longest side to which the face detector scales a picture: larger finds smaller faces, and takes longer "
+        "(default: 512)",
+    )
+    parser.add_argument(
+        "--tiles",
+        choices=("auto", "off"),
+        default=tiles,
+        help="auto: look again, closer and in tiles, where a picture shows a crowd of small faces",
     )
     parser.add_argument(
         "-m",
@@ -167,10 +188,11 @@ def wants_window(show: bool | None) -> bool:
 def load_detector(args: argparse.Namespace):
     """Load both networks as the arguments say; returns a MaskDetector."""
     from facemask.classifier import MaskClassifier
-    from facemask.faces import FaceDetector
+    from facemask.faces import load_face_detector
     from facemask.pipeline import MaskDetector
 
-    detector = MaskDetector(FaceDetector.load(args.face), MaskClassifier.load(args.model))
+    faces = load_face_detector(args.face, args.detector_size, args.tiles == "auto")
+    detector = MaskDetector(faces, MaskClassifier.load(args.model))
     info = detector.classifier.info
     logger.info("loaded %s (%s; %d px; %s)", args.model, ", ".join(info.classes), info.input_size, detector.classifier.backend)
     return detector

@@ -13,9 +13,9 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from sklearn.metrics import balanced_accuracy_score, confusion_matrix, f1_score
 
+from facemask.boxes import clip_boxes
 from facemask.dataset import AnnotatedPhoto
 from facemask.errors import InputError
-from facemask.faces import clip_boxes
 from facemask.media import read_image
 from facemask.pipeline import Detection, MaskDetector
 

@@ -5,8 +5,9 @@ import cv2
 import numpy as np
 import pytest
 
-from facemask.classifier import METADATA_NAME, MaskClassifier, ModelInfo, _open_with_opencv
+from facemask.classifier import METADATA_NAME, MaskClassifier, ModelInfo
 from facemask.errors import InputError
+from facemask.runtime import open_with_opencv
 from tests.conftest import EXAMPLES, ROOT
 
 MODEL = ROOT / "mask_detector.keras"
@@ -57,7 +58,7 @@ def test_opencv_equals_onnxruntime(people):
     pytest.importorskip("onnxruntime")
     classifier = MaskClassifier.load(MODEL.with_suffix(".onnx"))
     assert classifier.backend == "onnxruntime"
-    by_opencv = MaskClassifier(classifier.info, _open_with_opencv(MODEL.with_suffix(".onnx")), "cv2.dnn")
+    by_opencv = MaskClassifier(classifier.info, open_with_opencv(MODEL.with_suffix(".onnx")), "cv2.dnn")
     boxes = list(PEOPLE)
     np.testing.assert_allclose(by_opencv.classify(people, boxes), classifier.classify(people, boxes), atol=1e-3)
 

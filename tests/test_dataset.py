@@ -19,7 +19,7 @@ from facemask.dataset import (  # noqa: E402
     split_samples,
 )
 from facemask.errors import InputError  # noqa: E402
-from facemask.faces import FaceDetector  # noqa: E402
+from facemask.faces import load_face_detector  # noqa: E402
 from tests.conftest import EXAMPLES, ROOT  # noqa: E402
 
 XML = """<annotation><object><name>{label}</name>
@@ -194,7 +194,7 @@ def test_split_samples_of_too_few():
 def test_add_single_faces(annotated):
     samples = [Sample(annotated / "images/astronaut.jpg", "a", None), Sample(EXAMPLES / "people.jpg", "b", None)]
     face = Sample(annotated / "images/astronaut.jpg", "a", (142, 60, 237, 178))
-    assert add_single_faces(samples, FaceDetector.load(ROOT / "face_detector")) == [*samples, face]
+    assert add_single_faces(samples, load_face_detector(ROOT / "face_detector" / "res10_300x300_ssd.onnx")) == [*samples, face]
 
 
 def test_split_by_group_is_repeatable():

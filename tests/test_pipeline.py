@@ -1,7 +1,7 @@
 import numpy as np
 
+from facemask.boxes import Face
 from facemask.classifier import MaskClassifier, ModelInfo
-from facemask.faces import Face
 from facemask.pipeline import Detection, MaskDetector
 
 INFO = ModelInfo(("with_mask", "without_mask"), 32, 0.0)

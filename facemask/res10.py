@@ -1,0 +1,56 @@
+"""The res10 SSD, the face detector of OpenCV's samples and of the tutorials."""
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from facemask.boxes import Face, clip_boxes, select_boxes
+from facemask.errors import InputError
+from facemask.runtime import read_with_opencv
+
+
+class Res10Detector:
+    """The res10 300x300 SSD of OpenCV's samples, as `face_detector/convert_res10.py` writes it."""
+
+    FILE_NAME = "res10_300x300_ssd.onnx"
+    SIZE = 300  # px, side of the network's input
+    MEAN_BGR = (104.0, 177.0, 123.0)  # of the pictures that it was trained on
+    # What its Caffe DetectionOutput layer says (deploy.prototxt):
+    MIN_CONFIDENCE = 0.01
+    MAX_CANDIDATES = 400
+    MAX_FACES = 200
+    MAX_OVERLAP = 0.45  # intersection over union of two boxes from which the weaker is dropped
+
+    def __init__(self, network) -> None:
+        self._network = network
+
+    @classmethod
+    def load(cls, path: str | Path) -> "Res10Detector":
+        """Load the ONNX file. Raises InputError if it is broken or another network."""
+        path = Path(path)
+        try:
+            detector = cls(read_with_opencv(path))
+            boxes, scores = detector._forward(np.zeros((cls.SIZE, cls.SIZE, 3), np.uint8))
+        except (cv2.error, SystemError) as error:
+            raise InputError(f"{path}: not a face detector that OpenCV can load; copy face_detector/ again") from error
+        if boxes.ndim != 2 or boxes.shape[1] != 4 or scores.shape != (len(boxes),):
+            raise InputError(f"{path}: not the res10 face detector (outputs {boxes.shape}, {scores.shape}); give -f its file")
+        return detector
+
+    def detect(self, image: np.ndarray, confidence: float = 0.5) -> list[Face]:
+        """Find the faces in `image`, uint8 (H, W, 3) BGR, of at least that confidence, surest first."""
+        boxes, scores = self._forward(image)
+        boxes, scores = select_boxes(
+            boxes, scores, max(confidence, self.MIN_CONFIDENCE), self.MAX_OVERLAP, self.MAX_CANDIDATES, self.MAX_FACES
+        )
+        height, width = image.shape[:2]
+        boxes, kept = clip_boxes(boxes * (width, height, width, height), width, height)
+        return [Face(tuple(box), float(score)) for box, score in zip(boxes.tolist(), scores[kept], strict=True)]
+
+    def _forward(self, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return boxes (n, 4), in fractions of the image and not clipped, and scores (n,)."""
+        resized = cv2.resize(image, (self.SIZE, self.SIZE))
+        self._network.setInput(cv2.dnn.blobFromImage(resized, 1.0, mean=self.MEAN_BGR))
+        boxes, scores = self._network.forward(["boxes", "scores"])
+        return boxes, scores.ravel()

@@ -1,0 +1,57 @@
+"""Run ONNX networks, on onnxruntime where it is installed, else on OpenCV."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from facemask.errors import InputError
+
+Run = Callable[[np.ndarray], np.ndarray]  # the values of a network's one input to those of its one output
+
+
+def open_onnx(path: Path) -> tuple[Run, str]:
+    """Load a network with one input and one output; returns what runs it, and the name of that library.
+
+    Raises InputError if the file is broken.
+    """
+    try:
+        return open_with_onnxruntime(path), "onnxruntime"
+    except ImportError:
+        return open_with_opencv(path), "cv2.dnn"
+
+
+def read_with_opencv(path: Path) -> cv2.dnn.Net:
+    """Read a network with OpenCV. Raises cv2.error or SystemError if it cannot."""
+    # OpenCV 5's classic engine loads a network faster than its new one and runs these no slower.
+    engine = (cv2.dnn.ENGINE_CLASSIC,) if hasattr(cv2.dnn, "ENGINE_CLASSIC") else ()
+    return cv2.dnn.readNetFromONNX(str(path), *engine)
+
+
+def open_with_onnxruntime(path: Path) -> Run:
+    """Load a network as `open_onnx` does. Raises ImportError where onnxruntime is not installed."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3  # errors; warnings about machines without a GPU are not for the user
+    try:
+        session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime's exceptions have no common base below Exception
+        raise InputError(f"{path}: onnxruntime cannot load it; copy it again") from error
+    name = session.get_inputs()[0].name
+    return lambda images: session.run(None, {name: images})[0]
+
+
+def open_with_opencv(path: Path) -> Run:
+    """Load a network as `open_onnx` does."""
+    try:
+        network = read_with_opencv(path)
+    except (cv2.error, SystemError) as error:
+        raise InputError(f"{path}: OpenCV cannot load it; copy it again, or pip install onnxruntime") from error
+
+    def run(images: np.ndarray) -> np.ndarray:
+        network.setInput(images)
+        return network.forward().copy()
+
+    return run

@@ -1,0 +1,71 @@
+import numpy as np
+import pytest
+
+from facemask.boxes import Face, clip_boxes, overlaps, select_boxes
+
+NAN, INF = float("nan"), float("inf")
+
+
+@pytest.mark.parametrize(
+    ("boxes", "scores", "kept"),
+    [
+        pytest.param([], [], [], id="empty"),
+        pytest.param([(0, 0, 10, 10)], [0.4], [], id="weak"),
+        pytest.param([(0, 0, 10, 10)], [0.5], [0], id="at the limit"),
+        pytest.param([(0, 0, 10, 10), (1, 0, 11, 10)], [0.6, 0.9], [1], id="overlapping"),
+        pytest.param([(0, 0, 10, 10), (9, 0, 19, 10)], [0.6, 0.9], [1, 0], id="apart, strongest first"),
+        pytest.param([(0, 0, NAN, 10), (0, 0, 10, 10)], [0.9, 0.8], [1], id="NaN box"),
+        pytest.param([(0, 0, INF, 10), (0, 0, 10, 10)], [0.9, 0.8], [1], id="infinite box"),
+        pytest.param([(0, 0, 10, 10)], [NAN], [], id="NaN score"),
+    ],
+)
+def test_select_boxes(boxes, scores, kept):
+    boxes, scores = np.array(boxes, np.float32).reshape(-1, 4), np.array(scores, np.float32)
+    got_boxes, got_scores = select_boxes(boxes, scores, 0.5, 0.45, 400, 200)
+    np.testing.assert_array_equal(got_boxes, boxes[kept])
+    np.testing.assert_array_equal(got_scores, scores[kept])
+
+
+def test_select_boxes_keeps_at_most():
+    boxes = np.array([(20 * i, 0, 20 * i + 10, 10) for i in range(5)], np.float32)
+    scores = np.linspace(0.9, 0.6, 5, dtype=np.float32)
+    assert len(select_boxes(boxes, scores, 0.5, 0.45, 400, 3)[0]) == 3
+    assert len(select_boxes(boxes, scores, 0.5, 0.45, 2, 200)[0]) == 2
+
+
+@pytest.mark.parametrize(
+    ("box", "clipped"),
+    [
+        pytest.param((10, 20, 30, 40), (10, 20, 30, 40), id="inside"),
+        pytest.param((-5.4, -1, 30, 40), (0, 0, 30, 40), id="left and top"),
+        pytest.param((10, 20, 130, 90), (10, 20, 100, 80), id="right and bottom"),
+        pytest.param((-9, -9, 900, 900), (0, 0, 100, 80), id="all round"),
+        pytest.param((9.6, 19.4, 30.4, 40.6), (10, 19, 30, 41), id="rounded"),
+        pytest.param((-20, 20, -1, 40), None, id="outside left"),
+        pytest.param((100, 20, 120, 40), None, id="outside right"),
+        pytest.param((10, 80, 30, 90), None, id="outside below"),
+        pytest.param((10.1, 20, 10.4, 40), None, id="empty once rounded"),
+        pytest.param((30, 20, 10, 40), None, id="corners swapped"),
+    ],
+)
+def test_clip_boxes(box, clipped):
+    boxes, kept = clip_boxes(np.array([box], float), 100, 80)
+    assert boxes.tolist() == ([] if clipped is None else [list(clipped)])
+    assert kept.tolist() == ([] if clipped is None else [0])
+
+
+def test_clip_boxes_of_none():
+    boxes, kept = clip_boxes(np.empty((0, 4)), 100, 80)
+    assert boxes.shape == (0, 4) and kept.shape == (0,)
+
+
+def test_face_is_frozen():
+    with pytest.raises(AttributeError):
+        Face((0, 0, 1, 1), 0.5).confidence = 1.0
+
+
+def test_overlaps():
+    boxes, others = [(0, 0, 10, 10), (20, 20, 30, 30)], [(0, 0, 10, 10), (5, 0, 15, 10), (10, 0, 20, 10)]
+    np.testing.assert_allclose(overlaps(boxes, others), [(1, 1 / 3, 0), (0, 0, 0)])
+    assert overlaps(boxes, []).shape == (2, 0) and overlaps([], others).shape == (0, 3)
+    assert overlaps([(3, 3, 3, 3)], [(3, 3, 3, 3)]).tolist() == [[0]]

@@ -1,0 +1,85 @@
+import cv2
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from facemask.boxes import select_boxes
+from facemask.errors import InputError
+from facemask.faces import load_face_detector
+from facemask.res10 import Res10Detector
+from tests.conftest import EXAMPLES, ROOT
+
+FILE = ROOT / "face_detector" / Res10Detector.FILE_NAME
+# What the Caffe original gave on OpenCV 4.14.0 (readNetFromCaffe, forward): score, x1, y1, x2, y2 in fractions of the
+# picture, its surest boxes. Some of the weak ones lie outside the picture.
+CAFFE = {
+    "astronaut.jpg": [
+        (1.0000, 0.3737, 0.1497, 0.6245, 0.4439),
+        (0.1232, 4.1582, 4.0048, 4.8416, 4.9830),
+        (0.1201, 0.1558, 4.0073, 0.8378, 4.9864),
+        (0.1187, 0.6541, 0.8441, 0.7614, 0.9437),
+    ],
+    "people.jpg": [
+        (0.9987, 0.5670, 0.6336, 0.6838, 0.9209),
+        (0.9976, 0.8236, 0.1083, 0.9333, 0.3541),
+        (0.9928, 0.5382, 0.1227, 0.6919, 0.4825),
+        (0.9833, 0.0532, 0.0864, 0.1938, 0.4101),
+        (0.9804, 0.0711, 0.6784, 0.1752, 0.9229),
+        (0.9721, 0.3107, 0.0691, 0.4225, 0.3893),
+        (0.9563, 0.3037, 0.5941, 0.4415, 0.8610),
+        (0.8839, 0.7971, 0.5638, 0.9379, 0.9048),
+        (0.2702, 0.3401, 0.4859, 0.4323, 0.5732),
+        (0.1651, 0.0950, 0.6092, 0.1788, 0.7043),
+    ],
+}
+
+
+@pytest.fixture(scope="module")
+def detector() -> Res10Detector:
+    return load_face_detector(FILE)
+
+
+@pytest.mark.parametrize("name", CAFFE)
+def test_network_equals_caffe_original(detector, name):
+    boxes, scores = detector._forward(cv2.imread(str(EXAMPLES / name)))
+    boxes, scores = select_boxes(boxes, scores, 0.01, 0.45, 400, 200)
+    golden = np.array(CAFFE[name])
+    np.testing.assert_allclose(scores[: len(golden)], golden[:, 0], atol=1e-3)
+    np.testing.assert_allclose(boxes[: len(golden)], golden[:, 1:], atol=1e-3)
+
+
+def test_detect_astronaut(detector, astronaut):
+    (face,) = detector.detect(astronaut)
+    assert face.box == (142, 60, 237, 178)
+    assert face.confidence == pytest.approx(1.0, abs=1e-3)
+
+
+def test_detect_low_confidence_stays_inside(detector, astronaut):
+    faces = detector.detect(astronaut, 0.05)
+    assert len(faces) > 50
+    for x1, y1, x2, y2 in (face.box for face in faces):
+        assert 0 <= x1 < x2 <= 380 and 0 <= y1 < y2 <= 400
+    assert [face.confidence for face in faces] == sorted((face.confidence for face in faces), reverse=True)
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 3), (1, 2000, 3), (2000, 1, 3), (300, 300, 3)])
+def test_detect_nothing_in_black(detector, shape):
+    assert detector.detect(np.zeros(shape, np.uint8)) == []
+
+
+@pytest.mark.parametrize("shape", [(1, 67500, 4), (54000, 5)], ids=str)
+def test_load_network_with_other_output_shapes(tmp_path, shape):
+    path = tmp_path / "other.onnx"
+    outputs = {"boxes": shape, "scores": (270000, 1)}
+    graph = helper.make_graph(
+        [helper.make_node("Reshape", ["data", f"{name}_shape"], [name], name=name) for name in outputs],
+        "other",
+        [helper.make_tensor_value_info("data", TensorProto.FLOAT, (1, 3, 300, 300))],
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, size) for name, size in outputs.items()],
+        [numpy_helper.from_array(np.array(size, np.int64), f"{name}_shape") for name, size in outputs.items()],
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8), path)
+    with pytest.raises(InputError) as error:
+        load_face_detector(path)
+    assert str(error.value) == f"{path}: not the res10 face detector (outputs {shape}, (270000,)); give -f its file"
