@@ -17,10 +17,10 @@ def augment(patch: FacePatch, size: int, margin: float, rng: np.random.Generator
     """
     resolution = _random_resolution(patch, size, rng)
     view = _warp(patch, resolution, margin, rng)
-    view = _relight(view, rng)
+    view = relight(view, rng)
     if rng.random() < 0.15:
         view = _occlude(view, rng)
-    view = _degrade(view, rng)
+    view = degrade(view, rng)
     if resolution != size:
         enlarge = cv2.INTER_CUBIC if rng.random() < 0.3 else cv2.INTER_LINEAR
         view = cv2.resize(view, (size, size), interpolation=enlarge)
@@ -71,7 +71,7 @@ def _warp(patch: FacePatch, resolution: int, margin: float, rng: np.random.Gener
     )
 
 
-def _relight(view: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def relight(view: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Change exposure, contrast, colour temperature and saturation."""
     levels = np.arange(256, dtype=np.float32) / 255
     gamma, contrast, offset = np.exp(rng.normal(0, 0.25)), np.exp(rng.normal(0, 0.15)), rng.normal(0, 0.05)
@@ -95,7 +95,7 @@ def _occlude(view: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return view
 
 
-def _degrade(view: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def degrade(view: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Blur, add noise and compress."""
     if rng.random() < 0.2:
         view = cv2.GaussianBlur(view, (0, 0), rng.uniform(0.4, 1.2))

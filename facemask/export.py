@@ -1,8 +1,8 @@
-"""Write a Keras classifier as ONNX, for onnxruntime and cv2.dnn, from any Keras backend.
+"""Write a Keras network as ONNX, for onnxruntime and cv2.dnn, from any Keras backend.
 
 Keras' own `model.export(format="onnx")` needs tf2onnx or torch, takes channels-last input, and what it writes crashes
-cv2.dnn. A MobileNetV2 has few kinds of layer, so each is written here as the ONNX operator it is, BatchNorm folded
-into the convolution before it.
+cv2.dnn. A MobileNetV2 and what we put on it have few kinds of layer, so each is written here as the ONNX operator it
+is, BatchNorm folded into the convolution before it.
 """
 
 import numpy as np
@@ -13,24 +13,23 @@ from onnx import TensorProto, helper, numpy_helper
 OPSET = 13  # read by OpenCV 4.10's importer and by every onnxruntime in use
 IR_VERSION = 8
 INPUT_NAME = "images"
-OUTPUT_NAME = "probabilities"
 
 
-def to_onnx(model, metadata: dict[str, str]) -> onnx.ModelProto:
-    """Convert a functional Keras image classifier of the MobileNetV2 family to ONNX.
+def to_onnx(model, metadata: dict[str, str], output_name: str = "probabilities") -> onnx.ModelProto:
+    """Convert a functional Keras network of the MobileNetV2 family to ONNX.
 
     The network takes `images`, float32 (n, 3, height, width), any n, with the values that the Keras model takes as
-    (n, height, width, 3), and returns `probabilities`, float32 (n, classes). `metadata` becomes its metadata_props.
-    Raises ValueError for a kind of layer that is not known here.
+    (n, height, width, 3), and returns its one output under `output_name`, channels first as well. A size that the
+    Keras model leaves open is open here too. `metadata` becomes its metadata_props. Raises ValueError for a kind of
+    layer that is not known here.
     """
-    _, height, width, channels = model.inputs[0].shape
     writer = _GraphWriter()
-    writer.rename_output(writer.add_model(model, [INPUT_NAME]), OUTPUT_NAME)
+    writer.rename_output(writer.add_model(model, [INPUT_NAME]), output_name)
     graph = helper.make_graph(
         writer.nodes,
         model.name,
-        [helper.make_tensor_value_info(INPUT_NAME, TensorProto.FLOAT, ["n", channels, height, width])],
-        [helper.make_tensor_value_info(OUTPUT_NAME, TensorProto.FLOAT, ["n", model.outputs[0].shape[-1]])],
+        [helper.make_tensor_value_info(INPUT_NAME, TensorProto.FLOAT, _channels_first(model.inputs[0], "height", "width"))],
+        [helper.make_tensor_value_info(output_name, TensorProto.FLOAT, _channels_first(model.outputs[0], "rows", "columns"))],
         [numpy_helper.from_array(np.ascontiguousarray(values, np.float32), name) for name, values in writer.weights.items()],
     )
     proto = helper.make_model(
@@ -41,6 +40,14 @@ def to_onnx(model, metadata: dict[str, str]) -> onnx.ModelProto:
     return proto
 
 
+def _channels_first(tensor, height_name: str, width_name: str) -> list[int | str]:
+    """Return the shape of a Keras tensor, (n, channels) or (n, height, width, channels), for ONNX."""
+    if len(tensor.shape) == 2:
+        return ["n", tensor.shape[1]]
+    _, height, width, channels = tensor.shape
+    return ["n", channels, height or height_name, width or width_name]
+
+
 class _GraphWriter:
     """The nodes and weights of a graph, collected while walking a Keras model's layers in order of execution."""
 
@@ -48,6 +55,7 @@ class _GraphWriter:
         self.nodes: list[onnx.NodeProto] = []
         self.weights: dict[str, np.ndarray] = {}
         self._paddings: dict[str, list[int]] = {}  # of a tensor whose ZeroPadding2D its convolution is to apply
+        self._transposed: set[str] = set()  # tensors made by transposed convolutions, whose kernels are (in, out, h, w)
 
     def add_model(self, model, inputs: list[str]) -> str:
         """Write a functional model fed with the named tensors; return the name of its output."""
@@ -70,7 +78,7 @@ class _GraphWriter:
             return self.add_model(layer, sources)
         add = getattr(self, f"_add_{kind}", None)
         if add is None:
-            raise ValueError(f"cannot write layer {layer.name!r} as ONNX: its kind {kind} is not one of MobileNetV2's")
+            raise ValueError(f"cannot write layer {layer.name!r} as ONNX: its kind {kind} is not known here")
         return add(layer, *sources)
 
     def _node(self, operator: str, name: str, inputs: list[str], **attributes) -> str:
@@ -103,25 +111,37 @@ class _GraphWriter:
             pads = _same_padding(layer.input.shape[1:3], kernel.shape[2:], layer.strides)
         bias = convert_to_numpy(layer.bias) if layer.use_bias else np.zeros(kernel.shape[0])
         weights = [self._weight(f"{layer.name}/kernel", kernel), self._weight(f"{layer.name}/bias", bias)]
-        return self._node(
+        activated = layer.activation.__name__ != "linear"
+        output = self._node(
             "Conv",
-            layer.name,
+            f"{layer.name}/conv" if activated else layer.name,
             [source, *weights],
             kernel_shape=kernel.shape[2:],
             strides=layer.strides,
             pads=pads,
             group=group,
         )
+        return self._node({"relu": "Relu"}[layer.activation.__name__], layer.name, [output]) if activated else output
+
+    def _add_Conv2DTranspose(self, layer, source: str) -> str:
+        kernel = convert_to_numpy(layer.kernel).transpose(3, 2, 0, 1)  # (h, w, out, in) -> (in, out, h, w)
+        bias = convert_to_numpy(layer.bias) if layer.use_bias else np.zeros(kernel.shape[1])
+        weights = [self._weight(f"{layer.name}/kernel", kernel), self._weight(f"{layer.name}/bias", bias)]
+        self._transposed.add(layer.name)
+        return self._node("ConvTranspose", layer.name, [source, *weights], kernel_shape=kernel.shape[2:], strides=layer.strides)
 
     def _add_BatchNormalization(self, layer, source: str) -> str:
         gamma, beta, mean, variance = map(convert_to_numpy, (layer.gamma, layer.beta, layer.moving_mean, layer.moving_variance))
         scale = gamma / np.sqrt(variance + layer.epsilon)
         kernel, bias = f"{source}/kernel", f"{source}/bias"
         self.weights[bias] = (self.weights[bias] - mean) * scale + beta
-        self.weights[kernel] = self.weights[kernel] * scale[:, None, None, None]
+        shape = (1, -1, 1, 1) if source in self._transposed else (-1, 1, 1, 1)
+        self.weights[kernel] = self.weights[kernel] * scale.reshape(shape)
         return source
 
     def _add_ReLU(self, layer, source: str) -> str:
+        if layer.max_value is None:
+            return self._node("Relu", layer.name, [source])
         limits = [self._weight("relu/min", 0.0), self._weight("relu/max", layer.max_value)]
         return self._node("Clip", layer.name, [source, *limits])
 
@@ -129,6 +149,8 @@ class _GraphWriter:
         return self._node("Add", layer.name, list(sources))
 
     def _add_GlobalAveragePooling2D(self, layer, source: str) -> str:
+        if layer.keepdims:
+            return self._node("GlobalAveragePool", layer.name, [source])
         pooled = self._node("GlobalAveragePool", f"{layer.name}/pool", [source])
         return self._node("Flatten", layer.name, [pooled], axis=1)
 

