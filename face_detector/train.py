@@ -227,13 +227,9 @@ def calibrate(network, photos: Sequence, progress: Callable = iter) -> Calibrati
     from sklearn.linear_model import LogisticRegression
 
     from facemask.evaluation import EvaluatedPhoto, match_faces
-    from facemask.pipeline import Detection
 
     found = detect_all(network, photos, 0.0, progress=progress)
-    evaluated = [
-        EvaluatedPhoto(photo, np.empty((0, 0)), [Detection(face.box, face.confidence, "face", 1.0, {}) for face in faces], 0, 0)
-        for photo, faces in zip(photos, found, strict=True)
-    ]
+    evaluated = [EvaluatedPhoto.of_faces(photo, faces) for photo, faces in zip(photos, found, strict=True)]
     scores, right = [], []
     for faces, alarms in zip(found, match_faces(evaluated, 0.0).false_alarms, strict=True):
         scores += [face.confidence for face in faces]

@@ -13,7 +13,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from sklearn.metrics import balanced_accuracy_score, confusion_matrix, f1_score
 
-from facemask.boxes import clip_boxes
+from facemask.boxes import Face, clip_boxes
 from facemask.dataset import AnnotatedPhoto
 from facemask.errors import InputError
 from facemask.media import read_image
@@ -24,6 +24,7 @@ MIN_OVERLAP = 0.5  # intersection over union from which a face counts as found, 
 RECALLS = np.linspace(0, 1, 1001)  # at which precision is averaged: fine enough to equal VOC's area under the curve
 HEIGHTS = (0, 16, 24, 32, 64, np.inf)  # px, limits of the groups of faces
 SMALL = (0, 24)  # px, the first groups together
+FACE = "face"  # the class of all faces, whatever their labels
 BINS = 15  # of probability, for calibration; Guo et al., "On Calibration of Modern Neural Networks" (2017)
 
 
@@ -36,6 +37,12 @@ class EvaluatedPhoto:
     detections: list[Detection]  # found without help from the truth, surest first
     detect_seconds: float  # to find and classify those faces; reading the photo is not in it
     classify_seconds: float  # to classify the true boxes
+
+    @classmethod
+    def of_faces(cls, truth: AnnotatedPhoto, faces: Sequence[Face]) -> "EvaluatedPhoto":
+        """Make one of a face detector's finds alone: they get the label `FACE`, and times are 0."""
+        detections = [Detection(face.box, face.confidence, FACE, 1.0, {}) for face in faces]
+        return cls(truth, np.empty((len(truth.labels), 0)), detections, 0.0, 0.0)
 
 
 @dataclass(frozen=True)
@@ -92,7 +99,7 @@ def rank(photos: Sequence[EvaluatedPhoto], classes: Sequence[str], to_class: Cal
 
 def match_faces(photos: Sequence[EvaluatedPhoto], confidence: float) -> Match:
     """Pair true faces and detections of at least that confidence, surest first, whatever their labels."""
-    evaluation = _coco_evaluation(photos, ["face"], lambda label: "face", score=lambda detection: detection.confidence)
+    evaluation = _coco_evaluation(photos, [FACE], lambda label: FACE, score=lambda detection: detection.confidence)
     of_truth = [[None] * len(photo.truth.labels) for photo in photos]
     false_alarms = [[] for _ in photos]
     for found in filter(None, evaluation.evalImgs):
@@ -202,7 +209,7 @@ def report(photos: Sequence[EvaluatedPhoto], model_classes: Sequence[str], confi
     found_label[found] = labels_of_found
     alarms = sum(map(len, match.false_alarms))
     rankings = {
-        "faces": rank(photos, ["face"], lambda label: "face"),
+        "faces": rank(photos, [FACE], lambda label: FACE),
         **({"2_classes": rank(photos, [WORN, NOT_WORN], two_classes)} if WORN in classes else {}),
         f"{len(classes)}_classes": rank(photos, classes, str),
     }

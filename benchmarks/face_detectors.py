@@ -1,0 +1,114 @@
+#!/usr/bin/env python3
+"""Measure how good and how fast the face detectors are, ours at several sizes.
+
+  python benchmarks/face_detectors.py -d photos --only val.txt
+
+prints a Markdown table and draws it (-o). Average precision is of all photos; times are of every --every-th one, in turns
+of detectors, and told as ratios to res10's in cv2.dnn, for a machine's own speed says little.
+"""
+
+import argparse
+import sys
+import time
+from collections import defaultdict
+from pathlib import Path
+
+import numpy as np
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))
+
+from facemask import cli  # noqa: E402
+
+SIZES = (256, 320, 384, 448, 512, 576, 640, 800)
+MIN_CONFIDENCE = 0.05
+TURNS = 4
+REFERENCE = "res10, 300x300"
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=cli.HelpFormatter)
+    parser.add_argument("-d", "--dataset", type=Path, required=True, metavar="FOLDER", help="annotated photos")
+    cli.add_only_argument(parser)
+    parser.add_argument("-f", "--face", type=Path, default=cli.DEFAULT_FACE_DETECTOR, help="our face detector")
+    parser.add_argument("-s", "--sizes", type=cli.detector_size, nargs="+", default=SIZES, metavar="PX", help="its sizes")
+    parser.add_argument("--every", type=cli.positive_int, default=8, help="time every so many-th photo")
+    parser.add_argument("-o", "--output", type=Path, default=Path("face_detectors.png"), help="plot to write")
+    return parser
+
+
+def measure(args: argparse.Namespace) -> int:
+    from tqdm import tqdm
+
+    from facemask.dataset import read_annotated_photos
+    from facemask.evaluation import FACE, EvaluatedPhoto, match_faces, rank
+    from facemask.faces import load_face_detector
+    from facemask.files import check_writable
+    from facemask.media import read_image
+
+    check_writable(args.output)
+    photos = read_annotated_photos(args.dataset, cli.read_names(args.only))
+    detectors = {REFERENCE: load_face_detector(ROOT / "face_detector" / "res10_300x300_ssd.onnx")}
+    ours = load_face_detector(args.face)  # one session: idle ones of onnxruntime would take time from the others
+    for size in args.sizes:
+        detectors[f"ours, {size} px"] = ours
+    detectors["ours, 512 px, tiles"] = ours
+
+    def detect(name: str, image: np.ndarray, confidence: float) -> list:
+        if detectors[name] is ours:
+            ours.size, ours.tiles = int(name.split()[1]), name.endswith("tiles")
+        return detectors[name].detect(image, confidence)
+
+    images = [read_image(photo.path) for photo in tqdm(photos, desc="reading", unit="photo")]
+    rows = []
+    for name in tqdm(detectors, desc="finding", unit="detector"):
+        found = [detect(name, image, MIN_CONFIDENCE) for image in images]
+        evaluated = [EvaluatedPhoto.of_faces(photo, faces) for photo, faces in zip(photos, found, strict=True)]
+        right = sum(index is not None for of_photo in match_faces(evaluated, 0.5).of_truth for index in of_photo)
+        sure = sum(face.confidence >= 0.5 for faces in found for face in faces)
+        average_precision = rank(evaluated, [FACE], lambda label: FACE)[FACE].average_precision
+        rows.append((name, average_precision, right / max(sure, 1), right / sum(len(photo.labels) for photo in photos)))
+    seconds = defaultdict(list)
+    for _ in tqdm(range(TURNS), desc="timing", unit="turn"):
+        for name in detectors:
+            time.sleep(0.3)  # until the threads of the detector before are at rest
+            for image in images[:: args.every]:
+                start = time.perf_counter()
+                detect(name, image, 0.5)
+                seconds[name].append(time.perf_counter() - start)
+    ratios = {name: np.median(times) / np.median(seconds[REFERENCE]) for name, times in seconds.items()}
+    print("| | face AP | precision / recall at 0.5 | time a photo, against res10 |\n|---|---|---|---|")
+    for name, average_precision, precision, recall in rows:
+        print(f"| {name} | {average_precision:.3f} | {precision:.2f} / {recall:.2f} | {ratios[name]:.2f} |")
+    plot(args.output, {name: (ratios[name], average_precision) for name, average_precision, *_ in rows})
+    return cli.DONE
+
+
+def plot(path: Path, points: dict[str, tuple[float, float]]) -> None:
+    """Write average precision over time; `points` is x, y of each detector."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    from facemask.files import atomic_path
+
+    figure, axes = plt.subplots(figsize=(6.5, 4), constrained_layout=True)
+    sizes = [point for name, point in points.items() if name.startswith("ours") and not name.endswith("tiles")]
+    axes.plot(*zip(*sizes, strict=True), "o-", label="ours, by size")
+    axes.plot(*points[REFERENCE], "s", color="tab:red", label=REFERENCE)
+    axes.plot(*points["ours, 512 px, tiles"], "^", color="tab:green", label="ours, 512 px, tiles")
+    for name, point in points.items():
+        if point in sizes:
+            axes.annotate(name.split()[1], point, textcoords="offset points", xytext=(4, -12))
+    axes.axvline(1, color="grey", linestyle=":")
+    axes.set(xlabel="median time a photo, against res10", ylabel="face AP, overlap 0.5")
+    axes.grid(alpha=0.3)
+    axes.legend(loc="lower right")
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, dpi=100, format=path.suffix[1:])
+    plt.close(figure)
+
+
+if __name__ == "__main__":
+    sys.exit(cli.run(measure, build_parser().parse_args()))
