@@ -147,18 +147,19 @@ def start_from_imagenet(network: keras.Model, path: str | Path) -> None:
         _set_convolution(network, name, kernel, bias)
 
 
-def start_from_onnx(network: keras.Model, path: str | Path) -> None:
-    """Take the weights of an ONNX file that this network was written to. Raises ValueError if it holds another one."""
+def start_from_onnx(network: keras.Model, *paths: str | Path) -> None:
+    """Take the weights of an ONNX file that this network was written to, or the mean of several ones' ("model soup",
+    Wortsman et al., 2022). Raises ValueError if one holds another network."""
     import onnx
     from onnx import numpy_helper
 
-    arrays = {tensor.name: numpy_helper.to_array(tensor) for tensor in onnx.load(path).graph.initializer}
+    files = [{tensor.name: numpy_helper.to_array(tensor) for tensor in onnx.load(path).graph.initializer} for path in paths]
     for layer in network.layers:
         if "Conv2D" not in type(layer).__name__:
             continue
-        if f"{layer.name}/kernel" not in arrays:
+        if any(f"{layer.name}/kernel" not in arrays for arrays in files):
             raise ValueError(f"it has no layer {layer.name}")
-        kernel, bias = (arrays[f"{layer.name}/{part}"] for part in ("kernel", "bias"))
+        kernel, bias = (np.mean([arrays[f"{layer.name}/{part}"] for arrays in files], axis=0) for part in ("kernel", "bias"))
         kernel = kernel.transpose((2, 3, 0, 1) if "depthwise" in layer.name else (2, 3, 1, 0))
         if layer.use_bias:
             layer.set_weights([kernel, bias])

