@@ -35,6 +35,8 @@ def open_with_onnxruntime(path: Path) -> Run:
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3  # errors; warnings about machines without a GPU are not for the user
+    # Idle threads that spin take the cores from what comes between two networks: drawing, decoding, the other network.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:
         session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's exceptions have no common base below Exception
