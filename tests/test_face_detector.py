@@ -5,22 +5,22 @@ import shutil
 
 import cv2
 import numpy as np
-import onnxruntime
 import pytest
-
-from facemask.dataset import AnnotatedPhoto
-from facemask.errors import InputError
-from facemask.masked_faces import MaskedFaceDetector, decode
-from tests.conftest import EXAMPLES, ROOT
-from tests.test_masked_faces import PEOPLE
 
 pytestmark = pytest.mark.training
 keras = pytest.importorskip("keras")
+
+import onnxruntime  # noqa: E402
 
 from face_detector import train  # noqa: E402
 from face_detector.loss import detection_loss  # noqa: E402
 from face_detector.network import build_network, freeze_first_blocks, start_from_imagenet  # noqa: E402
 from face_detector.scenes import Photo, Scenes, target_maps  # noqa: E402
+from facemask.dataset import AnnotatedPhoto  # noqa: E402
+from facemask.errors import InputError  # noqa: E402
+from facemask.masked_faces import MaskedFaceDetector, decode  # noqa: E402
+from tests.conftest import EXAMPLES, ROOT  # noqa: E402
+from tests.test_masked_faces import PEOPLE  # noqa: E402
 
 SHIPPED = ROOT / "face_detector" / MaskedFaceDetector.FILE_NAME
 ASTRONAUT = (142, 60, 237, 178)
