@@ -24,6 +24,7 @@ SIZES = (256, 320, 384, 448, 512, 576, 640, 800)
 MIN_CONFIDENCE = 0.05
 TURNS = 9
 REFERENCE = "res10, 300x300"
+TILED = "ours, 512 px, tiles"
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -48,20 +49,20 @@ def measure(args: argparse.Namespace) -> int:
 
     check_writable(args.output)
     photos = read_annotated_photos(args.dataset, cli.read_names(args.only))
-    detectors = {REFERENCE: load_face_detector(ROOT / "face_detector" / "res10_300x300_ssd.onnx")}
-    ours = load_face_detector(args.face)  # one session: idle ones of onnxruntime would take time from the others
-    for size in args.sizes:
-        detectors[f"ours, {size} px"] = ours
-    detectors["ours, 512 px, tiles"] = ours
+    res10 = load_face_detector(ROOT / "face_detector" / "res10_300x300_ssd.onnx")
+    ours = load_face_detector(args.face)  # one session for all sizes: the memory and threads of many would disturb each other
+    settings = {f"ours, {size} px": (size, False) for size in args.sizes} | {TILED: (512, True)}  # longest side, tiles
+    names = [REFERENCE, *settings]
 
     def detect(name: str, image: np.ndarray, confidence: float) -> list:
-        if detectors[name] is ours:
-            ours.size, ours.tiles = int(name.split()[1]), name.endswith("tiles")
-        return detectors[name].detect(image, confidence)
+        if name == REFERENCE:
+            return res10.detect(image, confidence)
+        ours.size, ours.tiles = settings[name]
+        return ours.detect(image, confidence)
 
     images = [read_image(photo.path) for photo in tqdm(photos, desc="reading", unit="photo")]
     rows = []
-    for name in tqdm(detectors, desc="finding", unit="detector"):
+    for name in tqdm(names, desc="finding", unit="detector"):
         found = [detect(name, image, MIN_CONFIDENCE) for image in images]
         evaluated = [EvaluatedPhoto.of_faces(photo, faces) for photo, faces in zip(photos, found, strict=True)]
         right = sum(index is not None for of_photo in match_faces(evaluated, 0.5).of_truth for index in of_photo)
@@ -70,7 +71,7 @@ def measure(args: argparse.Namespace) -> int:
         rows.append((name, average_precision, right / max(sure, 1), right / sum(len(photo.labels) for photo in photos)))
     seconds = defaultdict(list)
     for _ in tqdm(range(TURNS), desc="timing", unit="turn"):
-        for name in detectors:
+        for name in names:
             time.sleep(0.3)  # until the threads of the detector before are at rest
             for image in images[:: args.every]:
                 start = time.perf_counter()
@@ -96,13 +97,12 @@ def plot(path: Path, points: dict[str, tuple[float, float]]) -> None:
     from facemask.files import atomic_path
 
     figure, axes = plt.subplots(figsize=(6.5, 4), constrained_layout=True)
-    sizes = [point for name, point in points.items() if name.startswith("ours") and not name.endswith("tiles")]
-    axes.plot(*zip(*sizes, strict=True), "o-", label="ours, by size")
+    sizes = {name: point for name, point in points.items() if name not in (REFERENCE, TILED)}
+    axes.plot(*zip(*sizes.values(), strict=True), "o-", label="ours, by size")
     axes.plot(*points[REFERENCE], "s", color="tab:red", label=REFERENCE)
-    axes.plot(*points["ours, 512 px, tiles"], "^", color="tab:green", label="ours, 512 px, tiles")
-    for name, point in points.items():
-        if point in sizes:
-            axes.annotate(name.split()[1], point, textcoords="offset points", xytext=(4, -12))
+    axes.plot(*points[TILED], "^", color="tab:green", label=TILED)
+    for name, point in sizes.items():
+        axes.annotate(name.split()[1], point, textcoords="offset points", xytext=(4, -12))
     axes.axvline(1, color="grey", linestyle=":")
     axes.set(xlabel="median time a photo, against res10", ylabel="face AP, overlap 0.5")
     axes.grid(alpha=0.3)
