@@ -73,8 +73,7 @@ def train(args: argparse.Namespace) -> int:
         raise InputError(f"{args.model}: a model's name must end in .keras; give -m NAME.keras")
     if args.weights != "imagenet" and not Path(args.weights).is_file():
         raise InputError(f"{args.weights}: no such file; give --weights imagenet, a .weights.h5 or a .keras file")
-    if args.plot.suffix.lower() not in (".png", ".jpg", ".pdf", ".svg"):
-        raise InputError(f"{args.plot}: unknown kind of plot; give -p a .png, .jpg, .pdf or .svg file")
+    cli.check_plot_name(args.plot)
     weights = [] if args.weights == "imagenet" else [Path(args.weights)]
     check_outputs((args.model, args.model.with_suffix(".onnx"), args.plot), weights)
 
@@ -92,8 +91,7 @@ def train(args: argparse.Namespace) -> int:
     start = time.perf_counter()
     checkpoint = args.model.with_name(f"{args.model.stem}.checkpoint")
     names = ("weights", "size", "margin", "epochs", "batch_size", "learning_rate", "seed")
-    settings = {f"--{name.replace('_', '-')}": str(getattr(args, name)) for name in names}
-    settings["KERAS_BACKEND"] = keras.backend.backend()
+    settings = training.record_settings(args, names)
     resumed = args.resume and training.can_resume(checkpoint, settings)
     if args.resume and not resumed:
         logger.warning("--resume: there is no interrupted training of %s, so this starts anew", args.model)

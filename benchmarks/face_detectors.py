@@ -47,10 +47,13 @@ def measure(args: argparse.Namespace) -> int:
     from facemask.files import check_writable
     from facemask.media import read_image
 
+    cli.check_plot_name(args.output)
     check_writable(args.output)
     photos = read_annotated_photos(args.dataset, cli.read_names(args.only))
     res10 = load_face_detector(ROOT / "face_detector" / "res10_300x300_ssd.onnx")
-    ours = load_face_detector(args.face)  # one session for all sizes: the memory and threads of many would disturb each other
+    ours = load_face_detector(
+        args.face, args.sizes[0]
+    )  # one session for all sizes: the memory and threads of many would disturb each other
     settings = {f"ours, {size} px": (size, False) for size in args.sizes} | {TILED: (512, True)}  # longest side, tiles
     names = [REFERENCE, *settings]
 
@@ -89,12 +92,7 @@ def measure(args: argparse.Namespace) -> int:
 
 def plot(path: Path, points: dict[str, tuple[float, float]]) -> None:
     """Write average precision over time; `points` is x, y of each detector."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    from facemask.files import atomic_path
+    from facemask.plots import plt, save_figure
 
     figure, axes = plt.subplots(figsize=(6.5, 4), constrained_layout=True)
     sizes = {name: point for name, point in points.items() if name not in (REFERENCE, TILED)}
@@ -107,9 +105,7 @@ def plot(path: Path, points: dict[str, tuple[float, float]]) -> None:
     axes.set(xlabel="median time a photo, against res10", ylabel="face AP, overlap 0.5")
     axes.grid(alpha=0.3)
     axes.legend(loc="lower right")
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary, dpi=100, format=path.suffix[1:])
-    plt.close(figure)
+    save_figure(figure, path)
 
 
 if __name__ == "__main__":

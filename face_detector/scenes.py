@@ -43,7 +43,7 @@ class Scenes(keras.utils.PyDataset):
     """Batches without end of scenes, float32 (n, size, size, 3) RGB 0..255, and their targets (n, size/4, size/4, 7).
 
     Every epoch begins a scene with each of `photos` once; in a part of them, `mosaic`, three other photos of its source
-    share the scene. Of a batch's scenes UNBOXED_PART are made of `unboxed` alone, small ones in a grid. What a batch
+    share the scene. Of a batch's scenes UNBOXED_PART, rounded, are made of `unboxed` alone, small ones in a grid. What a batch
     holds follows from its number and the seed, whatever the number of workers.
     """
 
@@ -65,7 +65,7 @@ class Scenes(keras.utils.PyDataset):
         super().__init__(workers=workers, max_queue_size=12)
         self.photos, self.unboxed, self.size = photos, unboxed, size
         self.mosaic, self.longest_side, self.seed = mosaic, longest_side, seed
-        self.of_unboxed = int(batch_size * UNBOXED_PART) if unboxed else 0
+        self.of_unboxed = round(batch_size * UNBOXED_PART) if unboxed else 0
         self.of_photos = batch_size - self.of_unboxed
         self.batches_per_epoch = -(-len(photos) // self.of_photos)
         self.first = 0

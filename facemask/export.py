@@ -20,8 +20,8 @@ def to_onnx(model, metadata: dict[str, str], output_name: str = "probabilities")
 
     The network takes `images`, float32 (n, 3, height, width), any n, with the values that the Keras model takes as
     (n, height, width, 3), and returns its one output under `output_name`, channels first as well. A size that the
-    Keras model leaves open is open here too. `metadata` becomes its metadata_props. Raises ValueError for a kind of
-    layer that is not known here.
+    Keras model leaves open is open here too. `metadata` becomes its metadata_props. Raises ValueError for a layer of a
+    kind, an activation or a padding that is not known here.
     """
     writer = _GraphWriter()
     writer.rename_output(writer.add_model(model, [INPUT_NAME]), output_name)
@@ -85,6 +85,17 @@ class _GraphWriter:
         self.nodes.append(helper.make_node(operator, inputs, [name], name=name, **attributes))
         return name
 
+    def _activate(self, layer, source: str) -> str:
+        """Write a layer's activation of `source`, whose name is then the layer's."""
+        activation = layer.activation.__name__
+        if activation == "relu":
+            return self._node("Relu", layer.name, [source])
+        if activation == "softmax" and len(layer.output.shape) == 2:
+            return self._node("Softmax", layer.name, [source], axis=1)
+        if activation != "linear":
+            raise ValueError(f"cannot write layer {layer.name!r} as ONNX: its activation {activation} is not known here")
+        return source
+
     def _weight(self, name: str, values) -> str:
         self.weights[name] = np.asarray(values, np.float32)
         return name
@@ -111,19 +122,20 @@ class _GraphWriter:
             pads = _same_padding(layer.input.shape[1:3], kernel.shape[2:], layer.strides)
         bias = convert_to_numpy(layer.bias) if layer.use_bias else np.zeros(kernel.shape[0])
         weights = [self._weight(f"{layer.name}/kernel", kernel), self._weight(f"{layer.name}/bias", bias)]
-        activated = layer.activation.__name__ != "linear"
         output = self._node(
             "Conv",
-            f"{layer.name}/conv" if activated else layer.name,
+            layer.name if layer.activation.__name__ == "linear" else f"{layer.name}/conv",
             [source, *weights],
             kernel_shape=kernel.shape[2:],
             strides=layer.strides,
             pads=pads,
             group=group,
         )
-        return self._node({"relu": "Relu"}[layer.activation.__name__], layer.name, [output]) if activated else output
+        return self._activate(layer, output)
 
     def _add_Conv2DTranspose(self, layer, source: str) -> str:
+        if layer.padding != "valid" or layer.activation.__name__ != "linear":
+            raise ValueError(f"cannot write layer {layer.name!r} as ONNX: its padding or activation is not known here")
         kernel = convert_to_numpy(layer.kernel).transpose(3, 2, 0, 1)  # (h, w, out, in) -> (in, out, h, w)
         bias = convert_to_numpy(layer.bias) if layer.use_bias else np.zeros(kernel.shape[1])
         weights = [self._weight(f"{layer.name}/kernel", kernel), self._weight(f"{layer.name}/bias", bias)]
@@ -161,12 +173,7 @@ class _GraphWriter:
         kernel = self._weight(f"{layer.name}/kernel", convert_to_numpy(layer.kernel))
         bias = self._weight(f"{layer.name}/bias", convert_to_numpy(layer.bias))
         product = self._node("Gemm", f"{layer.name}/gemm", [source, kernel, bias])
-        activation = layer.activation.__name__
-        if activation == "linear":
-            return product
-        if activation == "softmax":
-            return self._node("Softmax", layer.name, [product], axis=1)
-        return self._node({"relu": "Relu"}[activation], layer.name, [product])
+        return self._activate(layer, product)
 
 
 def _same_padding(size, kernel, strides) -> list[int]:

@@ -38,7 +38,7 @@ def plot_training(
         ax=matrix_axes, cmap="Blues", colorbar=False
     )
     matrix_axes.set(title="faces of the test part", xlabel="predicted", ylabel="true")
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def plot_precision_recall(path: str | Path, report: Mapping) -> None:
@@ -62,7 +62,7 @@ def plot_precision_recall(path: str | Path, report: Mapping) -> None:
         axes.set(title=group.replace("_", " "), xlabel="recall", ylabel="precision", xlim=(0, 1), ylim=(0, 1.02))
         axes.grid(alpha=0.3)
         axes.legend(loc="lower left")
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def plot_reliability(path: str | Path, calibration: Mapping) -> None:
@@ -78,7 +78,7 @@ def plot_reliability(path: str | Path, calibration: Mapping) -> None:
     counts.set(xlabel="stated probability", ylabel="faces", yscale="log")
     for panel in (axes, counts):
         panel.grid(alpha=0.3)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def plot_mistakes(path: str | Path, mistakes: Mapping[str, Sequence[Mistake]], columns: int = 12) -> None:
@@ -96,7 +96,7 @@ def plot_mistakes(path: str | Path, mistakes: Mapping[str, Sequence[Mistake]], c
             crop = crop_face(read_image(mistake.path), mistake.box, 128, margin=0.5)
             axes.imshow(crop[:, :, ::-1])
             axes.set_title(_caption(mistake), fontsize=6)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def _caption(mistake: Mistake) -> str:
@@ -108,7 +108,8 @@ def _caption(mistake: Mistake) -> str:
     return f"{readable(mistake.true)}, {height}\nsaid: {readable(mistake.predicted)}\n{mistake.probability:.0%}"
 
 
-def _save(figure: plt.Figure, path: str | Path) -> None:
+def save_figure(figure: plt.Figure, path: str | Path) -> None:
+    """Write a figure in the format of the suffix, whole or not at all, and close it."""
     with atomic_path(path) as temporary:
         figure.savefig(temporary, dpi=100)
     plt.close(figure)

@@ -1,5 +1,6 @@
 """Fine-tune MobileNetV2 to tell masks: any Keras 3 backend, on a CPU or a GPU."""
 
+import argparse
 import csv
 import json
 import shutil
@@ -30,7 +31,7 @@ DROPOUT = 0.3  # before the last layer
 FINE_TUNE_RATE = 2e-4  # of Adam at its highest; at 5e-4 the frozen BatchNorms let it diverge
 SETTINGS_NAME = "settings.json"  # in a checkpoint, of the training that it belongs to
 TEMPERATURES = (1.0, 5.0)  # sought between: it only softens, since few held-out faces, all right, would ask for certainty
-WARM_UP = 0.05  # of the steps of fine-tuning, in which the rate climbs; then it falls to zero along a cosine
+WARM_UP = 0.05  # of the steps
 
 
 class FaceBatches(keras.utils.PyDataset):
@@ -187,6 +188,13 @@ def train_head(network: Network, features: np.ndarray, labels: np.ndarray, valid
     return history.history
 
 
+def record_settings(args: argparse.Namespace, names: Sequence[str]) -> dict[str, str]:
+    """Return the options of those names, and Keras' backend, as a checkpoint records them."""
+    return {f"--{name.replace('_', '-')}": str(getattr(args, name)) for name in names} | {
+        "KERAS_BACKEND": keras.backend.backend()
+    }
+
+
 def can_resume(checkpoint: Path, settings: dict[str, str]) -> bool:
     """Tell whether the folder holds an interrupted training. Raises InputError if that was begun with other settings.
 
@@ -209,11 +217,13 @@ def can_resume(checkpoint: Path, settings: dict[str, str]) -> bool:
 def check_checkpoint(checkpoint: Path) -> None:
     """Raise InputError if there is something of that name that no training made, which must not be removed."""
     if checkpoint.exists() and not (checkpoint / SETTINGS_NAME).is_file():
-        raise InputError(f"{checkpoint}: is where the checkpoint goes, and no training made it; move it, or choose another -m")
+        raise InputError(
+            f"{checkpoint}: is where the checkpoint goes, and no training made it; move it, or name the model otherwise"
+        )
 
 
 def start_checkpoint(checkpoint: Path, settings: dict[str, str]) -> None:
-    """Make the folder that `fine_tune` keeps its state in; what an earlier training left there is removed.
+    """Make the folder that a training keeps its state in; what an earlier training left there is removed.
 
     Raises InputError if there is a folder of that name that no training made.
     """
@@ -240,11 +250,7 @@ def fine_tune(
     """
     for layer in network.model.get_layer("mobilenet_v2").layers:
         layer.trainable = not isinstance(layer, keras.layers.BatchNormalization)
-    steps = epochs * train.batches_per_epoch
-    warm_up = max(1, round(WARM_UP * steps))
-    schedule = keras.optimizers.schedules.CosineDecay(
-        0.1 * learning_rate, max(1, steps - warm_up), warmup_target=learning_rate, warmup_steps=warm_up
-    )
+    schedule = warm_up_and_fall(learning_rate, epochs * train.batches_per_epoch)
     network.model.compile(keras.optimizers.Adam(schedule), "sparse_categorical_crossentropy", metrics=["accuracy"])
     best, log = checkpoint / "best.weights.h5", checkpoint / "history.csv"
     before = read_history(log)
@@ -264,6 +270,14 @@ def fine_tune(
         )
     network.model.load_weights(best)
     return read_history(log)
+
+
+def warm_up_and_fall(learning_rate: float, steps: int) -> keras.optimizers.schedules.LearningRateSchedule:
+    """Return a learning rate that climbs to that in the first steps, WARM_UP of them, then falls to zero along a cosine."""
+    warm_up = max(1, round(WARM_UP * steps))
+    return keras.optimizers.schedules.CosineDecay(
+        0.1 * learning_rate, max(1, steps - warm_up), warmup_target=learning_rate, warmup_steps=warm_up
+    )
 
 
 def read_history(log: Path) -> dict[str, list[float]]:

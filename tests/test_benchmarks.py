@@ -17,14 +17,19 @@ import face_detectors  # noqa: E402
 OBJECT = "<object><name>x</name><bndbox><xmin>{}</xmin><ymin>{}</ymin><xmax>{}</xmax><ymax>{}</ymax></bndbox></object>"
 
 
-def test_face_detectors(tmp_path, capsys):
+@pytest.fixture
+def photos(tmp_path):
     for folder in ("images", "annotations"):
         (tmp_path / folder).mkdir()
     shutil.copy(EXAMPLES / "people.jpg", tmp_path / "images")
     objects = "".join(OBJECT.format(*box) for box in PEOPLE)
     (tmp_path / "annotations" / "people.xml").write_text(f"<annotation>{objects}</annotation>")
+    return str(tmp_path)
+
+
+def test_face_detectors(tmp_path, photos, capsys):
     plot = tmp_path / "plot.png"
-    args = face_detectors.build_parser().parse_args(["-d", str(tmp_path), "-s", "320", "-o", str(plot)])
+    args = face_detectors.build_parser().parse_args(["-d", photos, "-s", "320", "-o", str(plot)])
     assert cli.run(face_detectors.measure, args) == cli.DONE
     rows = capsys.readouterr().out.splitlines()[2:]
     assert [row.split(" | ")[:3] for row in rows] == [
@@ -34,3 +39,16 @@ def test_face_detectors(tmp_path, capsys):
     ]
     assert rows[0].endswith("| 1.00 |")
     assert cv2.imread(str(plot)) is not None
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        pytest.param(["-o", "plot.xyz"], "plot.xyz: unknown kind of plot; give a .png, .jpg, .pdf or .svg file", id="plot"),
+        pytest.param(["-f", str(ROOT / "face_detector/res10_300x300_ssd.onnx")], "no other size; leave", id="res10"),
+    ],
+)
+def test_face_detectors_refuses(tmp_path, photos, capsys, arguments, message):
+    args = face_detectors.build_parser().parse_args(["-d", photos, "-o", str(tmp_path / "plot.png"), *arguments])
+    assert cli.run(face_detectors.measure, args) == cli.FAILED
+    assert message in capsys.readouterr().err

@@ -1,6 +1,5 @@
 """The training of the face detector, face_detector/*.py."""
 
-import json
 import shutil
 
 import cv2
@@ -261,7 +260,7 @@ def test_calibrate_leaves_unannotated_faces_out():
     assert strict.to_probability(score) < 0.5 < fair.to_probability(score)
 
 
-def test_train_end_to_end(tmp_path, capfd, astronaut):
+def test_train_end_to_end(tmp_path, capfd, astronaut, monkeypatch):
     (tmp_path / "images").mkdir()
     (tmp_path / "annotations").mkdir()
     for name, box in (("astronaut", ASTRONAUT), ("obama", (238, 79, 474, 379))):
@@ -269,10 +268,8 @@ def test_train_end_to_end(tmp_path, capfd, astronaut):
         (tmp_path / "annotations" / f"{name}.xml").write_text(VOC.format(*box))
     names, output = tmp_path / "names.txt", tmp_path / "faces.onnx"
     names.write_text("astronaut\nobama\n")
-    checkpoint = tmp_path / "faces.checkpoint"
-    checkpoint.mkdir()
-    for name in ("unannotated", "unannotated_validate"):  # else CenterFace is needed, which finds them
-        (checkpoint / f"{name}.json").write_text(json.dumps({"astronaut.jpg": [[0, 0, 50, 50]], "obama.jpg": []}))
+    # In place of CenterFace's finds, which needs a package that the tests do not install.
+    monkeypatch.setattr(train, "find_unannotated", lambda *_: {"astronaut.jpg": [[0, 0, 50, 50]], "obama.jpg": []})
     command = ["-d", str(tmp_path), "--only", str(names), "--validate", str(names), "-o", str(output)]
     unboxed = tmp_path / "unboxed"
     for name, folder in (("monroe.jpg", "bare"), ("grey.jpg", "nobody")):
@@ -280,11 +277,34 @@ def test_train_end_to_end(tmp_path, capfd, astronaut):
         cv2.imwrite(str(unboxed / folder / name), astronaut[:, ::-1] if folder == "bare" else np.full((99, 99, 3), 127, np.uint8))
     settings = ["--weights", str(SHIPPED), "-e", "1", "--size", "256", "--photo-size", "200", "300", "-b", "3"]
     settings += ["--unboxed", str(unboxed)]
-    assert train.main([*command, *settings, "--learning-rate", "1e-6"]) == 0
+    settings += ["--learning-rate", "1e-6"]
+    checkpoint = tmp_path / "faces.checkpoint"
+    checkpoint.mkdir()
+    (checkpoint / "thesis.txt").touch()
+    assert train.main([*command, *settings]) == 1  # nothing that it did not make is removed
+    told = f"error: {checkpoint}: is where the checkpoint goes, and no training made it; move it, or name the model otherwise"
+    assert capfd.readouterr().err.splitlines()[-1] == told
+    (checkpoint / "thesis.txt").rename(checkpoint.with_name("thesis.txt"))
+    checkpoint.rmdir()
+    with monkeypatch.context() as broken:
+        broken.setattr(train, "calibrate", lambda *_: (_ for _ in ()).throw(InputError("--validate: too few")))
+        assert train.main([*command, *settings]) == 1
+    assert checkpoint.is_dir()
+    assert train.main([*command, *settings, "--resume", "-e", "2"]) == 1
+    told = f"error: --resume: {checkpoint} was begun with another --epochs (1); give that, or leave --resume away"
+    assert capfd.readouterr().err.splitlines()[-1] == told
+    assert train.main([*command, *settings, "--resume"]) == 0
     assert f"[INFO] saved to {output}\n" in capfd.readouterr().err
     assert not checkpoint.exists()
     (face,) = MaskedFaceDetector.load(output).detect(astronaut)
     np.testing.assert_allclose(face.box, ASTRONAUT, atol=30)
+
+
+def test_train_output_is_an_input(tmp_path, capsys):
+    weights = shutil.copy(SHIPPED, tmp_path)
+    command = ["-d", str(ROOT), "--only", "a", "--validate", "b", "--weights", weights, "-o", weights]
+    assert train.main(command) == 1
+    assert capsys.readouterr().err.startswith(f"error: {weights}: ")
 
 
 def test_train_wrong_name(capsys):

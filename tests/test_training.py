@@ -70,7 +70,7 @@ def test_train_then_detect(dataset, tmp_path, capsys):
         pytest.param(["-d", "two", "--weights", "none.h5"], "error: none.h5: no such file; give --weights imagenet", id="no weights"),
         pytest.param(["-d", "two", "--weights", "bad.weights.h5"], "error: bad.weights.h5: not the weights of MobileNetV2", id="bad weights"),
         pytest.param(["-d", "two", "--weights", "bad.keras"], "error: bad.keras: not a model written by train_mask_detector.py", id="bad .keras"),
-        pytest.param(["-d", "two", "-p", "plot.txt"], "error: plot.txt: unknown kind of plot; give -p a .png, .jpg, .pdf or .svg file", id="plot suffix"),
+        pytest.param(["-d", "two", "-p", "plot.txt"], "error: plot.txt: unknown kind of plot; give a .png, .jpg, .pdf or .svg file", id="plot suffix"),
         pytest.param(["-d", "two", "-f", "none"], "error: none: no such face detector", id="no face detector"),
         pytest.param(["-d", "two", "--weights", "bad.keras", "-m", "bad.keras"], "error: bad.keras: is an input, or another output too; choose another name for it", id="model over its start"),
         pytest.param(["-d", "two", "--only", "none.txt"], "error: none.txt: cannot be read", id="no list"),
@@ -217,7 +217,7 @@ def test_start_checkpoint_removes_nothing_else(tmp_path):
     (checkpoint / "thesis.txt").touch()
     with pytest.raises(InputError) as error:
         training.start_checkpoint(checkpoint, {})
-    told = f"{checkpoint}: is where the checkpoint goes, and no training made it; move it, or choose another -m"
+    told = f"{checkpoint}: is where the checkpoint goes, and no training made it; move it, or name the model otherwise"
     assert str(error.value) == told
     assert (checkpoint / "thesis.txt").is_file()
 
@@ -334,11 +334,20 @@ def test_export_command_remakes_the_onnx(tmp_path, capsys):
     assert [node.op_type for node in remade.graph.node] == [node.op_type for node in shipped.graph.node]
 
 
-def test_to_onnx_refuses_unknown_layers():
+@pytest.mark.parametrize(
+    ("layer", "reason"),
+    [
+        pytest.param(keras.layers.LayerNormalization(name="odd"), "its kind LayerNormalization is", id="kind"),
+        pytest.param(keras.layers.Conv2D(2, 3, activation="silu", name="odd"), "its activation silu is", id="activation"),
+        pytest.param(
+            keras.layers.Conv2DTranspose(2, 3, padding="same", name="odd"), "its padding or activation is", id="padding"
+        ),
+    ],
+)
+def test_to_onnx_refuses_unknown_layers(layer, reason):
     inputs = keras.Input((8, 8, 3))
-    model = keras.Model(inputs, keras.layers.LayerNormalization(name="norm")(inputs))
-    with pytest.raises(ValueError, match="cannot write layer 'norm' as ONNX: its kind LayerNormalization"):
-        export.to_onnx(model, {})
+    with pytest.raises(ValueError, match=f"cannot write layer 'odd' as ONNX: {reason} not known here"):
+        export.to_onnx(keras.Model(inputs, layer(inputs)), {})
 
 
 def test_load_keras_refuses_code(tmp_path):
