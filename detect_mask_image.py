@@ -17,7 +17,7 @@ import logging
 import sys
 import time
 from collections import Counter
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import asdict
 from pathlib import Path
 
@@ -49,35 +49,46 @@ def detect(args: argparse.Namespace) -> int:
 
     from facemask.drawing import draw_detections, readable
     from facemask.files import check_outputs, text_output
-    from facemask.media import find_images, read_image, write_image
+    from facemask.media import find_images, read_image, read_reduced, write_image
+    from facemask.pipeline import enlarge
+    from facemask.workers import AHEAD, FAR_AHEAD, share_cores, work_ahead
 
     paths = find_images(args.image)
     outputs = name_outputs(paths, args.output)
     check_outputs(filter(None, (*outputs.values(), args.jsonl, args.csv)), paths)
     show = cli.wants_window(args.show if args.show is not None or not args.output else False)
-    detector = cli.load_detector(args)
-    done, failed, labels, seconds = 0, 0, Counter(), 0.0
+    workers, threads = share_cores() if len(paths) > 1 else (1, 0)
+    detector = cli.load_detector(args, threads)
+
+    def look(path: Path) -> tuple:
+        """Return the picture (None if nobody wants to see it), its width and height, and what is found in it."""
+        picture = read_reduced(path)
+        detections = detector.detect(picture.image, args.confidence)
+        image = picture.image if args.output or show else None
+        if picture.reduction > 1:
+            detections = enlarge(detections, picture.reduction, picture.width, picture.height)
+            image = None if image is None else read_image(path)
+        return image, picture.width, picture.height, detections
+
+    done, failed, labels, start = 0, 0, Counter(), time.perf_counter()
     with ExitStack() as stack:
         jsonl = stack.enter_context(text_output(args.jsonl)) if args.jsonl else None
         rows = csv.writer(stack.enter_context(text_output(args.csv, newline=""))) if args.csv else None
         stack.enter_context(logging_redirect_tqdm([logging.getLogger()]))
-        for path in tqdm(paths, unit="picture", disable=None if len(paths) > 1 else True):
-            start = time.perf_counter()
+        looks = stack.enter_context(closing(work_ahead(look, paths, workers, AHEAD if args.output or show else FAR_AHEAD)))
+        for path, looked in tqdm(looks, total=len(paths), unit="picture", disable=None if len(paths) > 1 else True):
             try:
-                image = read_image(path)
+                image, width, height, detections = looked.result()
             except InputError as error:
                 if len(paths) == 1:
                     raise
                 logger.warning("%s", error)
                 failed += 1
                 continue
-            detections = detector.detect(image, args.confidence)
-            seconds += time.perf_counter() - start
             labels.update(detection.label for detection in detections)
             for line in describe(path, detections, readable):
                 tqdm.write(line)
             if jsonl:
-                height, width = image.shape[:2]
                 faces = [asdict(detection) for detection in detections]
                 print(json.dumps({"image": str(path), "width": width, "height": height, "faces": faces}), file=jsonl)
             if rows:
@@ -91,6 +102,7 @@ def detect(args: argparse.Namespace) -> int:
                     write_image(outputs[path], annotated)
                 if show:
                     show = show_picture(annotated)
+    seconds = time.perf_counter() - start
     for output in (args.output, args.jsonl, args.csv):
         if output:
             logger.info("saved to %s", output)

@@ -15,8 +15,9 @@ import logging
 import sys
 import time
 from collections import Counter
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import asdict
+from itertools import islice
 from pathlib import Path
 
 from facemask import cli
@@ -44,7 +45,8 @@ def detect(args: argparse.Namespace) -> int:
 
     from facemask.drawing import draw_detections, draw_status, readable
     from facemask.files import check_outputs, text_output
-    from facemask.media import VideoSink, VideoSource, check_video_output
+    from facemask.media import Frame, VideoSink, VideoSource, check_video_output
+    from facemask.workers import share_cores, work_ahead
 
     show = cli.wants_window(args.show)
     if args.output:
@@ -55,15 +57,21 @@ def detect(args: argparse.Namespace) -> int:
         source = stack.enter_context(VideoSource(args.input))
         if not source.states_rate:
             logger.warning("%s states no frame rate; taking %g frames per second", args.input, source.rate)
-        detector = cli.load_detector(args)
+        workers, threads = share_cores()
+        detector = cli.load_detector(args, threads)
+
+        def look(frame: Frame) -> list:
+            return detector.detect(frame.image, args.confidence)
+
         sink = stack.enter_context(VideoSink(args.output, source.rate)) if args.output else None
         jsonl = stack.enter_context(text_output(args.jsonl, keep=True)) if args.jsonl else None
         total = min(filter(None, (source.frame_count, args.max_frames)), default=None)
         bar = stack.enter_context(tqdm(total=total, unit="frame", disable=None))
+        looks = stack.enter_context(closing(work_ahead(look, islice(source.frames(), args.max_frames), workers)))
         start = last = time.perf_counter()
         try:
-            for frame in source.frames():
-                detections = detector.detect(frame.image, args.confidence)
+            for frame, looked in looks:
+                detections = looked.result()
                 labels.update(detection.label for detection in detections)
                 if jsonl:
                     faces = [asdict(detection) for detection in detections]
@@ -80,7 +88,7 @@ def detect(args: argparse.Namespace) -> int:
                         stopped = not show_frame(annotated)
                 frame_count += 1
                 bar.update()
-                if stopped or frame_count == args.max_frames:
+                if stopped:
                     break
             if frame_count == 0:
                 raise InputError(f"{args.input}: opened, but gave no picture; is the camera free, the video whole?")

@@ -63,11 +63,12 @@ class MaskClassifier:
         self._run = run
 
     @classmethod
-    def load(cls, path: str | Path) -> "MaskClassifier":
+    def load(cls, path: str | Path, threads: int = 0) -> "MaskClassifier":
         """Load a `.keras` or `.onnx` model that train_mask_detector.py wrote.
 
         For a `.keras` file the `.onnx` beside it is run if it was made from that very file; else Keras runs it, with a
-        warning. An `.onnx` is run by onnxruntime where installed, else by cv2.dnn. Raises InputError if the file is
+        warning. An `.onnx` is run by onnxruntime where installed, with `threads` as `open_onnx` takes them, else by
+        cv2.dnn. Raises InputError if the file is
         missing, broken or no such model.
         """
         path = Path(path)
@@ -75,14 +76,14 @@ class MaskClassifier:
             reason = "no such file" if not path.is_file() else "not a .keras or .onnx file"
             raise InputError(f"{path}: {reason}; give -m the model that train_mask_detector.py wrote")
         if path.suffix == ".onnx":
-            return cls._load_onnx(path)
+            return cls._load_onnx(path, threads)
         ModelInfo.of_keras(path)
         onnx_path = path.with_suffix(".onnx")
         reason = f"there is no {onnx_path.name}"
         if onnx_path.is_file():
             with suppress(InputError):
                 if _metadata(onnx_path).get(SHA256_NAME) == sha256(path):
-                    return cls._load_onnx(onnx_path)
+                    return cls._load_onnx(onnx_path, threads)
             reason = f"{onnx_path.name} is broken or was made from another file"
         logger.warning("running %s with Keras, which starts slowly: %s; python -m facemask %s makes it", path, reason, path)
         return cls._load_keras(path)
@@ -97,12 +98,12 @@ class MaskClassifier:
         return np.concatenate(probabilities)
 
     @classmethod
-    def _load_onnx(cls, path: Path) -> "MaskClassifier":
+    def _load_onnx(cls, path: Path, threads: int) -> "MaskClassifier":
         try:
             info = ModelInfo.from_json(_metadata(path)[METADATA_NAME])
         except (KeyError, ValueError, TypeError) as error:
             raise InputError(f"{path}: not a model written by train_mask_detector.py; train it anew") from error
-        return cls(info, *open_onnx(path))._checked(path)
+        return cls(info, *open_onnx(path, threads))._checked(path)
 
     @classmethod
     def _load_keras(cls, path: Path) -> "MaskClassifier":

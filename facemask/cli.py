@@ -192,14 +192,14 @@ def wants_window(show: bool | None) -> bool:
     return has_display() if show is None else show
 
 
-def load_detector(args: argparse.Namespace):
-    """Load both networks as the arguments say; returns a MaskDetector."""
+def load_detector(args: argparse.Namespace, threads: int = 0):
+    """Load both networks as the arguments say; returns a MaskDetector, which computes with so many threads (0: one a core)."""
     from facemask.classifier import MaskClassifier
     from facemask.faces import load_face_detector
     from facemask.pipeline import MaskDetector
 
-    faces = load_face_detector(args.face, args.detector_size, args.tiles == "auto")
-    detector = MaskDetector(faces, MaskClassifier.load(args.model))
+    faces = load_face_detector(args.face, args.detector_size, args.tiles == "auto", threads)
+    detector = MaskDetector(faces, MaskClassifier.load(args.model, threads))
     info = detector.classifier.info
     logger.info("loaded %s (%s; %d px; %s)", args.model, ", ".join(info.classes), info.input_size, detector.classifier.backend)
     return detector

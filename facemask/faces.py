@@ -1,5 +1,8 @@
 """Load a face detector, whichever network it is."""
 
+import logging
+from contextlib import suppress
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Protocol
 
@@ -7,9 +10,13 @@ import numpy as np
 
 from facemask.boxes import Face
 from facemask.errors import InputError
-from facemask.masked_faces import MaskedFaceDetector
+from facemask.files import sha256
+from facemask.masked_faces import MaskedFaceDetector, int8_file
 from facemask.onnx_metadata import read_onnx_metadata
 from facemask.res10 import Res10Detector
+from facemask.runtime import multiplies_int8_exactly
+
+logger = logging.getLogger(__name__)
 
 
 class FaceDetector(Protocol):
@@ -19,17 +26,17 @@ class FaceDetector(Protocol):
         """Find the faces in `image`, uint8 (H, W, 3) BGR, of at least that confidence, 0..1, surest first."""
 
 
-def load_face_detector(path: str | Path, size: int | None = None, tiles: bool = False) -> FaceDetector:
-    """Load an ONNX file: this project's network or the res10 SSD; in a folder, ours where it is there.
+def load_face_detector(path: str | Path, size: int | None = None, tiles: bool = False, threads: int = 0) -> FaceDetector:
+    """Load an ONNX file: this project's network or the res10 SSD; of a folder what `choose_face_detector` returns.
 
     `size` is the longest side in pixels to which ours scales a picture (None: as it was measured best), `tiles` whether
-    it looks again, closer, at a crowd of small faces; res10 has no tiles, and no other size than its own. Raises
+    it looks again, closer, at a crowd of small faces; res10 has no tiles, and no other size than its own. `threads` is as
+    `open_onnx` takes it. Raises
     InputError if the file is missing, broken or another network, or if res10 is given a size.
     """
     path = Path(path)
     if path.is_dir():
-        names = (MaskedFaceDetector.FILE_NAME, Res10Detector.FILE_NAME)
-        path = next((path / name for name in names if (path / name).is_file()), path / names[0])
+        path = choose_face_detector(path)
     if not path.is_file():
         raise InputError(f"{path}: no such face detector; give -f the folder face_detector/ or its .onnx file")
     try:
@@ -37,7 +44,24 @@ def load_face_detector(path: str | Path, size: int | None = None, tiles: bool = 
     except (ValueError, OSError) as error:
         raise InputError(f"{path}: not an ONNX file, or a part of one ({error}); copy face_detector/ again") from error
     if ours:
-        return MaskedFaceDetector.load(path, size or MaskedFaceDetector.SIZE, tiles)
+        return MaskedFaceDetector.load(path, size or MaskedFaceDetector.SIZE, tiles, threads)
     if size:
         raise InputError(f"{path}: the res10 SSD sees 300x300 px and no other size; leave --detector-size away")
     return Res10Detector.load(path)
+
+
+def choose_face_detector(folder: Path) -> Path:
+    """Return the folder's file to load: ours before the res10 SSD, ours with 8-bit integers where it can be.
+
+    That is where onnxruntime runs it on a processor that multiplies 8-bit integers exactly, and as long as it was made
+    from the float32 file beside it.
+    """
+    names = (MaskedFaceDetector.FILE_NAME, Res10Detector.FILE_NAME)
+    file = next((folder / name for name in names if (folder / name).is_file()), folder / names[0])
+    quantized = int8_file(file)
+    if quantized.is_file() and find_spec("onnxruntime") and multiplies_int8_exactly():
+        with suppress(ValueError, OSError):
+            if read_onnx_metadata(quantized).get(MaskedFaceDetector.SOURCE_NAME) == sha256(file):
+                return quantized
+        logger.warning("%s was made from another file; python -m face_detector.quantize makes it anew", quantized)
+    return file

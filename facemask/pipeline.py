@@ -1,6 +1,6 @@
 """From a picture to the faces in it and their masks."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -20,9 +20,18 @@ class Detection:
     probabilities: dict[str, float]  # of every class, summing to 1
 
 
+def enlarge(detections: list[Detection], factor: int, width: int, height: int) -> list[Detection]:
+    """Return what was found in a picture `factor` times smaller as in the one of `width` x `height` px."""
+    limits = width, height, width, height
+    return [
+        replace(detection, box=tuple(min(side * factor, limit) for side, limit in zip(detection.box, limits, strict=True)))
+        for detection in detections
+    ]
+
+
 @dataclass(frozen=True)
 class MaskDetector:
-    """Both networks, loaded."""
+    """Both networks, loaded; `detect` may be called from several threads at once."""
 
     faces: FaceDetector
     classifier: MaskClassifier

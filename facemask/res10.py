@@ -1,5 +1,6 @@
 """The res10 SSD, the face detector of OpenCV's samples and of the tutorials."""
 
+import threading
 from pathlib import Path
 
 import cv2
@@ -24,6 +25,7 @@ class Res10Detector:
 
     def __init__(self, network) -> None:
         self._network = network
+        self._lock = threading.Lock()
 
     @classmethod
     def load(cls, path: str | Path) -> "Res10Detector":
@@ -51,6 +53,7 @@ class Res10Detector:
     def _forward(self, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return boxes (n, 4), in fractions of the image and not clipped, and scores (n,)."""
         resized = cv2.resize(image, (self.SIZE, self.SIZE))
-        self._network.setInput(cv2.dnn.blobFromImage(resized, 1.0, mean=self.MEAN_BGR))
-        boxes, scores = self._network.forward(["boxes", "scores"])
-        return boxes, scores.ravel()
+        with self._lock:
+            self._network.setInput(cv2.dnn.blobFromImage(resized, 1.0, mean=self.MEAN_BGR))
+            boxes, scores = self._network.forward(["boxes", "scores"])
+            return boxes.copy(), scores.ravel().copy()

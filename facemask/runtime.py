@@ -1,5 +1,7 @@
 """Run ONNX networks, on onnxruntime where it is installed, else on OpenCV."""
 
+import platform
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,16 +10,18 @@ import numpy as np
 
 from facemask.errors import InputError
 
+CPU_AVX_512VNNI = 23  # of OpenCV's enum CpuFeatures, which Python does not name
 Run = Callable[[np.ndarray], np.ndarray]  # the values of a network's one input to those of its one output
 
 
-def open_onnx(path: Path) -> tuple[Run, str]:
+def open_onnx(path: Path, threads: int = 0) -> tuple[Run, str]:
     """Load a network with one input and one output; returns what runs it, and the name of that library.
 
-    Raises InputError if the file is broken.
+    What runs it may be called from several threads at once; each call computes with `threads` of its own (0: one a
+    core) in onnxruntime, while OpenCV takes one call after the other. Raises InputError if the file is broken.
     """
     try:
-        return open_with_onnxruntime(path), "onnxruntime"
+        return open_with_onnxruntime(path, threads), "onnxruntime"
     except ImportError:
         return open_with_opencv(path), "cv2.dnn"
 
@@ -29,11 +33,12 @@ def read_with_opencv(path: Path) -> cv2.dnn.Net:
     return cv2.dnn.readNetFromONNX(str(path), *engine)
 
 
-def open_with_onnxruntime(path: Path) -> Run:
+def open_with_onnxruntime(path: Path, threads: int = 0) -> Run:
     """Load a network as `open_onnx` does. Raises ImportError where onnxruntime is not installed."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
     options.log_severity_level = 3  # errors; warnings about machines without a GPU are not for the user
     # Idle threads that spin take the cores from what comes between two networks: drawing, decoding, the other network.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
@@ -45,6 +50,15 @@ def open_with_onnxruntime(path: Path) -> Run:
     return lambda images: session.run(None, {name: images})[0]
 
 
+def multiplies_int8_exactly() -> bool:
+    """Tell whether onnxruntime multiplies 8-bit integers without saturating here: on ARM, and on x86 with AVX512-VNNI.
+
+    Where x86 has AVX2 alone, sums of two products are cut to 16 bits:
+    https://onnxruntime.ai/docs/performance/model-optimizations/quantization.html
+    """
+    return platform.machine().lower() in ("arm64", "aarch64") or cv2.checkHardwareSupport(CPU_AVX_512VNNI)
+
+
 def open_with_opencv(path: Path) -> Run:
     """Load a network as `open_onnx` does."""
     try:
@@ -52,8 +66,11 @@ def open_with_opencv(path: Path) -> Run:
     except (cv2.error, SystemError) as error:
         raise InputError(f"{path}: OpenCV cannot load it; copy it again, or pip install onnxruntime") from error
 
+    lock = threading.Lock()  # between setting the input and copying the output no other thread may
+
     def run(images: np.ndarray) -> np.ndarray:
-        network.setInput(images)
-        return network.forward().copy()
+        with lock:
+            network.setInput(images)
+            return network.forward().copy()
 
     return run

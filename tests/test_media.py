@@ -8,16 +8,16 @@ import numpy as np
 import pytest
 
 from facemask.errors import InputError
-from facemask.media import VideoSink, VideoSource, find_images, has_display, read_image, write_image
+from facemask.media import VideoSink, VideoSource, find_images, has_display, read_image, read_reduced, write_image
 from tests.conftest import EXAMPLES
 
 # Four corners of different grey, so that each way of turning it shows.
 CORNERS = np.kron(np.array([[0, 80], [160, 240]], np.uint8), np.ones((16, 24), np.uint8))
 
 
-def jpeg_with_orientation(orientation: int) -> bytes:
-    """A JPEG of CORNERS whose EXIF says how it is to be turned (TIFF tag 0x0112)."""
-    data = cv2.imencode(".jpg", CORNERS, [cv2.IMWRITE_JPEG_QUALITY, 100])[1].tobytes()
+def jpeg_with_orientation(orientation: int, image: np.ndarray = CORNERS) -> bytes:
+    """A JPEG whose EXIF says how it is to be turned (TIFF tag 0x0112)."""
+    data = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, 100])[1].tobytes()
     tiff = b"II*\0" + struct.pack("<IHHHIHHI", 8, 1, 0x0112, 3, 1, orientation, 0, 0)
     exif = b"Exif\0\0" + tiff
     return data[:2] + b"\xff\xe1" + struct.pack(">H", len(exif) + 2) + exif + data[2:]
@@ -42,6 +42,41 @@ def test_read_image_turns_by_exif(tmp_path, orientation):
     expected = UPRIGHT[orientation]
     assert image.shape == (*expected.shape, 3)
     assert np.abs(image[..., 0].astype(int) - expected).mean() < 3
+
+
+@pytest.mark.parametrize("orientation", UPRIGHT)
+@pytest.mark.parametrize(
+    ("width", "height", "reduction"),
+    [
+        pytest.param(3839, 64, 1, id="just too small"),
+        pytest.param(3840, 65, 2, id="half"),
+        pytest.param(7681, 70, 4, id="quarter"),
+        pytest.param(70, 15363, 8, id="eighth, tall"),
+        pytest.param(4000, 3999, 1, id="nearly square"),
+        pytest.param(4000, 4000, 2, id="square"),
+    ],
+)
+def test_read_reduced(tmp_path, orientation, width, height, reduction):
+    (tmp_path / "a.jpg").write_bytes(jpeg_with_orientation(orientation, cv2.resize(CORNERS, (width, height))))
+    whole, picture = read_image(tmp_path / "a.jpg"), read_reduced(tmp_path / "a.jpg")
+    assert (picture.height, picture.width, picture.reduction) == (*whole.shape[:2], reduction)
+    rows, columns = -(-picture.height // reduction), -(-picture.width // reduction)
+    assert picture.image.shape == (rows, columns, 3)
+    assert np.abs(picture.image.astype(int) - cv2.resize(whole, (columns, rows), interpolation=cv2.INTER_AREA)).mean() < 3
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.bmp"])
+def test_read_reduced_reduces_no_other_kind(tmp_path, name):
+    cv2.imwrite(str(tmp_path / name), cv2.resize(CORNERS, (4000, 50)))
+    picture = read_reduced(tmp_path / name)
+    assert (picture.width, picture.height, picture.reduction) == (4000, 50, 1)
+
+
+def test_read_reduced_cut_jpeg(tmp_path):
+    whole = jpeg_with_orientation(1, cv2.resize(CORNERS, (4000, 500)))
+    (tmp_path / "a.jpg").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(InputError, match="not a picture, or a broken one"):
+        read_reduced(tmp_path / "a.jpg")
 
 
 GREY = np.full((4, 6), 100, np.uint8)

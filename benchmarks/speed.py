@@ -1,0 +1,418 @@
+#!/usr/bin/env python3
+"""Measure this project's speed against the tutorial's way of doing the same, and against what this machine can do.
+
+  python benchmarks/speed.py                                              the repository's pictures, a generated video
+  python benchmarks/speed.py --photos photos/images --video street.mp4    your own; a minute or two a turn
+  python benchmarks/speed.py --train faces --weights mobilenet_v2.h5      training as well, once: half an hour
+  python benchmarks/speed.py --soak 60                                    memory over an hour of video as well
+
+The tutorial's way is benchmarks/tutorial.py. Both sides do the same work on the same pictures in turns, and the ratio is
+taken within a turn, for a machine's own speed drifts: told are the median of the ratios and their range. Writes speed.md
+and speed.png. Linux and macOS.
+"""
+
+import argparse
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))
+
+from facemask import cli  # noqa: E402
+
+PEOPLE = ROOT / "examples" / "people.jpg"  # eight faces, four in a row
+FACE_REGIONS = {1: (slice(320), slice(304)), 2: (slice(320), slice(609)), 4: (slice(320), slice(None)), 8: (slice(None),) * 2}
+REPEATS = 15  # of what takes milliseconds, in a turn
+REST = 0.3  # s between two sides, until the threads of the first are at rest
+GEMM_SIDE = 2048
+LARGE_PHOTO = 1280  # px, longest side
+TARGET = 0.99  # accuracy that training is to reach
+DETECTOR_INPUT = (1, 3, 384, 512)  # of a photo of 4:3
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished process."""
+
+    seconds: float
+    cpu_seconds: float
+    memory: float  # MB, at most
+    output: str  # stdout and stderr
+
+
+@dataclass
+class Row:
+    """What was measured of both sides, a number a turn."""
+
+    what: str
+    unit: str
+    theirs: list[float]
+    ours: list[float]
+    more_is_better: bool = False
+
+    @property
+    def ratios(self) -> np.ndarray:
+        """Return how many times better ours is, by turn."""
+        ratios = np.array(self.theirs) / np.array(self.ours)
+        return 1 / ratios if self.more_is_better else ratios
+
+    def to_markdown(self) -> str:
+        theirs, ours = (f"{np.median(values):.{_digits(values)}f} {self.unit}" for values in (self.theirs, self.ours))
+        ratios = self.ratios
+        spread = f" ({ratios.min():.1f} to {ratios.max():.1f})" if len(ratios) > 1 else ""
+        return f"| {self.what} | **{np.median(ratios):.1f}**{spread} | {theirs} | {ours} |"
+
+
+def _digits(values: list[float]) -> int:
+    return 2 if np.median(values) < 2 else 1 if np.median(values) < 20 else 0
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=cli.HelpFormatter)
+    parser.add_argument("--photos", type=Path, metavar="FOLDER", help="photos to find faces in (default: examples)")
+    parser.add_argument("--count", type=cli.positive_int, default=100, help="so many of them, spread over the folder")
+    parser.add_argument("--video", type=Path, metavar="FILE", help="(default: a generated one)")
+    parser.add_argument("--frames", type=cli.positive_int, default=200, help="of it")
+    parser.add_argument("--train", type=Path, metavar="FOLDER", help="photos in with_mask/ and without_mask/ to train on")
+    parser.add_argument("--weights", type=Path, metavar="FILE", help="of MobileNetV2(include_top=False), for --train")
+    parser.add_argument("--soak", type=cli.positive_int, metavar="MINUTES", help="loop the video so long, and watch the memory")
+    parser.add_argument("--turns", type=cli.positive_int, default=5, help="of each measurement")
+    parser.add_argument("-o", "--output", type=Path, default=Path("speed"), metavar="FOLDER", help="where to write")
+    return parser
+
+
+def measure(args: argparse.Namespace) -> int:
+    from tqdm import tqdm
+
+    from facemask.errors import InputError
+    from facemask.files import make_folder, text_output
+    from facemask.media import find_images
+
+    if args.train and not args.weights:
+        raise InputError("--train: needs ImageNet's weights too; give --weights mobilenet_v2_imagenet_no_top.weights.h5")
+    make_folder(args.output)
+    photos = find_images([str(args.photos or ROOT / "examples")])
+    photos = photos[:: max(1, len(photos) // args.count)][: args.count]
+    with tempfile.TemporaryDirectory() as name:
+        work = Path(name)
+        model = work / "tutorial.keras"
+        tutorial(["make", model])
+        video = args.video or make_video(work / "people.mp4", args.frames)
+        large = make_large_photos(work / "large")
+        rows, memory = [], {}
+        bar = tqdm(total=4 + bool(args.train) + bool(args.soak), unit="measurement")
+
+        def add(new: list[Row]) -> None:
+            rows.extend(new)
+            bar.update()
+
+        add(measure_start(model, args.turns, memory))
+        add(measure_folder(model, photos, work, args.turns, memory))
+        add(measure_video(model, video, args.frames, work, args.turns, memory))
+        memory[f"photos of {LARGE_PHOTO} px"] = detect_images([large]).memory
+        add(measure_faces(model, args.turns))
+        limits = measure_limits()
+        if args.train:
+            add(measure_training(args.train, args.weights, work))
+        if args.soak:
+            memory |= measure_soak(video, args.soak, work)
+            bar.update()
+        bar.close()
+    page = to_markdown(rows, limits, memory, args)
+    print(page)
+    with text_output(args.output / "speed.md") as file:
+        print(page, file=file)
+    plot(args.output / "speed.png", rows)
+    print(f"saved to {args.output}", file=sys.stderr)
+    return cli.DONE
+
+
+def run(command: list) -> Run:
+    """Run a process to its end. Raises RuntimeError if it fails."""
+    start = time.perf_counter()
+    with tempfile.TemporaryFile("w+") as output:
+        process = subprocess.Popen([sys.executable, *map(str, command)], stdout=output, stderr=subprocess.STDOUT, cwd=ROOT)
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+        seconds = time.perf_counter() - start
+        output.seek(0)
+        text = output.read()
+    if process.returncode:
+        raise RuntimeError(f"{' '.join(map(str, command[:2]))} failed:\n{text[-2000:]}")
+    unit = 1e6 if sys.platform == "darwin" else 1e3  # ru_maxrss is in bytes there, in kilobytes elsewhere
+    return Run(seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / unit, text)
+
+
+def tutorial(arguments: list) -> Run:
+    return run(["benchmarks/tutorial.py", *arguments])
+
+
+def detect_images(arguments: list) -> Run:
+    return run(["detect_mask_image.py", "--no-show", "-i", *arguments])
+
+
+def last_json(result: Run) -> dict:
+    return json.loads(result.output.splitlines()[-1])
+
+
+def measure_start(model: Path, turns: int, memory: dict) -> list[Row]:
+    """From the command to the faces of one picture, all imports included."""
+    theirs, ours = [], []
+    for _ in range(turns):
+        theirs.append(tutorial(["images", model, PEOPLE]))
+        ours.append(detect_images([PEOPLE]))
+    memory["one picture, the tutorial's way"], memory["one picture"] = theirs[0].memory, ours[0].memory
+    return [
+        Row("start to the faces of one picture", "s", *([one.seconds for one in side] for side in (theirs, ours))),
+        Row("the same, CPU time", "s", *([one.cpu_seconds for one in side] for side in (theirs, ours))),
+    ]
+
+
+def measure_folder(model: Path, photos: list[Path], work: Path, turns: int, memory: dict) -> list[Row]:
+    """All photos of a folder, networks loaded."""
+    folder = work / "photos"
+    folder.mkdir()
+    for number, photo in enumerate(photos):
+        shutil.copy(photo, folder / f"{number}{photo.suffix}")
+    theirs, ours = [], []
+    for _ in range(turns):
+        theirs.append(1000 * last_json(tutorial(["images", model, *sorted(folder.iterdir())]))["seconds"] / len(photos))
+        result = detect_images([folder])
+        ours.append(float(re.search(r"(\d+(\.\d+)?) ms a picture", result.output)[1]))
+    memory[f"{len(photos)} photos"] = result.memory
+    return [Row(f"a photo of a folder of {len(photos)}", "ms", theirs, ours)]
+
+
+def measure_video(model: Path, video: Path, frames: int, work: Path, turns: int, memory: dict) -> list[Row]:
+    """Frames a second, boxes drawn and written, networks loaded."""
+    rates = defaultdict(list)
+    out = work / "out.mp4"
+    for _ in range(turns):
+        for way in ([], ["--at-once"]):
+            result = last_json(tutorial(["video", model, video, out, "--max-frames", frames, *way]))
+            rates[len(way)].append(result["frames"] / result["seconds"])
+        result = run(["detect_mask_video.py", "--no-show", "-i", video, "-o", out, "--max-frames", frames])
+        rates["ours"].append(float(re.search(r"([\d.]+) frames/s", result.output)[1]))
+    memory["video"] = result.memory
+    return [
+        Row("video, written", "frames/s", rates[0], rates["ours"], more_is_better=True),
+        Row("the same against one `predict` a frame", "frames/s", rates[1], rates["ours"], more_is_better=True),
+    ]
+
+
+def measure_faces(model: Path, turns: int) -> list[Row]:
+    """A picture by its number of faces, and the classifier alone on eight, in one process."""
+    from tutorial import Tutorial
+
+    from facemask.classifier import MaskClassifier
+    from facemask.faces import load_face_detector
+    from facemask.media import read_image
+    from facemask.pipeline import MaskDetector
+
+    theirs = Tutorial(str(model))
+    ours = MaskDetector(load_face_detector(cli.DEFAULT_FACE_DETECTOR), MaskClassifier.load(cli.DEFAULT_MODEL))
+    image = read_image(PEOPLE)
+    boxes = [face.box for face in ours.faces.detect(image)]
+    pairs = {
+        f"a photo of {count} face{'s'[: count > 1]}": (lambda part=part: theirs.detect(part), lambda part=part: ours.detect(part))
+        for count, part in ((count, np.ascontiguousarray(image[region])) for count, region in FACE_REGIONS.items())
+    }
+    pairs["a face of a batch of 8"] = lambda: theirs.classify(image, boxes), lambda: ours.classifier.classify(image, boxes)
+    rows = {what: Row(what, "ms", [], []) for what in pairs}
+    for _ in range(turns):
+        for what, (slow, fast) in pairs.items():
+            share = len(boxes) if what.startswith("a face of") else 1
+            rows[what].theirs.append(milliseconds(slow, 3) / share)
+            rows[what].ours.append(milliseconds(fast, REPEATS) / share)
+    return list(rows.values())
+
+
+def milliseconds(function: Callable, repeats: int) -> float:
+    """Return the median time of a call, after a first one that does not count."""
+    time.sleep(REST)
+    function()
+    seconds = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        function()
+        seconds.append(time.perf_counter() - start)
+    return 1000 * float(np.median(seconds))
+
+
+def measure_limits() -> list[tuple]:
+    """Return each network's name, millions of multiply-adds, ms, and the part of the machine's peak that this is."""
+    import onnx
+
+    from facemask.faces import choose_face_detector
+    from facemask.runtime import open_onnx
+
+    square = np.random.default_rng(0).random((2, GEMM_SIDE, GEMM_SIDE), np.float32)
+    peak = GEMM_SIDE**3 / milliseconds(lambda: square[0] @ square[1], REPEATS)  # multiply-adds a ms
+    plain = cli.DEFAULT_FACE_DETECTOR / "masked_faces_ssd.onnx"
+    networks = {
+        "classifier, 8 faces of 128 px": (cli.DEFAULT_MODEL.with_suffix(".onnx"),) * 2 + ((8, 3, 128, 128),),
+        "face detector in float32, 512x384 px": (plain, plain, DETECTOR_INPUT),
+    }
+    used = choose_face_detector(cli.DEFAULT_FACE_DETECTOR)
+    if used != plain:
+        networks["face detector as used (int8), 512x384 px"] = plain, used, DETECTOR_INPUT
+    rows = []
+    for name, (counted, timed, shape) in networks.items():
+        network, _ = open_onnx(timed)
+        images = np.zeros(shape, np.float32)
+        work, ms = multiply_adds(onnx.load(counted), shape), milliseconds(partial(network, images), REPEATS)
+        rows.append((name, work / 1e6, ms, work / ms / peak))
+    return rows
+
+
+def multiply_adds(model, shape: tuple[int, ...]) -> int:
+    """Count the multiply-adds of an ONNX network's convolutions and matrix products for an input of that shape."""
+    import onnx
+
+    dimensions = model.graph.input[0].type.tensor_type.shape.dim
+    for dimension, side in zip(dimensions, shape, strict=True):
+        dimension.dim_value = side
+    model = onnx.shape_inference.infer_shapes(model)
+    values = {
+        value.name: [dimension.dim_value for dimension in value.type.tensor_type.shape.dim]
+        for value in (*model.graph.input, *model.graph.value_info, *model.graph.output)
+    }
+    weights = {weight.name: weight.dims for weight in model.graph.initializer}
+    total = 0
+    for node in model.graph.node:
+        if node.op_type == "Conv":
+            total += np.prod(values[node.output[0]]) * np.prod(weights[node.input[1]][1:])
+        elif node.op_type == "ConvTranspose":
+            total += np.prod(values[node.input[0]]) * np.prod(weights[node.input[1]][1:])
+        elif node.op_type == "Gemm":
+            total += values[node.input[0]][0] * np.prod(weights[node.input[1]])
+    return int(total)
+
+
+def measure_training(faces: Path, weights: Path, work: Path) -> list[Row]:
+    """From the command to a model; the tutorial's time is that of all its epochs, as it has no other end."""
+    result = tutorial(["train", faces, "--weights", weights])
+    theirs = [json.loads(line) for line in result.output.splitlines() if line.startswith('{"epoch"')][-1]
+    rows = []
+    for what, epochs in (("the head alone, `-e 0`", ["-e", "0"]), ("as it comes", [])):
+        model = work / f"trained{len(rows)}.keras"
+        options = ["-d", faces, "--weights", weights, "-m", model, "-p", work / "plot.png", *epochs]
+        ours = run(["train_mask_detector.py", *options])
+        accuracy = float(re.search(r"\nAccuracy ([\d.]+)", ours.output)[1])
+        what = f"training, {what}: {accuracy:.1%} of unseen faces right (tutorial: {theirs['accuracy']:.1%})"
+        rows.append(Row(what, "s", [result.seconds], [ours.seconds]))
+    return rows
+
+
+def measure_soak(video: Path, minutes: int, work: Path) -> dict[str, float]:
+    """Return the memory that the video takes, seen once and looped for so many minutes."""
+    looped = work / "looped.mp4"
+    loop_video(video, looped, minutes)
+    arguments = ["detect_mask_video.py", "--no-show", "--jsonl", work / "out.jsonl", "-i"]
+    return {
+        "the video once": run([*arguments, video]).memory,
+        f"the video looped for {minutes} minutes": run([*arguments, looped]).memory,
+    }
+
+
+def loop_video(video: Path, looped: Path, minutes: int) -> None:
+    """Write the frames of a video again and again, until it lasts so many minutes."""
+    from facemask.media import VideoSink, VideoSource
+
+    with VideoSource(str(video)) as source:
+        rate, images = source.rate, [frame.image for frame in source.frames()]
+    with VideoSink(looped, rate) as sink:
+        for number in range(round(60 * minutes * rate)):
+            sink.write(images[number % len(images)])
+
+
+def make_video(path: Path, frames: int) -> Path:
+    """Write a video that pans over the faces of the example picture."""
+    import cv2
+
+    from facemask.media import VideoSink, read_image
+
+    image = read_image(PEOPLE)
+    with VideoSink(path, 25) as sink:
+        for number in range(frames):
+            left = round((1 - np.cos(number / 40)) / 2 * (image.shape[1] - 853))
+            sink.write(cv2.resize(image[:, left : left + 853], (640, 480), interpolation=cv2.INTER_AREA))
+    return path
+
+
+def make_large_photos(folder: Path, count: int = 12) -> Path:
+    """Write the example picture, enlarged, a few times."""
+    import cv2
+
+    from facemask.media import read_image, write_image
+
+    folder.mkdir()
+    image = read_image(PEOPLE)
+    scale = LARGE_PHOTO / max(image.shape[:2])
+    for number in range(count):
+        write_image(folder / f"{number}.jpg", cv2.resize(image, None, fx=scale, fy=scale))
+    return folder
+
+
+def to_markdown(rows: list[Row], limits: list[tuple], memory: dict[str, float], args: argparse.Namespace) -> str:
+    """Return all that was measured as a page."""
+    import cv2
+    import keras
+    import onnxruntime
+
+    lines = [
+        "# Speed",
+        "",
+        f"By `python benchmarks/speed.py`, {args.turns} turns, on {cv2.getNumberOfCPUs()} cores; onnxruntime "
+        f"{onnxruntime.__version__}, OpenCV {cv2.__version__}, Keras {keras.__version__} on {keras.backend.backend()}. "
+        "Ratios are medians of the turns' own, with their range; other columns are medians.",
+        "",
+        "| | times better | the tutorial's way | this project |",
+        "|---|---|---|---|",
+        *(row.to_markdown() for row in rows),
+        "",
+        "| network, on all cores | million multiply-adds | ms | of this machine's float32 peak (a matrix product) |",
+        "|---|---|---|---|",
+        *(f"| {name} | {work:.0f} | {ms:.1f} | {part:.0%} |" for name, work, ms, part in limits),
+        "",
+        "| memory at most, whole process | MB |",
+        "|---|---|",
+        *(f"| {what} | {size:.0f} |" for what, size in memory.items()),
+    ]
+    return "\n".join(lines)
+
+
+def plot(path: Path, rows: list[Row]) -> None:
+    """Draw the ratios, with their range."""
+    from facemask.plots import plt, save_figure
+
+    figure, axes = plt.subplots(figsize=(8, 0.4 * len(rows) + 1), constrained_layout=True)
+    medians = np.array([np.median(row.ratios) for row in rows])
+    ranges = [
+        [np.median(row.ratios) - row.ratios.min() for row in rows],
+        [row.ratios.max() - np.median(row.ratios) for row in rows],
+    ]
+    axes.barh([row.what.replace("`", "") for row in rows], medians, xerr=ranges, color="tab:blue", ecolor="black", capsize=2)
+    axes.bar_label(axes.containers[-1], [f" {value:.1f}" for value in medians], padding=3)
+    axes.axvline(1, color="grey", linestyle=":")
+    axes.set(xlabel="times better than the tutorial's way", xscale="log")
+    axes.margins(x=0.15)
+    axes.invert_yaxis()
+    save_figure(figure, path)
+
+
+if __name__ == "__main__":
+    sys.exit(cli.run(measure, build_parser().parse_args()))
