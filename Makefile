@@ -3,7 +3,7 @@ SHARED ?= ../shared
 WEIGHTS ?= $(SHARED)/weights/mobilenet_v2_imagenet_no_top.weights.h5
 BIN := .venv/bin
 
-.PHONY: help demo test train evaluate clean
+.PHONY: help demo test train evaluate bench clean
 
 help: ## say what there is to make
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -21,6 +21,10 @@ train: $(SHARED)/photos .venv/train ## train the shipped model again, from the p
 
 evaluate: $(SHARED)/photos .venv/train ## measure the shipped model on photos that it has not seen, in ../shared: two minutes on two cores
 	$(BIN)/python evaluate_mask_detector.py -d $(SHARED)/photos --only $(SHARED)/photos/val.txt
+
+bench: .venv/train ## measure the speed against the tutorial's way, into speed/: half an hour on two cores, less without ../shared
+	$(BIN)/python benchmarks/speed.py $(if $(wildcard $(SHARED)/photos),--photos $(SHARED)/photos/images \
+	  --video $(SHARED)/videos/street_masks.mp4 --train $(SHARED)/tutorial_dataset --weights $(WEIGHTS))
 
 $(SHARED)/photos:
 	@echo "error: $@: no such folder: these photos are not public (MODEL_CARD.md); with others: python dataset/download.py," \

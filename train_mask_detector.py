@@ -57,6 +57,11 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("-b", "--batch-size", type=cli.positive_int, default=64, help="faces in a step of fine-tuning")
     parser.add_argument("--learning-rate", type=cli.positive_number, default=2e-4, help="of Adam in fine-tuning, at its highest")
     parser.add_argument("--resume", action="store_true", help="go on with the fine-tuning of this model that was interrupted")
+    parser.add_argument(
+        "--mixed-precision",
+        action=argparse.BooleanOptionalAction,
+        help="fine-tune in float16, faster on a GPU (default: only where there is one)",
+    )
     parser.add_argument("--workers", type=cli.positive_int, default=2, help="threads that prepare faces")
     parser.add_argument("--seed", type=cli.natural_int, default=42, help="of the split, the shuffling and the augmentation")
     return parser
@@ -67,6 +72,7 @@ def train(args: argparse.Namespace) -> int:
     from facemask.dataset import SAME_PHOTO, add_single_faces, class_names, load_patches, split_samples
     from facemask.faces import load_face_detector
     from facemask.files import check_outputs
+    from facemask.workers import share_cores
 
     classes = class_names(samples)
     if args.model.suffix != ".keras":
@@ -77,7 +83,8 @@ def train(args: argparse.Namespace) -> int:
     weights = [] if args.weights == "imagenet" else [Path(args.weights)]
     check_outputs((args.model, args.model.with_suffix(".onnx"), args.plot), weights)
 
-    detector = load_face_detector(args.face)
+    workers, threads = share_cores()
+    detector = load_face_detector(args.face, threads=threads)
 
     import keras
     import numpy as np
@@ -90,7 +97,9 @@ def train(args: argparse.Namespace) -> int:
 
     start = time.perf_counter()
     checkpoint = args.model.with_name(f"{args.model.stem}.checkpoint")
-    names = ("weights", "size", "margin", "epochs", "batch_size", "learning_rate", "seed")
+    if args.mixed_precision is None:
+        args.mixed_precision = training.has_gpu()
+    names = ("weights", "size", "margin", "epochs", "batch_size", "learning_rate", "mixed_precision", "seed")
     settings = training.record_settings(args, names)
     resumed = args.resume and training.can_resume(checkpoint, settings)
     if args.resume and not resumed:
@@ -101,7 +110,7 @@ def train(args: argparse.Namespace) -> int:
     info = ModelInfo(tuple(classes), args.size, args.margin)
     network = training.build_network(info, args.weights)
 
-    samples = add_single_faces(samples, detector, progress=lambda photos: tqdm(photos, desc="finding faces", unit="photo"))
+    samples = add_single_faces(samples, detector, lambda photos: tqdm(photos, desc="finding faces", unit="photo"), workers)
     patches, unreadable = load_patches(samples, args.size, progress=lambda paths: tqdm(paths, desc="photos", unit="photo"))
     for message in unreadable:
         logger.warning("left out: %s", message)
@@ -152,6 +161,7 @@ def train(args: argparse.Namespace) -> int:
                 batches(split.validation),
                 epochs=args.epochs,
                 learning_rate=args.learning_rate,
+                mixed_precision=args.mixed_precision,
                 checkpoint=checkpoint,
             )  # fmt: skip
 

@@ -55,7 +55,7 @@ class ModelInfo:
 class MaskClassifier:
     """A trained network with what must be known of it; `backend` says what runs it."""
 
-    BATCH_SIZE = 32  # faces a network call: bounds the memory for pictures of crowds
+    BATCH_SIZE = 8  # faces a network call: bounds the memory for pictures of crowds
 
     def __init__(self, info: ModelInfo, run: Callable[[np.ndarray], np.ndarray], backend: str) -> None:
         """`run` takes float32 (n, 3, size, size) RGB 0..255 and returns (n, classes) probabilities."""

@@ -12,10 +12,12 @@ from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 from sklearn.model_selection import StratifiedGroupKFold
 
+from facemask.boxes import Face
 from facemask.crops import square_around
 from facemask.errors import InputError
 from facemask.faces import FaceDetector
 from facemask.media import IMAGE_SUFFIXES, read_image
+from facemask.workers import work_ahead
 
 CONTEXT = 0.5  # of the face's side, kept around each face for augmentation to move and turn the crop in
 MIN_FACE = 8  # px, longer side: annotated faces below it show nothing to learn from
@@ -121,21 +123,22 @@ def read_annotated_photos(folder: str | Path, names: Iterable[str] | None = None
     return photos
 
 
-def add_single_faces(samples: Sequence[Sample], detector: FaceDetector, progress=iter) -> list[Sample]:
+def add_single_faces(samples: Sequence[Sample], detector: FaceDetector, progress=iter, workers: int = 1) -> list[Sample]:
     """Return the samples, and once more, cut out, the face of each whole photo in which the detector finds just one.
 
-    So a network learns faces as detection will show them to it. `progress` wraps the list of samples (tqdm).
+    So a network learns faces as detection will show them to it. `progress` wraps the list of samples (tqdm); so many
+    `workers` look at a photo each.
     """
-    found = []
-    for sample in progress([sample for sample in samples if sample.box is None]):
+
+    def find(sample: Sample) -> list[Face]:
         try:
-            image = read_image(sample.path)
+            return detector.detect(read_image(sample.path))
         except InputError:
-            continue  # load_patches says so
-        faces = detector.detect(image)
-        if len(faces) == 1:
-            found.append(Sample(sample.path, sample.label, faces[0].box))
-    return [*samples, *found]
+            return []  # load_patches says so
+
+    whole = [sample for sample in samples if sample.box is None]
+    found = [(sample, faces.result()) for sample, faces in work_ahead(find, progress(whole), workers)]
+    return [*samples, *(Sample(sample.path, sample.label, faces[0].box) for sample, faces in found if len(faces) == 1)]
 
 
 def class_names(samples: Iterable[Sample]) -> list[str]:

@@ -63,5 +63,6 @@ def choose_face_detector(folder: Path) -> Path:
         with suppress(ValueError, OSError):
             if read_onnx_metadata(quantized).get(MaskedFaceDetector.SOURCE_NAME) == sha256(file):
                 return quantized
-        logger.warning("%s was made from another file; python -m face_detector.quantize makes it anew", quantized)
+        remedy = "python -m face_detector.quantize makes it anew"
+        logger.warning("%s: not used, for it was not made from %s; %s", quantized, file.name, remedy)
     return file

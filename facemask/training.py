@@ -4,6 +4,7 @@ import argparse
 import csv
 import json
 import shutil
+import sys
 import zipfile
 from collections.abc import Sequence
 from contextlib import suppress
@@ -15,6 +16,7 @@ import numpy as np
 import onnx
 from scipy.optimize import minimize_scalar
 from scipy.special import logsumexp
+from tqdm.keras import TqdmCallback
 
 from facemask.augment import augment
 from facemask.classifier import METADATA_NAME, SHA256_NAME, ModelInfo
@@ -110,19 +112,8 @@ def build_network(info: ModelInfo, weights: str) -> Network:
     detector `.keras` to go on from, whose head is kept if its classes are the same. Raises InputError if they cannot be
     had or do not fit.
     """
-    size = info.input_size
-    backbone = _load_backbone(size, "imagenet" if weights == "imagenet" else None)
-    pooled = keras.Input((backbone.output.shape[-1],), name="pooled")
-    dropped = keras.layers.Dropout(DROPOUT)(pooled)
-    dense = keras.layers.Dense(len(info.classes), activation="softmax", dtype="float32", name="probabilities")
-    head = keras.Model(pooled, dense(dropped), name="head")
-    images = keras.Input((size, size, 3), name="images")
-    scaled = keras.layers.Rescaling(1 / 127.5, offset=-1, name="scale")(images)
-    # training=False holds for good: BatchNorm keeps its ImageNet statistics also while fine-tuning.
-    features = keras.layers.GlobalAveragePooling2D(name="features")(backbone(scaled, training=False))
-    network = Network(
-        keras.Model(images, head(features), name="mask_detector"), keras.Model(images, features, name="feature_extractor"), head
-    )
+    backbone = _load_backbone(info.input_size, "imagenet" if weights == "imagenet" else None)
+    network = _build_on(backbone, info)
     if weights.endswith(".keras"):
         _copy_weights(network, info, weights)
     elif weights != "imagenet":
@@ -134,6 +125,20 @@ def build_network(info: ModelInfo, weights: str) -> Network:
                 "give mobilenet_v2_imagenet_no_top.weights.h5 or a detector's .keras"
             ) from error
     return network
+
+
+def _build_on(backbone: keras.Model, info: ModelInfo) -> Network:
+    pooled = keras.Input((backbone.output.shape[-1],), name="pooled")
+    dropped = keras.layers.Dropout(DROPOUT)(pooled)
+    dense = keras.layers.Dense(len(info.classes), activation="softmax", dtype="float32", name="probabilities")
+    head = keras.Model(pooled, dense(dropped), name="head")
+    images = keras.Input(backbone.input.shape[1:], name="images")
+    scaled = keras.layers.Rescaling(1 / 127.5, offset=-1, name="scale")(images)
+    # training=False holds for good: BatchNorm keeps its ImageNet statistics also while fine-tuning.
+    features = keras.layers.GlobalAveragePooling2D(name="features")(backbone(scaled, training=False))
+    return Network(
+        keras.Model(images, head(features), name="mask_detector"), keras.Model(images, features, name="feature_extractor"), head
+    )
 
 
 def _load_backbone(size: int, weights: str | None) -> keras.Model:
@@ -241,13 +246,16 @@ def fine_tune(
     *,
     epochs: int,
     learning_rate: float = FINE_TUNE_RATE,
+    mixed_precision: bool = False,
     checkpoint: Path,
 ) -> dict:
     """Train the whole network, BatchNorm frozen, and leave it with the weights of its best epoch; return the history.
 
     `checkpoint` is a folder of `start_checkpoint`: where it holds a training, this goes on as if it had never
-    stopped, but for the dropout's random numbers. Ctrl-C ends the training with the best weights so far.
+    stopped, but for the dropout's random numbers. Ctrl-C ends the training with the best weights so far. With
+    `mixed_precision` a twin of the network learns in float16, which GPUs compute faster; weights stay float32.
     """
+    float32, network = network, _in_mixed_precision(network, train.info) if mixed_precision else network
     for layer in network.model.get_layer("mobilenet_v2").layers:
         layer.trainable = not isinstance(layer, keras.layers.BatchNormalization)
     schedule = warm_up_and_fall(learning_rate, epochs * train.batches_per_epoch)
@@ -263,13 +271,43 @@ def fine_tune(
         ),
         keras.callbacks.CSVLogger(log, append=True),
         keras.callbacks.BackupAndRestore(checkpoint, double_checkpoint=True, delete_checkpoint=False),
+        TqdmCallback(epochs, verbose=1, disable=None),
     ]
     with suppress(KeyboardInterrupt):
         network.model.fit(
-            train, steps_per_epoch=train.batches_per_epoch, validation_data=validation, epochs=epochs, callbacks=callbacks
+            train,
+            steps_per_epoch=train.batches_per_epoch,
+            validation_data=validation,
+            epochs=epochs,
+            callbacks=callbacks,
+            verbose=0 if sys.stderr.isatty() else 2,  # a bar, or a line an epoch
         )
     network.model.load_weights(best)
+    float32.model.set_weights(network.model.get_weights())
     return read_history(log)
+
+
+def _in_mixed_precision(network: Network, info: ModelInfo) -> Network:
+    """Return the same network, which computes in float16."""
+    policy = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("mixed_float16")
+    try:
+        twin = _build_on(_load_backbone(info.input_size, None), info)
+    finally:
+        keras.config.set_dtype_policy(policy)
+    twin.model.set_weights(network.model.get_weights())
+    return twin
+
+
+def has_gpu() -> bool:
+    """Tell whether Keras computes on a GPU."""
+    if keras.backend.backend() == "torch":
+        import torch
+
+        return torch.cuda.is_available()
+    with suppress(RuntimeError):  # JAX's, where there is none
+        return bool(keras.distribution.list_devices("gpu"))
+    return False
 
 
 def warm_up_and_fall(learning_rate: float, steps: int) -> keras.optimizers.schedules.LearningRateSchedule:

@@ -1,7 +1,9 @@
+import re
 import shutil
 import sys
 
 import cv2
+import numpy as np
 import pytest
 
 from facemask import cli
@@ -13,6 +15,7 @@ pytest.importorskip("pycocotools")
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
 import face_detectors  # noqa: E402
+import speed  # noqa: E402
 
 OBJECT = "<object><name>x</name><bndbox><xmin>{}</xmin><ymin>{}</ymin><xmax>{}</xmax><ymax>{}</ymax></bndbox></object>"
 
@@ -52,3 +55,41 @@ def test_face_detectors_refuses(tmp_path, photos, capsys, arguments, message):
     args = face_detectors.build_parser().parse_args(["-d", photos, "-o", str(tmp_path / "plot.png"), *arguments])
     assert cli.run(face_detectors.measure, args) == cli.FAILED
     assert message in capsys.readouterr().err
+
+
+def test_row():
+    row = speed.Row("video", "frames/s", [10.0, 5.0, 8.0], [40.0, 25.0, 40.0], more_is_better=True)
+    np.testing.assert_allclose(row.ratios, [4, 5, 5])
+    assert row.to_markdown() == "| video | **5.0** (4.0 to 5.0) | 8.0 frames/s | 40 frames/s |"
+    row = speed.Row("a face", "ms", [100.0], [0.5])
+    assert row.to_markdown() == "| a face | **200.0** | 100 ms | 0.50 ms |"
+
+
+def test_multiply_adds():
+    keras = pytest.importorskip("keras")
+    from facemask.export import to_onnx
+
+    images = keras.Input((8, 8, 3))
+    x = keras.layers.Conv2D(4, 3, strides=2, padding="same")(images)  # 4x4x4 outputs of 3x3x3
+    x = keras.layers.DepthwiseConv2D(3, padding="same")(x)  # 4x4x4 of 3x3
+    x = keras.layers.GlobalAveragePooling2D()(x)
+    model = keras.Model(images, keras.layers.Dense(5)(x))  # 5 of 4
+    assert speed.multiply_adds(to_onnx(model, {}, "y"), (2, 3, 8, 8)) == 2 * (64 * 27 + 64 * 9 + 20)
+
+
+def test_speed(tmp_path, capsys):
+    pytest.importorskip("keras")
+    args = speed.build_parser().parse_args(["--turns", "1", "--frames", "3", "--count", "2", "-o", str(tmp_path / "speed")])
+    assert cli.run(speed.measure, args) == cli.DONE
+    page = (tmp_path / "speed" / "speed.md").read_text()
+    assert page == capsys.readouterr().out
+    for what in ("start to the faces of one picture", "a photo of a folder of 2", "video, written", "a photo of 8 faces"):
+        assert f"| {what} | **" in page
+    assert re.search(r"\| face detector in float32, 512x384 px \| \d+ \| [\d.]+ \| \d+% \|", page)
+    assert re.search(r"\| photos of 1280 px \| \d+ \|", page)
+    assert cv2.imread(str(tmp_path / "speed" / "speed.png")) is not None
+
+
+def test_speed_training_without_weights(capsys):
+    assert cli.run(speed.measure, speed.build_parser().parse_args(["--train", "faces"])) == cli.FAILED
+    assert capsys.readouterr().err.splitlines()[-1].startswith("error: --train: needs ImageNet's weights too; give --weights")

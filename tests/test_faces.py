@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from facemask.errors import InputError
-from facemask.faces import load_face_detector
-from facemask.masked_faces import MaskedFaceDetector
+from facemask.faces import choose_face_detector, load_face_detector
+from facemask.masked_faces import MaskedFaceDetector, int8_file
 from facemask.res10 import Res10Detector
 from tests.conftest import ROOT
 
@@ -24,6 +24,28 @@ def test_load_tells_files_by_what_is_in_them(tmp_path):
     detector = load_face_detector(tmp_path, size=320, tiles=True)
     assert isinstance(detector, MaskedFaceDetector)
     assert (detector.size, detector.tiles) == (320, True)
+
+
+@pytest.mark.parametrize(
+    ("change", "chosen", "warns"),
+    [
+        pytest.param({}, ".int8.onnx", False, id="int8"),
+        pytest.param({"exact": False}, ".onnx", False, id="processor that cuts sums"),
+        pytest.param({"onnxruntime": None}, ".onnx", False, id="no onnxruntime"),
+        pytest.param({"float32": b"another"}, ".onnx", True, id="made from another file"),
+        pytest.param({"int8": b"noise"}, ".onnx", True, id="broken"),
+    ],
+)
+def test_choose_face_detector(tmp_path, monkeypatch, caplog, change, chosen, warns):
+    files = tmp_path / MaskedFaceDetector.FILE_NAME, int8_file(tmp_path / MaskedFaceDetector.FILE_NAME)
+    for file, name in zip(files, ("float32", "int8"), strict=True):
+        file.write_bytes(change.get(name, (FOLDER / file.name).read_bytes()))
+    monkeypatch.setattr("facemask.faces.multiplies_int8_exactly", lambda: change.get("exact", True))
+    monkeypatch.setattr("facemask.faces.find_spec", lambda name: change.get(name, "found"))
+    assert choose_face_detector(tmp_path) == files[0].with_suffix(chosen)
+    assert [record.message for record in caplog.records] == warns * [
+        f"{files[1]}: not used, for it was not made from {files[0].name}; python -m face_detector.quantize makes it anew"
+    ]
 
 
 @pytest.mark.parametrize(

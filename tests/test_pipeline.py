@@ -2,7 +2,7 @@ import numpy as np
 
 from facemask.boxes import Face
 from facemask.classifier import MaskClassifier, ModelInfo
-from facemask.pipeline import Detection, MaskDetector
+from facemask.pipeline import Detection, MaskDetector, enlarge
 
 INFO = ModelInfo(("with_mask", "without_mask"), 32, 0.0)
 
@@ -36,3 +36,9 @@ def test_detect_without_faces_skips_the_classifier():
         raise AssertionError("the classifier was called")
 
     assert MaskDetector(FakeFaces(), MaskClassifier(INFO, run, "fake")).detect(np.zeros((9, 9, 3), np.uint8)) == []
+
+
+def test_enlarge():
+    small = Detection((1, 2, 50, 34), 0.9, "with_mask", 0.8, {"with_mask": 0.8, "without_mask": 0.2})
+    assert enlarge([small], 2, 99, 67) == [Detection((2, 4, 99, 67), 0.9, "with_mask", 0.8, small.probabilities)]
+    assert enlarge([], 2, 99, 67) == []
