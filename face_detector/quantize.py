@@ -59,7 +59,7 @@ def quantize(args: argparse.Namespace) -> int:
     check_outputs([output], [args.face])
     photos = read_annotated_photos(args.dataset, cli.read_names(args.only))
     chosen = np.random.default_rng(args.seed).permutation(len(photos))[: args.count]
-    paths = tqdm([photos[index].path for index in chosen], unit="photo")
+    paths = tqdm([photos[index].path for index in chosen], unit="photo", disable=None)
     model = to_int8(args.face, see(args.face, paths))
     with atomic_path(output) as temporary:
         onnx.save(model, temporary)
@@ -92,6 +92,7 @@ def to_int8(file: Path, inputs: list):
     """
     import onnx
     from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantFormat, QuantType, quantize_static
+    from onnxruntime.quantization.shape_inference import quant_pre_process
 
     from facemask.files import sha256
 
@@ -107,10 +108,11 @@ def to_int8(file: Path, inputs: list):
     metadata = {entry.key: entry.value for entry in model.metadata_props}
     equalize(model, inputs)
     with tempfile.TemporaryDirectory() as folder:
-        equalized, quantized = Path(folder) / "equalized.onnx", Path(folder) / "quantized.onnx"
+        equalized, prepared, quantized = (Path(folder) / f"{step}.onnx" for step in ("equalized", "prepared", "quantized"))
         onnx.save(model, equalized)
+        quant_pre_process(equalized, prepared, skip_symbolic_shape=True)
         quantize_static(
-            equalized,
+            prepared,
             quantized,
             Inputs(),
             quant_format=QuantFormat.QDQ,

@@ -38,7 +38,7 @@ def test_equalize_changes_weights_and_no_output():
 def test_see_gives_what_the_network_is_given(astronaut):
     seen = quantize.see(FILE, [EXAMPLES / "astronaut.jpg"])
     assert [images.shape for images in seen] == [(1, 3, 512, 512), (1, 3, 192, 192)]
-    assert 0 <= seen[0].min() and 200 < seen[0].max() <= 255
+    assert seen[0].min() >= 0 and 200 < seen[0].max() <= 255
 
 
 def test_quantize(tmp_path, capsys):
@@ -68,9 +68,7 @@ def test_shipped_file_is_of_the_shipped_detector():
 
 def test_shipped_file_sees_what_the_shipped_detector_sees():
     image = cv2.imread(str(EXAMPLES / "people.jpg"))
-    found = [
-        sorted(MaskedFaceDetector.load(file).detect(image), key=lambda face: face.box) for file in (FILE, int8_file(FILE))
-    ]
+    found = [sorted(MaskedFaceDetector.load(file).detect(image), key=lambda face: face.box) for file in (FILE, int8_file(FILE))]
     np.testing.assert_allclose([face.box for face in found[0]], [face.box for face in found[1]], atol=6)
 
 

@@ -117,6 +117,28 @@ def tiny():
     return make
 
 
+def test_fine_tune_in_mixed_precision(tiny, tmp_path):
+    """A twin in float16 learns, and the network handed in has the twin's weights, in float32."""
+    network, train, validation = tiny()
+    before = network.model.get_weights()
+    computed = []
+    build = training._build_on
+    training.start_checkpoint(tmp_path / "c", {})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training, "_build_on", lambda *arguments: computed.append(build(*arguments)) or computed[-1])
+        history = training.fine_tune(network, train, validation, epochs=5, mixed_precision=True, checkpoint=tmp_path / "c")
+    (twin,) = computed
+    assert twin.model.get_layer("mobilenet_v2").get_layer("Conv1").compute_dtype == "float16"
+    assert network.model.get_layer("mobilenet_v2").get_layer("Conv1").compute_dtype == "float32"
+    assert keras.config.dtype_policy().name == "float32"
+    assert history["val_loss"][-1] < history["val_loss"][0] / 2
+    after = network.model.get_weights()
+    assert all(weights.dtype == np.float32 for weights in after)
+    assert any(not np.array_equal(*pair) for pair in zip(before, after, strict=True))
+    for ours, of_twin in zip(after, twin.model.get_weights(), strict=True):
+        np.testing.assert_array_equal(ours, of_twin)
+
+
 class InterruptedIn(keras.callbacks.BackupAndRestore):
     """Keras' callback, which Ctrl-C hits when an epoch begins."""
 
