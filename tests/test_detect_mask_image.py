@@ -6,11 +6,13 @@ import subprocess
 import sys
 
 import cv2
+import numpy as np
 import pytest
 
 import detect_mask_image
 from facemask.media import read_image
 from tests.conftest import EXAMPLES, ROOT
+from tests.test_masked_faces import PEOPLE as FACES
 
 ASTRONAUT, PEOPLE = str(EXAMPLES / "astronaut.jpg"), str(EXAMPLES / "people.jpg")
 
@@ -118,6 +120,33 @@ def test_interrupted_run_keeps_what_was_done(capsys, tmp_path, monkeypatch):
     assert [path.name for path in tmp_path.iterdir()] == ["out.partial.jsonl"]
     assert json.loads((tmp_path / "out.partial.jsonl").read_text())["image"] == ASTRONAUT
     assert "out.partial.jsonl" in capsys.readouterr().err
+
+
+def test_large_jpeg_is_told_in_its_own_pixels(tmp_path):
+    """Detection sees it at half its size; the annotated picture has all of it, and changes nothing of what is found."""
+    large = cv2.resize(cv2.imread(PEOPLE), None, fx=4, fy=4)
+    cv2.imwrite(str(tmp_path / "large.jpg"), large)
+    arguments = ["-i", str(tmp_path / "large.jpg"), "--jsonl"]
+    assert detect_mask_image.main([*arguments, str(tmp_path / "a.jsonl")]) == 0
+    assert detect_mask_image.main([*arguments, str(tmp_path / "b.jsonl"), "-o", str(tmp_path / "out.png")]) == 0
+    assert (tmp_path / "a.jsonl").read_text() == (tmp_path / "b.jsonl").read_text()
+    record = json.loads((tmp_path / "a.jsonl").read_text())
+    assert (record["width"], record["height"]) == (large.shape[1], large.shape[0])
+    found = sorted((face["box"] for face in record["faces"]), key=lambda box: (box[1] > 4 * 330, box[0]))
+    np.testing.assert_allclose(np.array(found) / 4, FACES, atol=20)
+    assert cv2.imread(str(tmp_path / "out.png")).shape == large.shape
+
+
+def test_many_pictures_are_told_in_their_order(tmp_path, capsys):
+    for number in range(40):
+        shutil.copy(PEOPLE if number % 7 == 0 else ASTRONAUT, tmp_path / f"{number:02d}.jpg")
+    assert detect_mask_image.main(["-i", str(tmp_path), "--jsonl", str(tmp_path / "out.jsonl")]) == 0
+    records = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    assert [record["image"] for record in records] == [str(tmp_path / f"{number:02d}.jpg") for number in range(40)]
+    assert [len(record["faces"]) for record in records] == [8 if number % 7 == 0 else 1 for number in range(40)]
+    assert [line.split(":")[0] for line in capsys.readouterr().out.splitlines()] == [
+        record["image"] for record in records for _ in record["faces"]
+    ]
 
 
 @pytest.mark.parametrize(("key", "shown"), [(ord("q"), 1), (27, 1), (ord(" "), 2)])
