@@ -68,8 +68,7 @@ class MaskClassifier:
 
         For a `.keras` file the `.onnx` beside it is run if it was made from that very file; else Keras runs it, with a
         warning. An `.onnx` is run by onnxruntime where installed, with `threads` as `open_onnx` takes them, else by
-        cv2.dnn. Raises InputError if the file is
-        missing, broken or no such model.
+        cv2.dnn. Raises InputError if the file is missing, broken or no such model.
         """
         path = Path(path)
         if path.suffix not in (".keras", ".onnx") or not path.is_file():

@@ -31,8 +31,7 @@ def load_face_detector(path: str | Path, size: int | None = None, tiles: bool = 
 
     `size` is the longest side in pixels to which ours scales a picture (None: as it was measured best), `tiles` whether
     it looks again, closer, at a crowd of small faces; res10 has no tiles, and no other size than its own. `threads` is as
-    `open_onnx` takes it. Raises
-    InputError if the file is missing, broken or another network, or if res10 is given a size.
+    `open_onnx` takes it. Raises InputError if the file is missing, broken or another network, or if res10 is given a size.
     """
     path = Path(path)
     if path.is_dir():

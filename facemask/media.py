@@ -78,13 +78,15 @@ def read_reduced(path: str | Path) -> Picture:
     data = _read(path)
     width, height = _jpeg_size(data) or (0, 0)
     reduction = max(n for n in REDUCED_FLAGS if n == 1 or max(width, height) >= n * REDUCED_SIDE)
-    if reduction == 1 or _is_nearly_square(width, height, reduction):
-        image = _decode(path, data)
-        return Picture(image, image.shape[1], image.shape[0], 1)
-    image = _decode(path, data, REDUCED_FLAGS[reduction])
-    if image.shape[:2] != (-(-height // reduction), -(-width // reduction)):
-        width, height = height, width  # EXIF has turned it
-    return Picture(image, width, height, reduction)
+    # By its reduced shape, as stored or turned by EXIF, one knows the whole one's.
+    shapes = {tuple(-(-side // reduction) for side in sides): sides for sides in ((height, width), (width, height))}
+    if reduction > 1 and (width == height or len(shapes) == 2):
+        image = _decode(path, data, REDUCED_FLAGS[reduction])
+        if image.shape[:2] in shapes:
+            height, width = shapes[image.shape[:2]]
+            return Picture(image, width, height, reduction)
+    image = _decode(path, data)
+    return Picture(image, image.shape[1], image.shape[0], 1)
 
 
 def _read(path: str | Path) -> np.ndarray:
@@ -148,11 +150,6 @@ def _jpeg_segments(data: bytes) -> Iterator[tuple[int, int, int]]:
         end = start + 2 + int.from_bytes(data[start + 2 : start + 4], "big")
         yield data[start + 1], start, end
         start = end
-
-
-def _is_nearly_square(width: int, height: int, reduction: int) -> bool:
-    """Tell whether the reduced picture's shape hides if EXIF has turned a picture that is not square."""
-    return width != height and -(-width // reduction) == -(-height // reduction)
 
 
 def write_image(path: str | Path, image: np.ndarray) -> None:

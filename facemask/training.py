@@ -255,7 +255,7 @@ def fine_tune(
     stopped, but for the dropout's random numbers. Ctrl-C ends the training with the best weights so far. With
     `mixed_precision` a twin of the network learns in float16, which GPUs compute faster; weights stay float32.
     """
-    float32, network = network, _in_mixed_precision(network, train.info) if mixed_precision else network
+    given, network = network, _in_mixed_precision(network, train.info) if mixed_precision else network
     for layer in network.model.get_layer("mobilenet_v2").layers:
         layer.trainable = not isinstance(layer, keras.layers.BatchNormalization)
     schedule = warm_up_and_fall(learning_rate, epochs * train.batches_per_epoch)
@@ -283,7 +283,7 @@ def fine_tune(
             verbose=0 if sys.stderr.isatty() else 2,  # a bar, or a line an epoch
         )
     network.model.load_weights(best)
-    float32.model.set_weights(network.model.get_weights())
+    given.model.set_weights(network.model.get_weights())
     return read_history(log)
 
 

@@ -31,8 +31,8 @@ def work_ahead(
 ) -> Iterator[tuple[Item, "Future[Result]"]]:
     """Call `function` on items in so many threads; yield each item with its finished future, in the order of items.
 
-    `items` is walked in the caller's thread, at most `ahead` items a worker further than what was yielded.
-    When the caller stops, what is begun is finished and no more is begun.
+    `items` is walked in the caller's thread, at most `ahead` items a worker further than what was yielded. When the
+    caller stops, what is begun is finished and no more is begun.
     """
     pending: deque[tuple[Item, Future[Result]]] = deque()
     with ThreadPoolExecutor(workers, thread_name_prefix="worker") as pool:
