@@ -26,7 +26,7 @@ from facemask.errors import InputError
 logger = logging.getLogger("facemask")
 
 WINDOW = "Face masks"
-RATE_SMOOTHING = 0.9  # weight of the past in the frame rate shown
+RATE_SMOOTHING = 0.95  # weight of the past in the frame rate shown; frames come in bursts
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -46,13 +46,13 @@ def detect(args: argparse.Namespace) -> int:
     from facemask.drawing import draw_detections, draw_status, readable
     from facemask.files import check_outputs, text_output
     from facemask.media import Frame, VideoSink, VideoSource, check_video_output
-    from facemask.workers import share_cores, work_ahead
+    from facemask.workers import AHEAD, share_cores, work_ahead
 
     show = cli.wants_window(args.show)
     if args.output:
         check_video_output(args.output)
     check_outputs(filter(None, (args.output, args.jsonl)), [Path(args.input)])
-    frame_count, labels, rate, stopped, interrupted = 0, Counter(), 0.0, False, False
+    frame_count, labels, interval, stopped, interrupted = 0, Counter(), 0.0, False, False
     with ExitStack() as stack:
         source = stack.enter_context(VideoSource(args.input))
         if not source.states_rate:
@@ -67,7 +67,8 @@ def detect(args: argparse.Namespace) -> int:
         jsonl = stack.enter_context(text_output(args.jsonl, keep=True)) if args.jsonl else None
         total = min(filter(None, (source.frame_count, args.max_frames)), default=None)
         bar = stack.enter_context(tqdm(total=total, unit="frame", disable=None))
-        looks = stack.enter_context(closing(work_ahead(look, islice(source.frames(), args.max_frames), workers)))
+        frames = islice(source.frames(), args.max_frames)
+        looks = stack.enter_context(closing(work_ahead(look, frames, workers, 1 if source.is_live else AHEAD)))
         start = last = time.perf_counter()
         try:
             for frame, looked in looks:
@@ -82,9 +83,9 @@ def detect(args: argparse.Namespace) -> int:
                         sink.write(annotated)
                     if show:
                         now = time.perf_counter()
-                        rate = RATE_SMOOTHING * rate + (1 - RATE_SMOOTHING) / (now - last) if rate else 1 / (now - last)
+                        interval = RATE_SMOOTHING * interval + (1 - RATE_SMOOTHING) * (now - last) if frame_count else now - last
                         last = now
-                        draw_status(annotated, f"{rate:.0f} frames/s  {len(detections)} faces")
+                        draw_status(annotated, f"{1 / interval:.0f} frames/s  {len(detections)} faces")
                         stopped = not show_frame(annotated)
                 frame_count += 1
                 bar.update()

@@ -21,7 +21,7 @@ from facemask.masked_faces import MaskedFaceDetector
 
 logger = logging.getLogger("facemask")
 
-# The layers behind the backbone stay in float32: in integers they cost 0.3 points of face AP and save a tenth of the time.
+# The layers behind the backbone stay in float32: in integers they cost half a point of face AP (benchmarks/README.md).
 FLOAT_LAYERS = ("up", "lateral", "merge", "context", "head", "faces")
 LEAST_RANGE = 1e-3  # of the widest channel's: none is enlarged by more than 1 / this
 

@@ -195,11 +195,15 @@ def wants_window(show: bool | None) -> bool:
 def load_detector(args: argparse.Namespace, threads: int = 0):
     """Load both networks as the arguments say; returns a MaskDetector, which computes with so many threads (0: one a core)."""
     from facemask.classifier import MaskClassifier
-    from facemask.faces import load_face_detector
+    from facemask.faces import choose_face_detector, load_face_detector
     from facemask.pipeline import MaskDetector
 
-    faces = load_face_detector(args.face, args.detector_size, args.tiles == "auto", threads)
+    face_file = choose_face_detector(args.face) if args.face.is_dir() else args.face
+    faces = load_face_detector(face_file, args.detector_size, args.tiles == "auto", threads)
     detector = MaskDetector(faces, MaskClassifier.load(args.model, threads))
     info = detector.classifier.info
-    logger.info("loaded %s (%s; %d px; %s)", args.model, ", ".join(info.classes), info.input_size, detector.classifier.backend)
+    classes = ", ".join(info.classes)
+    logger.info(
+        "loaded %s and %s (%s; %d px; %s)", face_file.name, args.model, classes, info.input_size, detector.classifier.backend
+    )
     return detector

@@ -2,7 +2,6 @@
 
 import logging
 from contextlib import suppress
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Protocol
 
@@ -14,7 +13,7 @@ from facemask.files import sha256
 from facemask.masked_faces import MaskedFaceDetector, int8_file
 from facemask.onnx_metadata import read_onnx_metadata
 from facemask.res10 import Res10Detector
-from facemask.runtime import multiplies_int8_exactly
+from facemask.runtime import runs_int8
 
 logger = logging.getLogger(__name__)
 
@@ -50,15 +49,14 @@ def load_face_detector(path: str | Path, size: int | None = None, tiles: bool = 
 
 
 def choose_face_detector(folder: Path) -> Path:
-    """Return the folder's file to load: ours before the res10 SSD, ours with 8-bit integers where it can be.
+    """Return the folder's file to load: ours before the res10 SSD, ours with 8-bit integers where `runs_int8` says so.
 
-    That is where onnxruntime runs it on a processor that multiplies 8-bit integers exactly, and as long as it was made
-    from the float32 file beside it.
+    The latter must have been made from the float32 file beside it, else there is a warning.
     """
     names = (MaskedFaceDetector.FILE_NAME, Res10Detector.FILE_NAME)
     file = next((folder / name for name in names if (folder / name).is_file()), folder / names[0])
     quantized = int8_file(file)
-    if quantized.is_file() and find_spec("onnxruntime") and multiplies_int8_exactly():
+    if quantized.is_file() and runs_int8():
         with suppress(ValueError, OSError):
             if read_onnx_metadata(quantized).get(MaskedFaceDetector.SOURCE_NAME) == sha256(file):
                 return quantized

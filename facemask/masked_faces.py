@@ -231,12 +231,12 @@ def cut_tiles(image: np.ndarray, count: int, overlap: int) -> tuple[list[np.ndar
 
 def _resize(image: np.ndarray, scale: float) -> np.ndarray:
     """Scale an image; smaller as INTER_AREA does it, in a third of the time: halved, then blurred and interpolated."""
-    height, width = image.shape[:2]
-    size = max(1, round(width * scale)), max(1, round(height * scale))
     while scale <= 0.5 and min(image.shape[:2]) > 1:
         even = image[: image.shape[0] // 2 * 2, : image.shape[1] // 2 * 2]
         image = cv2.resize(even, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
         scale *= 2
     if scale < NO_BLUR:
         image = cv2.GaussianBlur(image, (3, 3), PIXEL_BLUR * math.sqrt(1 / scale**2 - 1))
+    height, width = image.shape[:2]
+    size = max(1, round(width * scale)), max(1, round(height * scale))
     return cv2.resize(image, size, interpolation=cv2.INTER_LINEAR)

@@ -27,7 +27,7 @@ REDUCED_FLAGS = {
 }  # fmt: skip
 VIDEO_CODECS = {".mp4": "mp4v", ".avi": "MJPG"}  # encoders that every build of OpenCV has
 LARGEST_FILE = 1 << 30  # bytes of a picture
-REDUCED_SIDE = 1920  # px: the longest side of a JPEG is not reduced below
+REDUCED_SIDE = 1920  # px: as small as a JPEG's longest side is made
 DEFAULT_RATE = 25.0  # frames per second, for sources that state none
 HIGHEST_RATE = 240.0  # above it a stated rate is a container's time base, not a rate
 
@@ -73,11 +73,14 @@ class Picture:
     reduction: int
 
 
-def read_reduced(path: str | Path) -> Picture:
-    """Read a picture as `read_image` does, a large JPEG at 1/2, 1/4 or 1/8 of its size, which takes a third of the time."""
+def read_reduced(path: str | Path, least_side: int = REDUCED_SIDE) -> Picture:
+    """Read a picture as `read_image` does, a large JPEG at 1/2, 1/4 or 1/8 of its size, which takes a third of the time.
+
+    Its longest side is at least `least_side` px then.
+    """
     data = _read(path)
     width, height = _jpeg_size(data) or (0, 0)
-    reduction = max(n for n in REDUCED_FLAGS if n == 1 or max(width, height) >= n * REDUCED_SIDE)
+    reduction = max(n for n in REDUCED_FLAGS if n == 1 or max(width, height) >= n * least_side)
     # By its reduced shape, as stored or turned by EXIF, one knows the whole one's.
     shapes = {tuple(-(-side // reduction) for side in sides): sides for sides in ((height, width), (width, height))}
     if reduction > 1 and (width == height or len(shapes) == 2):
@@ -147,6 +150,9 @@ def _jpeg_segments(data: bytes) -> Iterator[tuple[int, int, int]]:
     """Yield marker, start and end of a JPEG's segments, up to the picture's own data (ITU-T T.81, annex B)."""
     start = 2 if data.startswith(START_OF_JPEG) else len(data)
     while data[start : start + 1] == b"\xff" and data[start + 1 : start + 2] != START_OF_SCAN:
+        if data[start + 1 : start + 2] == b"\xff":  # a fill byte
+            start += 1
+            continue
         end = start + 2 + int.from_bytes(data[start + 2 : start + 4], "big")
         yield data[start + 1], start, end
         start = end

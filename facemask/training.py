@@ -265,13 +265,14 @@ def fine_tune(
     train.start(len(before.get("loss", [])))
     if not before:
         network.model.save_weights(best)
+    bar = TqdmCallback(epochs, verbose=1, disable=None)
     callbacks = [
         keras.callbacks.ModelCheckpoint(
             best, save_best_only=True, save_weights_only=True, initial_value_threshold=min(before.get("val_loss", [np.inf]))
         ),
         keras.callbacks.CSVLogger(log, append=True),
         keras.callbacks.BackupAndRestore(checkpoint, double_checkpoint=True, delete_checkpoint=False),
-        TqdmCallback(epochs, verbose=1, disable=None),
+        bar,
     ]
     with suppress(KeyboardInterrupt):
         network.model.fit(
@@ -282,8 +283,10 @@ def fine_tune(
             callbacks=callbacks,
             verbose=0 if sys.stderr.isatty() else 2,  # a bar, or a line an epoch
         )
+    bar.on_train_end()  # closes it also after Ctrl-C
     network.model.load_weights(best)
-    given.model.set_weights(network.model.get_weights())
+    if given is not network:
+        given.model.set_weights(network.model.get_weights())
     return read_history(log)
 
 

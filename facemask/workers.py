@@ -32,7 +32,7 @@ def work_ahead(
     """Call `function` on items in so many threads; yield each item with its finished future, in the order of items.
 
     `items` is walked in the caller's thread, at most `ahead` items a worker further than what was yielded. When the
-    caller stops, what is begun is finished and no more is begun.
+    caller stops or an item cannot be had, what is begun is finished and dropped, and no more is begun.
     """
     pending: deque[tuple[Item, Future[Result]]] = deque()
     with ThreadPoolExecutor(workers, thread_name_prefix="worker") as pool:

@@ -115,6 +115,7 @@ def test_interrupted_run_keeps_what_was_done(capsys, tmp_path, monkeypatch):
             raise KeyboardInterrupt
         return whole(self, image, confidence)
 
+    monkeypatch.setattr("facemask.workers.share_cores", lambda: (1, 1))  # one after the other, so that they can be counted
     monkeypatch.setattr(MaskDetector, "detect", detect_once)
     assert detect_mask_image.main(["-i", ASTRONAUT, PEOPLE, "--jsonl", str(tmp_path / "out.jsonl")]) == 130
     assert [path.name for path in tmp_path.iterdir()] == ["out.partial.jsonl"]
@@ -135,6 +136,26 @@ def test_large_jpeg_is_told_in_its_own_pixels(tmp_path):
     found = sorted((face["box"] for face in record["faces"]), key=lambda box: (box[1] > 4 * 330, box[0]))
     np.testing.assert_allclose(np.array(found) / 4, FACES, atol=20)
     assert cv2.imread(str(tmp_path / "out.png")).shape == large.shape
+
+
+def test_large_jpeg_of_small_faces_is_read_whole(tmp_path):
+    """Faces of 110 px in 3,840 call for a closer look, which finds those of 40 px: at half the size it would miss some."""
+    crowd, top = np.full((640, 3840, 3), 90, np.uint8), 0
+    for scale, rows in ((0.55, 1), (0.2, 2)):
+        small = cv2.resize(cv2.imread(PEOPLE), None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+        height, width = small.shape[:2]
+        for _ in range(rows):
+            for left in range(0, crowd.shape[1] - width, width + 5):
+                crowd[top : top + height, left : left + width] = small
+            top += height + 5
+    for name in ("crowd.jpg", "crowd.png"):  # PNG is never read reduced
+        cv2.imwrite(str(tmp_path / name), crowd, [cv2.IMWRITE_JPEG_QUALITY, 100])
+    assert detect_mask_image.main(["-i", str(tmp_path), "--jsonl", str(tmp_path / "out.jsonl")]) == 0
+    jpeg, png = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    assert (jpeg["width"], jpeg["height"]) == (png["width"], png["height"]) == (3840, 640)
+    boxes = [np.array(sorted(face["box"] for face in record["faces"])) for record in (jpeg, png)]
+    assert len(boxes[0]) == len(boxes[1]) > 200
+    np.testing.assert_allclose(*boxes, atol=5)
 
 
 def test_many_pictures_are_told_in_their_order(tmp_path, capsys):

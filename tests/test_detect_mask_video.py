@@ -56,6 +56,7 @@ def test_stopped_in_the_middle_finishes_its_outputs(tmp_path, people_video, monk
             raise error
         return whole(self, image, confidence)
 
+    monkeypatch.setattr("facemask.workers.share_cores", lambda: (1, 1))  # one after the other, so that they can be counted
     monkeypatch.setattr(MaskDetector, "detect", detect_some)
     out, jsonl = tmp_path / "out.mp4", tmp_path / "out.jsonl"
     arguments = ["-i", str(people_video), "-o", str(out), "--jsonl", str(jsonl)]

@@ -30,8 +30,7 @@ def test_load_tells_files_by_what_is_in_them(tmp_path):
     ("change", "chosen", "warns"),
     [
         pytest.param({}, ".int8.onnx", False, id="int8"),
-        pytest.param({"exact": False}, ".onnx", False, id="processor that cuts sums"),
-        pytest.param({"onnxruntime": None}, ".onnx", False, id="no onnxruntime"),
+        pytest.param({"runs_int8": False}, ".onnx", False, id="not on this machine"),
         pytest.param({"float32": b"another"}, ".onnx", True, id="made from another file"),
         pytest.param({"int8": b"noise"}, ".onnx", True, id="broken"),
     ],
@@ -40,8 +39,7 @@ def test_choose_face_detector(tmp_path, monkeypatch, caplog, change, chosen, war
     files = tmp_path / MaskedFaceDetector.FILE_NAME, int8_file(tmp_path / MaskedFaceDetector.FILE_NAME)
     for file, name in zip(files, ("float32", "int8"), strict=True):
         file.write_bytes(change.get(name, (FOLDER / file.name).read_bytes()))
-    monkeypatch.setattr("facemask.faces.multiplies_int8_exactly", lambda: change.get("exact", True))
-    monkeypatch.setattr("facemask.faces.find_spec", lambda name: change.get(name, "found"))
+    monkeypatch.setattr("facemask.faces.runs_int8", lambda: change.get("runs_int8", True))
     assert choose_face_detector(tmp_path) == files[0].with_suffix(chosen)
     assert [record.message for record in caplog.records] == warns * [
         f"{files[1]}: not used, for it was not made from {files[0].name}; python -m face_detector.quantize makes it anew"

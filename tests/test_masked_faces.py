@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from facemask.errors import InputError
-from facemask.masked_faces import MaskedFaceDetector, cut_tiles, decode
+from facemask.masked_faces import MaskedFaceDetector, _resize, cut_tiles, decode
 from facemask.runtime import open_onnx, open_with_opencv
 from tests.conftest import EXAMPLES, ROOT
 
@@ -47,6 +47,24 @@ def test_decode_averages_the_boxes_of_one_face():
     agreeing = decode(cells_with((5, 5, -3.0, 0, 0, 4, 4), (5, 6, -3.5, 0, -1, 4, 4)), 0.02, 4)[1]
     alone = decode(cells_with((5, 5, -3.0, 0, 0, 4, 4)), 0.02, 4)[1]
     assert scores < agreeing < alone < 0.5
+
+
+@pytest.mark.parametrize(
+    ("width", "height", "scale"),
+    [(800, 600, 0.64), (1001, 667, 0.3), (4095, 1501, 0.07), (1, 9, 0.9), (64, 48, 2.0), (513, 385, 0.99)],
+)
+def test_resize_averages_and_moves_nothing(width, height, scale):
+    waves = np.sin(np.linspace(0, 12, width)) * 60 + np.cos(np.linspace(0, 9, height))[:, None] * 60 + 128
+    image = np.repeat(waves.astype(np.uint8)[..., None], 3, axis=2)
+    resized = _resize(image, scale)
+    for side, whole in zip(resized.shape[:2], (height, width), strict=True):
+        assert side == pytest.approx(max(whole * scale, 1), abs=1.01)
+    # The same pixels as an exact average's, where both have them.
+    size = max(1, round(width * scale)), max(1, round(height * scale))
+    exact = cv2.resize(image, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
+    rows, columns = min(size[1], resized.shape[0]), min(size[0], resized.shape[1])
+    difference = np.abs(resized[:rows, :columns].astype(int) - exact[:rows, :columns])
+    assert difference.mean() < 3 and difference[:, columns * 9 // 10 :].mean() < 6
 
 
 def test_decode_nothing():

@@ -33,13 +33,19 @@ def test_work_ahead_works_on_several_at_once():
 
 
 def test_work_ahead_is_bounded():
-    begun = []
-    results = work_ahead(begun.append, iter(range(1000)), 2)
-    next(results)
-    time.sleep(0.1)
-    assert len(begun) <= 4
+    walked, go_on = [], threading.Event()
+
+    def items():
+        for number in range(1000):
+            walked.append(number)
+            yield number
+
+    threading.Timer(0.3, go_on.set).start()
+    results = work_ahead(lambda number: number or go_on.wait(10), items(), 2, 3)
+    assert next(results)[0] == 0  # which has held up the others
+    assert len(walked) == 2 * 3
     results.close()
-    assert len(begun) <= 4
+    assert len(walked) == 2 * 3
 
 
 def test_work_ahead_hands_an_error_to_its_item():
