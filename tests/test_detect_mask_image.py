@@ -12,7 +12,7 @@ import pytest
 import detect_mask_image
 from facemask import cli
 from facemask.faces import load_face_detector
-from facemask.media import read_image, read_reduced
+from facemask.media import read_image
 from tests.conftest import EXAMPLES, ROOT
 from tests.test_masked_faces import PEOPLE as FACES
 
@@ -141,7 +141,7 @@ def test_large_jpeg_is_told_in_its_own_pixels(tmp_path):
 
 
 def test_large_jpeg_of_small_faces_is_read_whole(tmp_path):
-    """Faces of 110 px in 3,840 call for a closer look, which finds those of 40 px: at half the size it would miss some."""
+    """Faces of 110 px in 3,840 call for a closer look, which finds those of 40 px, by all their pixels."""
     crowd, top = np.full((640, 3840, 3), 90, np.uint8), 0
     for scale, rows in ((0.55, 1), (0.2, 2)):
         small = cv2.resize(cv2.imread(PEOPLE), None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
