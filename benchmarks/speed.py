@@ -149,7 +149,7 @@ def measure(args: argparse.Namespace) -> int:
         if args.train:
             add(measure_training(args.train.resolve(), args.weights.resolve(), work))
         add(measure_faces(model, args.turns))
-        limits = measure_limits()
+        limits = measure_limits(args.turns)
         bar.close()
     page = to_markdown(rows, limits, memory, args)
     print(page)
@@ -273,7 +273,7 @@ def milliseconds(function: Callable, repeats: int) -> float:
     return 1000 * float(np.median(seconds))
 
 
-def measure_limits() -> list[tuple]:
+def measure_limits(turns: int) -> list[tuple]:
     """Return each network's name, millions of multiply-adds, ms, and the part of the machine's peak that this is."""
     import onnx
 
@@ -281,7 +281,6 @@ def measure_limits() -> list[tuple]:
     from facemask.runtime import open_onnx
 
     square = np.random.default_rng(0).random((2, GEMM_SIDE, GEMM_SIDE), np.float32)
-    peak = GEMM_SIDE**3 / milliseconds(lambda: square[0] @ square[1], REPEATS)  # multiply-adds a ms
     plain = cli.DEFAULT_FACE_DETECTOR / "masked_faces_ssd.onnx"
     networks = {
         "classifier, 8 faces of 128 px": (cli.DEFAULT_MODEL.with_suffix(".onnx"),) * 2 + ((8, 3, 128, 128),),
@@ -294,8 +293,13 @@ def measure_limits() -> list[tuple]:
     for name, (counted, timed, shape) in networks.items():
         network, _ = open_onnx(timed)
         images = np.zeros(shape, np.float32)
-        work, ms = multiply_adds(onnx.load(counted), shape), milliseconds(partial(network, images), REPEATS)
-        rows.append((name, work / 1e6, ms, work / ms / peak))
+        work = multiply_adds(onnx.load(counted), shape)
+        times = [
+            (milliseconds(partial(network, images), REPEATS), milliseconds(lambda: square[0] @ square[1], 3))
+            for _ in range(turns)
+        ]
+        part = np.median([work / ms / (GEMM_SIDE**3 / product) for ms, product in times])
+        rows.append((name, work / 1e6, np.median(times, axis=0)[0], part))
     return rows
 
 
