@@ -1,22 +1,25 @@
 #!/usr/bin/env python3
-"""Find faces in live video and tell who wears a mask.
+"""Follow the faces in a video, live or from a file, and tell who wears a mask.
 
   python detect_mask_video.py                                the first webcam, in a window; q or Esc leaves
   python detect_mask_video.py -i street.mp4 -o out.mp4       a file, annotated
-  python detect_mask_video.py -i rtsp://camera/stream --jsonl faces.jsonl --no-show
+  python detect_mask_video.py -i rtsp://camera/stream --serve 8000 --events events.jsonl
+                                                             a guard desk: watch at http://127.0.0.1:8000/
+  ffmpeg … -f mjpeg - | python detect_mask_video.py -i -     whatever FFmpeg reads
 
-Every frame is looked at. Outputs are finished on q, Ctrl-C, the end of the source and errors alike. Exit code: 0 done,
-1 if the source, the model or an output failed, 130 after Ctrl-C, 2 for a wrong command line.
+Each face keeps a number while it is seen and through short gaps, and a label that changes only when the evidence does.
+Files are read frame by frame; of a camera or stream the newest frame is looked at, and it is opened again if it drops.
+Outputs are finished on q, a closed window, Ctrl-C, SIGTERM, the end of the source and errors alike. Exit code: 0 done,
+1 if the source, the model or an output failed, 130 after Ctrl-C, 143 after SIGTERM, 2 for a wrong command line.
 """
 
 import argparse
-import json
 import logging
+import math
 import sys
 import time
 from collections import Counter
 from contextlib import ExitStack, closing
-from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
 
@@ -26,107 +29,245 @@ from facemask.errors import InputError
 logger = logging.getLogger("facemask")
 
 WINDOW = "Face masks"
+LARGEST_WINDOW = 1280  # px wide, as it opens
 RATE_SMOOTHING = 0.95  # weight of the past in the frame rate shown; frames come in bursts
+FRAMES_AHEAD = 4  # a worker, of a file: the classifier is asked in bursts, when many people come
+STALE = 2.0  # s without a picture, after which the window says so
+SEEN_TO_HIDE = 0.1  # confidence from which --blur hides what may be a face
 
 
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=cli.HelpFormatter)
-    parser.add_argument("-i", "--input", default="0", metavar="SOURCE", help="a camera's index, a video file or a stream's URL")
+    source = parser.add_argument_group("source")
+    source.add_argument(
+        "-i",
+        "--input",
+        default="0",
+        metavar="SOURCE",
+        help="a camera's index, a video file, pictures (a folder, a glob, frame_%%04d.jpg), a stream's URL, or - for standard input",
+    )
+    source.add_argument(
+        "--width", type=cli.positive_int, metavar="PX", help="ask a camera for that width; wider frames are scaled down to it"
+    )
+    source.add_argument("--stride", type=cli.positive_int, default=1, metavar="N", help="look at every N-th frame only")
+    source.add_argument(
+        "--rate", type=cli.positive_number, metavar="FPS", help="frames per second of pictures, and of what states none (default: 25)"
+    )
+    source.add_argument(
+        "--reconnect",
+        type=cli.natural_number,
+        default=math.inf,
+        metavar="SECONDS",
+        help="give up on a camera or stream that stays away so long; 0: as soon as it drops (default: never)",
+    )
+    source.add_argument("--max-frames", type=cli.positive_int, metavar="N", help="stop after that many frames")
     cli.add_detector_arguments(parser, tiles="off")
-    parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="write the annotated video: .mp4 or .avi")
-    parser.add_argument("--jsonl", type=Path, metavar="FILE", help="write a JSON line a frame, with its faces")
-    parser.add_argument("--max-frames", type=cli.positive_int, metavar="N", help="stop after that many frames")
-    cli.add_show_argument(parser)
+    output = parser.add_argument_group("outputs")
+    output.add_argument("-o", "--output", type=Path, metavar="FILE", help="write the annotated video: .mp4 or .mkv")
+    output.add_argument("--jsonl", type=Path, metavar="FILE", help="write a JSON line a frame, with its faces and their tracks")
+    output.add_argument(
+        "--events",
+        type=Path,
+        metavar="FILE",
+        help="append a JSON line when somebody is settled as without a mask or with one worn wrong, and when they leave",
+    )
+    output.add_argument("--snapshots", type=Path, metavar="FOLDER", help="write a picture for each event of the first kind")
+    output.add_argument(
+        "--on-event", metavar="CMD", help="run a command for each event, which it gets as JSON on standard input; never waited for"
+    )
+    output.add_argument("--blur", action="store_true", help="hide every face, in all that is shown and written")
+    output.add_argument(
+        "--serve",
+        type=cli.host_and_port,
+        metavar="[HOST:]PORT",
+        help="show the live video and the counts to browsers (host by default: 127.0.0.1, this machine alone)",
+    )
+    cli.add_show_argument(output)
     return parser
 
 
 def detect(args: argparse.Namespace) -> int:
     from tqdm import tqdm
+    from tqdm.contrib.logging import logging_redirect_tqdm
 
-    from facemask.drawing import draw_detections, draw_status, readable
-    from facemask.files import check_outputs, text_output
-    from facemask.media import Frame, VideoSink, VideoSource, check_video_output
-    from facemask.workers import AHEAD, share_cores, work_ahead
+    from facemask.drawing import draw_tracked, hide_faces, readable
+    from facemask.events import MASKED, CommandRunner, EventRecorder
+    from facemask.files import JsonLines, check_outputs, make_folder
+    from facemask.serve import LiveServer, State
+    from facemask.tracking import MaskTracker
+    from facemask.video import Frame, VideoSink, check_video_output, open_source
+    from facemask.workers import share_cores, work_ahead
 
     show = cli.wants_window(args.show)
+    if args.show is None and not show:
+        logger.info("no display: no window%s", "" if args.serve else "; --serve 8000 shows the video to a browser")
     if args.output:
         check_video_output(args.output)
-    check_outputs(filter(None, (args.output, args.jsonl)), [Path(args.input)])
-    frame_count, labels, interval, stopped, interrupted = 0, Counter(), 0.0, False, False
+    check_outputs(filter(None, (args.output, args.jsonl, args.events)), [Path(args.input)])
+    if args.snapshots:
+        make_folder(args.snapshots)
+
     with ExitStack() as stack:
-        source = stack.enter_context(VideoSource(args.input))
+        stack.enter_context(logging_redirect_tqdm([logging.getLogger()]))
+        command = stack.enter_context(CommandRunner(args.on_event)) if args.on_event else None
+        server = stack.enter_context(LiveServer(*args.serve)) if args.serve else None
+        source = stack.enter_context(open_source(args.input, args.width, args.stride, args.rate, args.reconnect))
         if not source.states_rate:
-            logger.warning("%s states no frame rate; taking %g frames per second", args.input, source.rate)
-        workers, threads = share_cores()
+            logger.warning("%s states no frame rate; taking %g frames per second", source.name, float(source.rate))
+        # Of a live source each frame is done before the next is begun, with all cores: the soonest result counts.
+        workers, threads = (1, 0) if source.is_live else share_cores()
         detector = cli.load_detector(args, threads)
+        classifier = detector.classifier
+        tracker = MaskTracker(classifier.classify, classifier.info.classes, float(source.rate), args.confidence)
+        sink = stack.enter_context(VideoSink(args.output, source.rate)) if args.output else None
+        jsonl = stack.enter_context(JsonLines(args.jsonl)) if args.jsonl else None
+        events = stack.enter_context(JsonLines(args.events, append=True)) if args.events else None
+        alert = [label for label in classifier.info.classes if label != MASKED]
+        recorder = EventRecorder(alert, events, args.snapshots, command, source.is_live)
+        window = Window() if show else None
+        if server:
+            logger.info("watch at %s%s", server.url, "" if server.is_local else " (anyone who reaches this machine can)")
 
         def look(frame: Frame) -> list:
-            return detector.detect(frame.image, args.confidence)
+            return detector.faces.detect(frame.image, least)
 
-        sink = stack.enter_context(VideoSink(args.output, source.rate)) if args.output else None
-        jsonl = stack.enter_context(text_output(args.jsonl, keep=True)) if args.jsonl else None
+        def on_silence(seconds: float) -> None:
+            if server:
+                server.say_silent(seconds)
+            if window and not window.say_silent(seconds):
+                source.stop()
+
+        least = tracker.least_confidence(args.confidence)
+        if args.blur:
+            least = min(least, SEEN_TO_HIDE)
         total = min(filter(None, (source.frame_count, args.max_frames)), default=None)
         bar = stack.enter_context(tqdm(total=total, unit="frame", disable=None))
-        frames = islice(source.frames(), args.max_frames)
-        looks = stack.enter_context(closing(work_ahead(look, frames, workers, 1 if source.is_live else AHEAD)))
-        start = last = time.perf_counter()
-        try:
-            for frame, looked in looks:
-                detections = looked.result()
-                labels.update(detection.label for detection in detections)
-                if jsonl:
-                    faces = [asdict(detection) for detection in detections]
-                    print(json.dumps({"frame": frame.number, "time": round(frame.time, 4), "faces": faces}), file=jsonl)
-                if sink or show:
-                    annotated = draw_detections(frame.image, detections)
-                    if sink:
-                        sink.write(annotated)
-                    if show:
-                        now = time.perf_counter()
-                        interval = RATE_SMOOTHING * interval + (1 - RATE_SMOOTHING) * (now - last) if frame_count else now - last
-                        last = now
-                        draw_status(annotated, f"{1 / interval:.0f} frames/s  {len(detections)} faces")
-                        stopped = not show_frame(annotated)
-                frame_count += 1
-                bar.update()
-                if stopped:
-                    break
-            if frame_count == 0:
-                raise InputError(f"{args.input}: opened, but gave no picture; is the camera free, the video whole?")
-        except KeyboardInterrupt:
-            interrupted = True
-        seconds = time.perf_counter() - start
-    for output in (args.output, args.jsonl):
-        if output and frame_count:
+        stopped_by = stack.enter_context(cli.stop_on_signals(source.stop))
+        frames = islice(source.frames(on_silence), args.max_frames)
+        looks = stack.enter_context(closing(work_ahead(look, frames, workers, 1 if source.is_live else FRAMES_AHEAD)))
+        rate, people, state, closed = FrameRate(), Counter(), State(), False
+        for frame, looked in looks:
+            scene = tracker.update(frame.image, frame.time, looked.result())
+            people.update(track.settled_label for track in scene.left)
+            if jsonl:
+                faces = [face.to_json() for face in scene.faces]
+                jsonl.write({"frame": frame.number, "time": round(frame.time, 4), "faces": faces})
+            picture = frame.image
+            if args.blur:
+                picture = hide_faces(picture, [face.box for face in scene.faces] + scene.hidden)
+            if sink or window or server or args.snapshots:
+                picture = draw_tracked(picture, scene.faces)
+            recorder.update(scene.tracks, scene.left, picture)
+            if sink:
+                sink.write(picture, frame.time)
+            counts = Counter(readable(face.label) for face in scene.faces)
+            if window:
+                text = "  ".join(f"{label} {count}" for label, count in counts.most_common())
+                closed = not window.show(picture, f"{rate.value:.0f} frames/s  {text}")
+            if server:
+                here = Counter(track.settled_label for track in tracker.tracks.values())
+                settled = {readable(label): count for label, count in (people + here).most_common() if label}
+                state = State(rate.count, frame.time, rate.value, 0.0, dict(counts.most_common()), settled)
+                server.show(picture, state)
+            rate.add()
+            bar.update()
+            if closed or stopped_by:
+                break
+        left = tracker.finish()
+        people.update(track.settled_label for track in left)
+        recorder.leave(left)
+        if rate.count == 0 and not stopped_by:
+            raise InputError(f"{source.name}: opened, but gave no picture; is the camera free, the video whole?")
+        bar.close()
+    for output in (args.output, args.jsonl, args.events, args.snapshots):
+        if output and rate.count:
             logger.info("saved to %s", output)
-    counts = ", ".join(f"{readable(label)} {count}" for label, count in labels.most_common())
+    report(rate, people, recorder.count, source, bool(closed or stopped_by), readable)
+    if stopped_by:
+        return 128 + stopped_by[0]
+    if closed or rate.count == args.max_frames:
+        return cli.DONE
+    if source.is_live:
+        logger.warning("%s has ended; start again when it is back", source.name)
+        return cli.FAILED
+    if source.frame_count and rate.count + source.left_out < source.frame_count:
+        logger.warning("%s states %d frames, %d could be read", source.name, source.frame_count, rate.count)
+    return cli.FAILED if source.left_out else cli.DONE
+
+
+def report(rate: "FrameRate", people: Counter, events: int, source, stopped: bool, readable) -> None:
+    """Say at the end what was seen."""
+    briefly = people.pop("", 0)
+    told = [f"{readable(label)} {count}" for label, count in people.most_common()]
+    if briefly:
+        told.append(f"too briefly to tell {briefly}")
     logger.info(
-        "%d frames%s, %d faces seen%s; %.1f s, %.1f frames/s",
-        frame_count,
-        " (stopped)" if stopped or interrupted else "",
-        labels.total(),
-        f" ({counts})" if counts else "",
-        seconds,
-        frame_count / seconds,
+        "%d frames%s%s; %d people%s%s; %.1f s, %.1f frames/s",
+        rate.count,
+        " (stopped)" if stopped else "",
+        f", {source.left_out} left out" if source.left_out else "",
+        people.total() + briefly,
+        f" ({', '.join(told)})" if told else "",
+        f", {events} events" if events else "",
+        rate.seconds,
+        rate.count / rate.seconds,
     )
-    if interrupted:
-        return cli.INTERRUPTED
-    if not stopped and frame_count != args.max_frames:
-        if source.is_live:
-            logger.warning("%s has ended; start again when it is back", args.input)
-            return cli.FAILED
-        if source.frame_count and frame_count < source.frame_count:
-            logger.warning("%s states %d frames, %d could be read", args.input, source.frame_count, frame_count)
-    return cli.DONE
 
 
-def show_frame(image) -> bool:
-    """Show a frame; return False once q or Esc is pressed or the window is closed."""
-    import cv2
+class FrameRate:
+    """Counts frames, and says how many a second there are now."""
 
-    cv2.imshow(WINDOW, image)
-    key = cv2.waitKey(1) & 0xFF
-    return key not in (ord("q"), 27) and cv2.getWindowProperty(WINDOW, cv2.WND_PROP_VISIBLE) >= 1
+    def __init__(self) -> None:
+        self.count, self.value = 0, 0.0
+        self._start = self._last = time.perf_counter()
+        self._interval = 0.0
+
+    def add(self) -> None:
+        now = time.perf_counter()
+        past = RATE_SMOOTHING if self.count else 0.0
+        self._interval = past * self._interval + (1 - past) * (now - self._last)
+        self._last = now
+        self.count += 1
+        self.value = 1 / self._interval
+
+    @property
+    def seconds(self) -> float:
+        return time.perf_counter() - self._start
+
+
+class Window:
+    """A window on the video, which can be made larger and keeps the picture's shape."""
+
+    def __init__(self) -> None:
+        self._picture = None
+
+    def show(self, picture, text: str) -> bool:
+        """Show a picture with a line of text; return False once q or Esc is pressed or the window is closed."""
+        import cv2
+
+        if self._picture is None:
+            cv2.namedWindow(WINDOW, cv2.WINDOW_NORMAL | cv2.WINDOW_KEEPRATIO)
+            scale = min(LARGEST_WINDOW / picture.shape[1], 1)
+            cv2.resizeWindow(WINDOW, round(scale * picture.shape[1]), round(scale * picture.shape[0]))
+        self._picture = picture
+        return self._put(text)
+
+    def say_silent(self, seconds: float) -> bool:
+        """Say over the last picture for how long there has been none; returns as `show` does."""
+        return self._picture is None or self._put(f"no picture for {seconds:.0f} s" if seconds >= STALE else "")
+
+    def _put(self, text: str) -> bool:
+        import cv2
+
+        from facemask.drawing import draw_status
+
+        picture = self._picture
+        if text:
+            picture = picture.copy()
+            draw_status(picture, text)
+        cv2.imshow(WINDOW, picture)
+        key = cv2.waitKey(1) & 0xFF
+        return key not in (ord("q"), 27) and cv2.getWindowProperty(WINDOW, cv2.WND_PROP_VISIBLE) >= 1
 
 
 def main(argv: list[str] | None = None) -> int:

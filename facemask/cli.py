@@ -4,9 +4,10 @@ import argparse
 import logging
 import math
 import os
+import signal
 import sys
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from facemask.errors import InputError
@@ -58,6 +59,32 @@ def run(script: Callable[[argparse.Namespace], int], args: argparse.Namespace) -
         return FAILED
 
 
+@contextmanager
+def stop_on_signals(stop: Callable[[], None]) -> Iterator[list[int]]:
+    """Have Ctrl-C, SIGTERM and a lost terminal call `stop`, in place of breaking off; yields the list of those that came.
+
+    A second one breaks off after all, as KeyboardInterrupt. Those that were ignored before stay so.
+    """
+    came: list[int] = []
+
+    def handle(number: int, _: object) -> None:
+        if came:
+            raise KeyboardInterrupt
+        came.append(number)
+        stop()
+
+    before = {}
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+        number = getattr(signal, name, None)  # Windows has no SIGHUP
+        if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
+            before[number] = signal.signal(number, handle)
+    try:
+        yield came
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
 def quiet_libraries() -> None:
     """Have OpenCV, FFmpeg and TensorFlow, not yet imported, leave the telling to us: what they say takes many lines."""
     for name, value in (("OPENCV_LOG_LEVEL", "SILENT"), ("OPENCV_FFMPEG_LOGLEVEL", "-8"), ("TF_CPP_MIN_LOG_LEVEL", "3")):
@@ -71,7 +98,7 @@ def explain_import(error: ImportError) -> str:
             f"OpenCV: cannot start here ({error}); on a machine without a desktop: "
             "pip uninstall -y opencv-python; pip install --force-reinstall --no-deps opencv-python-headless"
         )
-    requirements = "requirements-detect.txt" if error.name in ("cv2", "numpy", "imutils", "tqdm") else "requirements.txt"
+    requirements = "requirements-detect.txt" if error.name in ("cv2", "numpy", "imutils", "tqdm", "av", "trackers", "supervision") else "requirements.txt"
     return f"{error.name}: is not installed; pip install -r {requirements}"
 
 
@@ -113,6 +140,22 @@ def natural_int(text: str) -> int:
         if (value := int(text)) >= 0:
             return value
     raise argparse.ArgumentTypeError(f"must be a whole number from 0, received {text!r}")
+
+
+def natural_number(text: str) -> float:
+    """Parse a number from 0, infinity included (an argparse type)."""
+    with suppress(ValueError):
+        if (value := float(text)) >= 0:
+            return value
+    raise argparse.ArgumentTypeError(f"must be a number from 0, received {text!r}")
+
+
+def host_and_port(text: str) -> tuple[str, int]:
+    """Parse [HOST:]PORT (an argparse type); the host is this machine alone where none is given."""
+    host, _, port = text.rpartition(":")
+    if port.isdecimal() and int(port) < 65536:
+        return host.strip("[]") or "127.0.0.1", int(port)
+    raise argparse.ArgumentTypeError(f"must be a port, as 8000, or a host and a port, as 0.0.0.0:8000, received {text!r}")
 
 
 def add_detector_arguments(parser: argparse.ArgumentParser, tiles: str) -> None:

@@ -5,7 +5,9 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
+from facemask.crops import Box
 from facemask.pipeline import Detection
+from facemask.tracking import TrackedFace
 
 Colour = tuple[int, int, int]  # BGR
 
@@ -17,6 +19,8 @@ STYLES: dict[str, tuple[str, Colour]] = {
 }
 OTHER_COLOUR: Colour = (178, 114, 0)
 WHITE: Colour = (255, 255, 255)
+HIDDEN_MARGIN = 0.15  # of a face's side, on each side
+MOSAIC_CELLS = 5  # a side: too few to know anyone by
 FONT = cv2.FONT_HERSHEY_SIMPLEX
 
 
@@ -26,21 +30,43 @@ def readable(label: str) -> str:
 
 
 def draw_detections(image: np.ndarray, detections: Sequence[Detection]) -> np.ndarray:
-    """Return a copy of `image`, uint8 (H, W, 3) BGR, with a box and a label on each face."""
+    """Return a copy of `image`, uint8 (H, W, 3) BGR, with a box and a label on each face, the first on top."""
+    return _draw(image, detections, [f"{readable(face.label)} {face.probability:.0%}" for face in detections])
+
+
+def draw_tracked(image: np.ndarray, faces: Sequence[TrackedFace]) -> np.ndarray:
+    """Return a copy of `image` as `draw_detections` does, the track's number before each label."""
+    names = [f"{face.track} {readable(face.label)}" if face.track else readable(face.label) for face in faces]
+    return _draw(image, faces, [f"{name} {face.probability:.0%}" for name, face in zip(names, faces, strict=True)])
+
+
+def hide_faces(image: np.ndarray, boxes: Sequence[Box]) -> np.ndarray:
+    """Return a copy of `image`, uint8 (H, W, 3) BGR, with a coarse mosaic over each box and somewhat around it."""
+    canvas = image.copy()
+    for x1, y1, x2, y2 in boxes:
+        x_margin, y_margin = (round(HIDDEN_MARGIN * side) + 1 for side in (x2 - x1, y2 - y1))
+        region = canvas[max(y1 - y_margin, 0) : y2 + y_margin, max(x1 - x_margin, 0) : x2 + x_margin]
+        coarse = cv2.resize(region, (MOSAIC_CELLS, MOSAIC_CELLS), interpolation=cv2.INTER_AREA)
+        region[:] = cv2.resize(coarse, (region.shape[1], region.shape[0]), interpolation=cv2.INTER_NEAREST)
+    return canvas
+
+
+def _draw(image: np.ndarray, faces: Sequence[Detection | TrackedFace], texts: Sequence[str]) -> np.ndarray:
     canvas = image.copy()
     thickness = max(1, round(min(image.shape[:2]) / 300))
-    for detection in reversed(detections):  # the surest last, on top
-        colour = STYLES.get(detection.label, ("", OTHER_COLOUR))[1]
-        x1, y1, x2, y2 = detection.box
-        cv2.rectangle(canvas, (x1, y1), (x2 - 1, y2 - 1), colour, thickness)
-    for detection in reversed(detections):
-        colour = STYLES.get(detection.label, ("", OTHER_COLOUR))[1]
-        text = f"{readable(detection.label)} {detection.probability:.0%}"
-        x1, y1, x2, _ = detection.box
+    for face in reversed(faces):
+        x1, y1, x2, y2 = face.box
+        cv2.rectangle(canvas, (x1, y1), (x2 - 1, y2 - 1), _colour(face.label), thickness)
+    for face, text in reversed(list(zip(faces, texts, strict=True))):
+        x1, y1, x2, _ = face.box
         # Letters about a tenth of the face's width wide, within what can be read and what does not hide the picture.
         scale = float(np.clip((x2 - x1) / 220, 0.35, max(0.35, min(image.shape[:2]) / 600)))
-        _put_label(canvas, text, x1, y1, scale, colour)
+        _put_label(canvas, text, x1, y1, scale, _colour(face.label))
     return canvas
+
+
+def _colour(label: str) -> Colour:
+    return STYLES.get(label, ("", OTHER_COLOUR))[1]
 
 
 def draw_status(image: np.ndarray, text: str) -> None:

@@ -1,11 +1,12 @@
 """Write files whole or not at all, and tell files apart by hash."""
 
 import hashlib
+import json
 import logging
 import os
 import tempfile
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import TextIO
 
@@ -47,11 +48,11 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
 
 
 @contextmanager
-def text_output(path: str | Path, *, newline: str | None = None, keep: bool = False) -> Iterator[TextIO]:
+def text_output(path: str | Path, *, newline: str | None = None) -> Iterator[TextIO]:
     """Yield a UTF-8 text file, by lines, that takes the name `path` when the block ends without an error.
 
-    After an error what was written stays under the temporary name, `NAME.partial.SUFFIX`; with `keep` it takes the
-    final name then as well, for outputs that are whole at any line. Raises InputError as `partial_path` does.
+    After an error what was written stays under the temporary name, `NAME.partial.SUFFIX`. Raises InputError as
+    `partial_path` does.
     """
     temporary = partial_path(path)
     # surrogateescape: file names need not be UTF-8, and are written as they are.
@@ -62,12 +63,55 @@ def text_output(path: str | Path, *, newline: str | None = None, keep: bool = Fa
             file.close()
             if temporary.stat().st_size == 0:
                 temporary.unlink()
-            elif keep:
-                os.replace(temporary, path)
             else:
                 logger.warning("not finished: what was done is in %s", temporary)
             raise
     os.replace(temporary, path)
+
+
+class JsonLines(AbstractContextManager):
+    """A file of JSON lines that is whole at any line: each is written at once, or not at all.
+
+    It gets its name when the block ends, also by an error, if there is a line; until then it is NAME.partial.SUFFIX.
+    With `append`, lines are added to the file of that name as they come.
+    """
+
+    def __init__(self, path: str | Path, append: bool = False) -> None:
+        """Raises InputError as `partial_path` does."""
+        self.path = Path(path)
+        self._partial = partial_path(self.path)
+        self._append = append
+        self._file = open(self.path if append else self._partial, "a+b" if append else "wb", buffering=0)
+        self._whole = self._file.seek(0, os.SEEK_END)
+        if self._whole:
+            self._file.seek(-1, os.SEEK_END)
+            if self._file.read(1) != b"\n":  # a writer was killed within a line
+                self._write(b"\n")
+
+    def write(self, record: dict) -> None:
+        """Add a line. Raises InputError if it cannot be written whole."""
+        self._write(json.dumps(record).encode() + b"\n")
+
+    def _write(self, data: bytes) -> None:
+        try:
+            written = 0
+            while written < len(data):
+                written += self._file.write(data[written:])
+        except OSError as error:
+            with suppress(OSError):
+                self._file.truncate(self._whole)
+            reason = error.strerror or error
+            raise InputError(f"{self.path}: cannot be written ({reason}); free some space, or choose another place") from error
+        self._whole += len(data)
+
+    def __exit__(self, *error: object) -> None:
+        self._file.close()
+        if self._append:
+            return
+        if self._whole or error[0] is None:
+            os.replace(self._partial, self.path)
+        else:
+            self._partial.unlink()
 
 
 def check_writable(path: str | Path) -> None:

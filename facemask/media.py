@@ -1,12 +1,9 @@
-"""Read and write pictures and video."""
+"""Read and write pictures."""
 
 import glob
-import math
 import os
-import re
 import sys
 from collections.abc import Iterable, Iterator
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +12,7 @@ import numpy as np
 from imutils.paths import list_files
 
 from facemask.errors import InputError
-from facemask.files import atomic_path, check_writable, partial_path
+from facemask.files import atomic_path
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 ALPHA_SUFFIXES = (".png", ".webp", ".tif", ".tiff")
@@ -25,11 +22,8 @@ JPEG_HEAD = 1 << 20  # bytes, in which a JPEG's size stands
 REDUCED_FLAGS = {
     1: cv2.IMREAD_COLOR, 2: cv2.IMREAD_REDUCED_COLOR_2, 4: cv2.IMREAD_REDUCED_COLOR_4, 8: cv2.IMREAD_REDUCED_COLOR_8
 }  # fmt: skip
-VIDEO_CODECS = {".mp4": "mp4v", ".avi": "MJPG"}  # encoders that every build of OpenCV has
 LARGEST_FILE = 1 << 30  # bytes of a picture
 REDUCED_SIDE = 1920  # px: as small as a JPEG's longest side is made
-DEFAULT_RATE = 25.0  # frames per second, for sources that state none
-HIGHEST_RATE = 240.0  # above it a stated rate is a container's time base, not a rate
 
 
 def find_images(sources: Iterable[str]) -> list[Path]:
@@ -169,99 +163,6 @@ def write_image(path: str | Path, image: np.ndarray) -> None:
         raise InputError(f"{path}: OpenCV cannot write this kind of picture; use .jpg or .png")
     with atomic_path(path) as temporary:
         temporary.write_bytes(data)
-
-
-@dataclass(frozen=True)
-class Frame:
-    """A picture of a video: `number` from 0, `time` in seconds from the first."""
-
-    number: int
-    time: float
-    image: np.ndarray  # uint8 (H, W, 3) BGR
-
-
-class VideoSource(AbstractContextManager):
-    """A camera (its index, as "0"), a video file or a stream's URL, opened; `frames()` may be walked once."""
-
-    def __init__(self, source: str) -> None:
-        """Raises InputError if it cannot be opened."""
-        self.source = source
-        self.is_camera = source.isdecimal() and int(source) < 1000
-        self.is_live = self.is_camera or "://" in source or Path(source).is_char_device()
-        if not self.is_live and not Path(source).is_file():
-            raise InputError(f"{source}: no such video; give a file, a stream's URL, or a camera's index (0 is the first)")
-        self._capture = cv2.VideoCapture(int(source) if self.is_camera else source)
-        if not self._capture.isOpened():
-            if self.is_camera:
-                raise InputError(f"camera {source}: cannot be opened; plug it in, try -i 1, or give a video: -i FILE")
-            shown = re.sub(r"//[^/@]*@", "//", source)  # a password is nobody's business
-            raise InputError(f"{shown}: cannot be opened as a video; check that it is one and plays elsewhere")
-        rate = self._capture.get(cv2.CAP_PROP_FPS)
-        self.states_rate = math.isfinite(rate) and 0 < rate <= HIGHEST_RATE
-        self.rate = rate if self.states_rate else DEFAULT_RATE  # frames per second
-        count = self._capture.get(cv2.CAP_PROP_FRAME_COUNT)
-        self.frame_count = int(count) if not self.is_live and count > 0 else None  # as the file states it
-
-    def frames(self) -> Iterator[Frame]:
-        """Yield every frame in order; times of a live source are those of arrival."""
-        number, start = 0, None
-        while True:
-            more, image = self._capture.read()
-            if not more:
-                return
-            now = cv2.getTickCount() / cv2.getTickFrequency()
-            start = now if start is None else start
-            yield Frame(number, now - start if self.is_live else number / self.rate, image)
-            number += 1
-
-    def __exit__(self, *_: object) -> None:
-        self._capture.release()
-
-
-def check_video_output(path: Path) -> None:
-    """Raise InputError unless a video of that name can be written."""
-    if path.suffix.lower() not in VIDEO_CODECS:
-        raise InputError(f"{path}: cannot write this kind of video; use {' or '.join(VIDEO_CODECS)}")
-    check_writable(path)
-
-
-class VideoSink(AbstractContextManager):
-    """Writes frames to an MP4 (or AVI) file, which gets its name when the block ends, also by an error or Ctrl-C."""
-
-    def __init__(self, path: str | Path, rate: float) -> None:
-        """Raises InputError as `check_video_output` does. The first frame opens the file and gives it its size."""
-        self.path, self.rate = Path(path), rate
-        check_video_output(self.path)
-        self._partial = partial_path(self.path)
-        self._writer: cv2.VideoWriter | None = None
-        self._size = (0, 0)
-        self._count = 0
-
-    def write(self, image: np.ndarray) -> None:
-        """Append a frame, uint8 (H, W, 3) BGR; one of another size than the first is fitted to it."""
-        if self._writer is None:
-            self._size = image.shape[1], image.shape[0]
-            codec = cv2.VideoWriter.fourcc(*VIDEO_CODECS[self.path.suffix.lower()])
-            self._writer = cv2.VideoWriter(str(self._partial), codec, self.rate, self._size)
-            if not self._writer.isOpened():
-                self._writer = None
-                raise InputError(f"{self.path}: OpenCV cannot write this video; try another suffix or place")
-        if (image.shape[1], image.shape[0]) != self._size:
-            image = cv2.resize(image, self._size)
-        self._writer.write(image)
-        self._count += 1
-
-    def __exit__(self, *error: object) -> None:
-        if self._writer is None:
-            return
-        self._writer.release()
-        # VideoWriter does not tell of a full disk; the file does.
-        check = cv2.VideoCapture(str(self._partial))
-        whole = check.isOpened() and check.get(cv2.CAP_PROP_FRAME_COUNT) >= self._count
-        check.release()
-        if not whole:
-            raise InputError(f"{self.path}: not all of the video was written, see {self._partial}; is the disk full?")
-        os.replace(self._partial, self.path)
 
 
 def has_display() -> bool:

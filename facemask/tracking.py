@@ -1,0 +1,235 @@
+"""Follow faces through a video: one id a person, one label a track, boxes that do not shake."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from facemask.boxes import Face, clip_boxes
+from facemask.crops import Box
+
+Classify = Callable[[np.ndarray, Sequence[Box]], np.ndarray]  # image and n boxes to probabilities (n, classes)
+
+
+@dataclass
+class Track:
+    """A person as long as the face is followed; grows from frame to frame."""
+
+    id: int  # from 1
+    first_time: float  # s, of the first frame with an id
+    last_time: float  # s, of the last frame in which the face was seen
+    frames: int  # in which it was seen
+    label: str  # changes only when the evidence does, see `MaskTracker.LEAD`
+    probabilities: dict[str, float]  # of every class, pooled over the track, summing to 1
+    settled: bool  # there was enough evidence for the label
+    best_box: Box  # of the frame that showed the face best
+    best_time: float  # s, of that frame
+    settled_label: str = ""  # the last label that it was settled on; empty before
+
+    @property
+    def probability(self) -> float:
+        """Return the pooled probability of the label, 0..1."""
+        return self.probabilities[self.label]
+
+
+@dataclass(frozen=True)
+class TrackedFace:
+    """A face in a frame; `box` is x1, y1, x2, y2 in pixels, smoothed, half-open, inside the image, never empty."""
+
+    track: int | None  # None for a face seen for the first time
+    box: Box
+    confidence: float  # 0..1, of the face detector
+    label: str
+    probability: float  # 0..1, of the label
+    probabilities: dict[str, float]
+
+    def to_json(self) -> dict:
+        """Return it as a dictionary, numbers to four digits."""
+        return {
+            "track": self.track,
+            "box": self.box,
+            "confidence": round(self.confidence, 4),
+            "label": self.label,
+            "probability": round(self.probability, 4),
+            "probabilities": {label: round(value, 4) for label, value in self.probabilities.items()},
+        }
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What is known of a frame once its faces are tracked."""
+
+    time: float  # s
+    faces: list[TrackedFace]  # surest first
+    tracks: list[Track]  # of `faces` that have one
+    hidden: list[Box]  # where faces are that were found but not sure, and those expected of tracks not seen now
+    left: list[Track]  # tracks that are over since the frame before
+
+
+@dataclass
+class _Evidence:
+    """What the classifier said of a track, the newer the more."""
+
+    MEMORY = 2.0  # s, after which a look counts 1/e
+
+    weighted: np.ndarray  # (classes,), sum of probabilities by weight
+    weight: float = 0.0
+    time: float = 0.0  # s, of the last look
+    height: int = 0  # px, of the face in the last look
+    looks: int = 0
+    best_quality: float = 0.0
+
+    def add(self, probabilities: np.ndarray, weight: float, time: float, height: int) -> None:
+        kept = math.exp(-max(time - self.time, 0) / self.MEMORY)
+        self.weighted = kept * self.weighted + weight * probabilities
+        self.weight = kept * self.weight + weight
+        self.time, self.height, self.looks = time, height, self.looks + 1
+
+    @property
+    def mean(self) -> np.ndarray:
+        return self.weighted / self.weight
+
+
+class MaskTracker:
+    """Gives faces of successive frames an id (ByteTrack, Zhang et al., 2022, of the library `trackers`) and a label."""
+
+    GAP = 1.5  # s that a track outlives its last face
+    LEAST_OVERLAP = 0.3  # intersection over union of a face with where its track expects it
+    LOW = 0.5  # of the confidence asked for: with less a face can go on a track, but begin none
+    # The label:
+    LEAD = 0.15  # of pooled probability that another label needs to take over
+    SETTLED_LOOKS, SETTLED_TIME = 5, 0.4  # looks, and s since the first, after which a label may be settled
+    SETTLED_PROBABILITY = 0.7
+    # When the classifier looks again:
+    FIRST_LOOKS = 3  # in frames one after the other
+    INTERVAL = 0.2  # s, while the label is clear
+    CLEAR = 0.9  # pooled probability
+    GROWTH = 1.3  # of the face's height since the last look
+
+    def __init__(self, classify: Classify, classes: Sequence[str], rate: float, confidence: float = 0.5) -> None:
+        """`rate` is in frames per second; a face needs `confidence`, 0..1, to begin a track."""
+        from trackers import ByteTrackTracker  # takes most of a second: for video alone
+
+        self._classify, self._classes, self._confidence = classify, tuple(classes), confidence
+        self._tracker = ByteTrackTracker(
+            lost_track_buffer=round(self.GAP * 30),  # counted at 30 frames per second whatever the rate
+            frame_rate=rate,
+            track_activation_threshold=confidence,
+            high_conf_det_threshold=confidence,
+            minimum_consecutive_frames=1,
+            minimum_iou_threshold=self.LEAST_OVERLAP,
+        )
+        self.tracks: dict[int, Track] = {}
+        self._evidence: dict[int, _Evidence] = {}
+
+    @classmethod
+    def least_confidence(cls, confidence: float) -> float:
+        """Return the confidence from which faces are worth handing to `update`."""
+        return cls.LOW * confidence
+
+    def update(self, image: np.ndarray, time: float, faces: Sequence[Face]) -> Scene:
+        """Track the `faces` found in `image`, uint8 (H, W, 3) BGR, at `time` in seconds, later than the one before."""
+        least = self.least_confidence(self._confidence)
+        unsure = [face.box for face in faces if face.confidence < least]
+        faces = [face for face in faces if face.confidence >= least]
+        ids = self._follow(time, faces)
+        due = [index for index, face in enumerate(faces) if self._is_due(ids[index], face, time)]
+        looks: dict[int, np.ndarray] = {}
+        if due:
+            looks.update(zip(due, self._classify(image, [faces[index].box for index in due]), strict=True))
+        boxes = self._boxes(image)
+        seen, tracks, hidden = [], [], unsure
+        for index, (face, number) in enumerate(zip(faces, ids, strict=True)):
+            if number is not None:
+                track = self._add(number, face, time, looks.get(index))
+                box = boxes.pop(number, face.box)
+                seen.append(TrackedFace(number, box, face.confidence, track.label, track.probability, track.probabilities))
+                tracks.append(track)
+            elif index in looks:
+                probabilities = self._named(looks[index])
+                label = max(probabilities, key=probabilities.__getitem__)
+                seen.append(TrackedFace(None, face.box, face.confidence, label, probabilities[label], probabilities))
+            else:
+                hidden.append(face.box)
+        hidden.extend(boxes.values())
+        return Scene(time, seen, tracks, hidden, self._forget())
+
+    def finish(self) -> list[Track]:
+        """Return the tracks that go on to the end of the video, which are over now."""
+        self._tracker.reset()
+        return self._forget()
+
+    def _follow(self, time: float, faces: Sequence[Face]) -> list[int | None]:
+        """Return the id of each face's track, None where it has none yet."""
+        from supervision import Detections
+
+        detections = Detections(
+            xyxy=np.array([face.box for face in faces], np.float32).reshape(-1, 4),
+            confidence=np.array([face.confidence for face in faces], np.float32),
+            data={"index": np.arange(len(faces))},
+        )
+        tracked = self._tracker.update(detections, timestamp=time)
+        ids: list[int | None] = [None] * len(faces)
+        for index, number in zip(tracked.data.get("index", ()), tracked.tracker_id, strict=True):
+            if number >= 0:
+                ids[index] = int(number) + 1
+        return ids
+
+    def _is_due(self, number: int | None, face: Face, time: float) -> bool:
+        """Tell whether the classifier should look at a face."""
+        if number is None:
+            return face.confidence >= self._confidence
+        evidence = self._evidence.get(number)
+        return (
+            evidence is None
+            or evidence.looks < self.FIRST_LOOKS
+            or time - evidence.time >= self.INTERVAL - 1e-6
+            or evidence.mean.max() < self.CLEAR
+            or face.box[3] - face.box[1] > self.GROWTH * evidence.height
+        )
+
+    def _add(self, number: int, face: Face, time: float, look: np.ndarray | None) -> Track:
+        """Count a face, and what the classifier said of it if it looked, to its track."""
+        x1, y1, x2, y2 = face.box
+        evidence = self._evidence.setdefault(number, _Evidence(np.zeros(len(self._classes))))
+        if look is not None:
+            evidence.add(look, face.confidence, time, y2 - y1)
+        probabilities = self._named(evidence.mean)
+        likeliest = max(probabilities, key=probabilities.__getitem__)
+        track = self.tracks.get(number)
+        if track is None:
+            track = Track(number, time, time, 0, likeliest, probabilities, False, face.box, time)
+            self.tracks[number] = track
+        track.last_time, track.probabilities = time, probabilities
+        track.frames += 1
+        if probabilities[likeliest] > probabilities[track.label] + self.LEAD:
+            track.label = likeliest
+        track.settled = (
+            evidence.looks >= self.SETTLED_LOOKS
+            and time - track.first_time >= self.SETTLED_TIME
+            and track.probability >= self.SETTLED_PROBABILITY
+        )
+        if track.settled:
+            track.settled_label = track.label
+        quality = face.confidence * (y2 - y1)
+        if quality > evidence.best_quality:
+            evidence.best_quality, track.best_box, track.best_time = quality, face.box, time
+        return track
+
+    def _boxes(self, image: np.ndarray) -> dict[int, Box]:
+        """Return where each track's face is, smoothed, or expected if it is not seen, as far as it is in the image."""
+        objects = self._tracker.tracked_objects  # the states of Kalman filters
+        boxes, kept = clip_boxes(objects.xyxy, image.shape[1], image.shape[0])
+        return {number + 1: tuple(box) for number, box in zip(objects.tracker_id[kept].tolist(), boxes.tolist(), strict=True)}
+
+    def _forget(self) -> list[Track]:
+        """Remove and return the tracks that are over."""
+        alive = {tracklet.tracker_id + 1 for tracklet in self._tracker.tracks}
+        over = [number for number in self.tracks if number not in alive]
+        for number in over:
+            del self._evidence[number]
+        return [self.tracks.pop(number) for number in over]
+
+    def _named(self, probabilities: np.ndarray) -> dict[str, float]:
+        return dict(zip(self._classes, map(float, probabilities), strict=True))

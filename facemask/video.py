@@ -1,0 +1,388 @@
+"""Read frames of files, pictures, cameras and streams; write video."""
+
+import glob
+import logging
+import math
+import re
+import threading
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from fractions import Fraction
+from itertools import count
+from pathlib import Path
+
+import cv2
+import imutils
+import numpy as np
+
+from facemask.errors import InputError
+from facemask.files import check_writable, partial_path
+from facemask.media import IMAGE_SUFFIXES, find_images, read_image
+
+DEFAULT_RATE = 25.0  # frames per second, for sources that state none
+HIGHEST_RATE = 240.0  # above it a stated rate is a container's time base, not a rate
+LARGEST_DENOMINATOR = 1001  # of rates as broadcasters have them: 30000/1001
+STANDARD_INPUT = "-"
+PLACE_OF_NUMBER = re.compile(r"%0?\d*d")  # in the name of a sequence of pictures, as in frame_%04d.jpg
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Frame:
+    """A picture of a video: `number` from 0, `time` in seconds from the first, always growing."""
+
+    number: int
+    time: float
+    image: np.ndarray  # uint8 (H, W, 3) BGR
+
+
+class VideoSource(AbstractContextManager, ABC):
+    """Something that gives frames; `frames()` may be walked once."""
+
+    is_live = False  # gives the newest frame, and may come back when it has dropped
+
+    def __init__(self, name: str, rate: float, width: int | None, stride: int) -> None:
+        """`rate` is in frames per second, as stated: other than finite and sensible means unknown (`states_rate`)."""
+        self.name = name
+        self.states_rate = math.isfinite(rate) and 0 < rate <= HIGHEST_RATE
+        self.rate = Fraction(rate if self.states_rate else DEFAULT_RATE).limit_denominator(LARGEST_DENOMINATOR)
+        self.frame_count: int | None = None  # to be expected, strides counted
+        self.left_out = 0  # frames that could not be used, or not be waited for
+        self._width, self._stride = width, stride
+        self._stopped = threading.Event()
+
+    @abstractmethod
+    def frames(self, on_silence: Callable[[float], None] = lambda seconds: None) -> Iterator[Frame]:
+        """Yield the frames in order.
+
+        While a live source is silent `on_silence` is called a few times a second, with the seconds since its last frame.
+        """
+
+    def stop(self) -> None:
+        """Have `frames()` end at its next step; may be called from a signal handler or another thread."""
+        self._stopped.set()
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def _fit(self, image: np.ndarray) -> np.ndarray:
+        """Return `image` scaled down to the width asked for, if it is wider."""
+        if self._width is None or image.shape[1] <= self._width:
+            return image
+        return imutils.resize(image, width=self._width, inter=cv2.INTER_AREA)
+
+
+def open_source(
+    source: str, width: int | None = None, stride: int = 1, rate: float | None = None, patience: float = math.inf
+) -> VideoSource:
+    """Open a camera (its index, as "0"), a video file, pictures (a folder, glob or frame_%04d.jpg), a URL, or "-".
+
+    "-" is standard input, in any format that FFmpeg tells by its beginning, as motion JPEG. Frames are scaled down to
+    `width` px, of which a camera is asked as well; only every `stride`-th is given. `rate`, in frames per second, is that
+    of pictures and of what states none. A live source that has dropped is opened again for `patience` seconds.
+    Raises InputError if it cannot be opened.
+    """
+    path = Path(source)
+    if path.is_dir() or path.suffix.lower() in IMAGE_SUFFIXES and "://" not in source:
+        return PictureSource(source, rate or DEFAULT_RATE, width, stride)
+    is_camera = source.isdecimal() and int(source) < 1000
+    is_remote = "://" in source
+    if not (is_camera or is_remote or source == STANDARD_INPUT or path.is_char_device() or path.is_fifo() or path.is_file()):
+        raise InputError(f"{source}: no such video; give a file, a stream's URL, or a camera's index (0 is the first)")
+    name = f"camera {source}" if is_camera else re.sub(r"//[^/@]*@", "//", source)  # a password is nobody's business
+    opener = CaptureOpener(int(source) if is_camera else source, width)
+    capture = opener.open()
+    if not capture.isOpened():
+        if is_camera:
+            raise InputError(f"{name}: cannot be opened; plug it in, try -i 1, or give a video: -i FILE")
+        raise InputError(f"{name}: cannot be opened as a video; check that it is one and plays elsewhere")
+    stated = capture.get(cv2.CAP_PROP_FPS)
+    stated = rate if rate and not 0 < stated <= HIGHEST_RATE else stated
+    has_end = capture.get(cv2.CAP_PROP_FRAME_COUNT) > 0
+    if is_camera or path.is_char_device() or is_remote and not has_end:
+        return LiveSource(name, stated, width, stride, capture, opener, patience)
+    return FileSource(name, stated, width, stride, capture)
+
+
+@dataclass(frozen=True)
+class CaptureOpener:
+    """Opens OpenCV's capture of one source, again and again."""
+
+    STALL = 3.5  # s without a picture, or to connect, that a stream is given
+
+    source: str | int
+    width: int | None
+
+    def open(self) -> cv2.VideoCapture:
+        """Return the capture, which may not be opened."""
+        if isinstance(self.source, int):
+            capture = cv2.VideoCapture(self.source)
+            if self.width:
+                capture.set(cv2.CAP_PROP_FRAME_WIDTH, self.width)
+            return capture
+        milliseconds = int(1000 * self.STALL)
+        timeouts = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, milliseconds, cv2.CAP_PROP_READ_TIMEOUT_MSEC, milliseconds]
+        if "://" in self.source:
+            return cv2.VideoCapture(self.source, cv2.CAP_FFMPEG, timeouts)
+        return cv2.VideoCapture("pipe:0" if self.source == STANDARD_INPUT else self.source)
+
+
+class FileSource(VideoSource):
+    """A video that has an end: every frame is given, in order, at the time that the file states."""
+
+    def __init__(self, name: str, rate: float, width: int | None, stride: int, capture: cv2.VideoCapture) -> None:
+        super().__init__(name, rate, width, stride)
+        self._capture = capture
+        stated = capture.get(cv2.CAP_PROP_FRAME_COUNT)
+        if stated > 0:
+            self.frame_count = math.ceil(stated / stride)
+
+    def frames(self, on_silence: Callable[[float], None] = lambda seconds: None) -> Iterator[Frame]:
+        first = last = None
+        for number in count():
+            if self._stopped.is_set() or not self._capture.grab():
+                return
+            position = self._capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
+            first = position if first is None else first
+            # Raw streams have no times, and broken files none that grow.
+            after = position - first
+            after = after if last is None or last < after < math.inf else last + 1 / float(self.rate)
+            last = after
+            if number % self._stride == 0:
+                done, image = self._capture.retrieve()
+                if done:
+                    yield Frame(number, after, self._fit(image))
+
+    def __exit__(self, *error: object) -> None:
+        super().__exit__(*error)
+        self._capture.release()
+
+
+class PictureSource(VideoSource):
+    """Pictures as frames, in the order of the numbers in their names; one that cannot be read is left out, with a warning."""
+
+    def __init__(self, source: str, rate: float, width: int | None, stride: int) -> None:
+        """Raises InputError if there is none."""
+        super().__init__(source, rate, width, stride)
+        if PLACE_OF_NUMBER.search(source):
+            parts = [glob.escape(part) for part in PLACE_OF_NUMBER.split(source)]
+            source = "[0-9]*".join(parts)
+        self._paths = sorted(find_images([source]), key=_by_numbers)[::stride]
+        self.frame_count = len(self._paths)
+
+    def frames(self, on_silence: Callable[[float], None] = lambda seconds: None) -> Iterator[Frame]:
+        for index, path in enumerate(self._paths):
+            if self._stopped.is_set():
+                return
+            try:
+                image = read_image(path)
+            except InputError as error:
+                if len(self._paths) == 1:
+                    raise
+                logger.warning("%s", error)
+                self.left_out += 1
+                continue
+            number = index * self._stride
+            yield Frame(number, float(number / self.rate), self._fit(image))
+
+
+def _by_numbers(path: Path) -> list[tuple[int, str]]:
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", str(path))]
+
+
+class LiveSource(VideoSource):
+    """A camera or stream, read on a thread of its own: the newest frame is given, and what nobody waited for is dropped.
+
+    Times are those of arrival. When it drops it is opened again, with growing waits, until `patience` seconds have passed.
+    """
+
+    is_live = True
+    SILENCE = 4.0  # s without a picture, after which it is said
+    TICK = 0.2  # s
+    FIRST_WAIT, LONGEST_WAIT = 1.0, 30.0  # s, before it is opened again
+
+    def __init__(
+        self,
+        name: str,
+        rate: float,
+        width: int | None,
+        stride: int,
+        capture: cv2.VideoCapture,
+        opener: CaptureOpener,
+        patience: float,
+    ) -> None:
+        super().__init__(name, rate, width, stride)
+        self._capture, self._opener, self._patience = capture, opener, patience
+        self._newest: Frame | None = None
+        self._changed = threading.Condition()
+        self._lost = self._ended = False
+        self._thread = threading.Thread(target=self._read, name="source", daemon=True)
+        self._thread.start()
+
+    def frames(self, on_silence: Callable[[float], None] = lambda seconds: None) -> Iterator[Frame]:
+        last, said = time.monotonic(), False
+        while not self._stopped.is_set():
+            with self._changed:
+                self._changed.wait_for(lambda: self._newest is not None or self._ended, self.TICK)
+                frame, self._newest = self._newest, None
+            if frame is not None:
+                yield frame
+                last, said = time.monotonic(), False
+            elif self._ended:
+                return
+            else:
+                silence = time.monotonic() - last
+                on_silence(silence)
+                if silence >= self.SILENCE and not said and not self._lost:
+                    logger.warning("%s: no picture for %.0f s; waiting", self.name, silence)
+                    said = True
+
+    def _read(self) -> None:
+        start, last, wait = None, time.monotonic(), self.FIRST_WAIT
+        number = 0
+        while not self._stopped.is_set():
+            more, image = self._capture.read()
+            now = time.monotonic()
+            if more:
+                if self._lost:
+                    logger.info("%s: back after %.1f s", self.name, now - last)
+                    self._lost, wait = False, self.FIRST_WAIT
+                start = now if start is None else start
+                last = now
+                if number % self._stride == 0:
+                    self._give(Frame(number, now - start, self._fit(image)))
+                number += 1
+            elif self._stopped.is_set():
+                break
+            else:
+                self._capture.release()
+                if now - last >= self._patience:
+                    break
+                if self._lost:
+                    logger.warning("%s: still away after %.0f s; trying again in %.0f s", self.name, now - last, wait)
+                else:
+                    what = "no picture" if now - last >= self._opener.STALL / 2 else "the connection is lost, no picture"
+                    logger.warning("%s: %s for %.1f s; opening it again in %.0f s", self.name, what, now - last, wait)
+                self._lost = True
+                if self._stopped.wait(wait):
+                    break
+                wait = min(2 * wait, self.LONGEST_WAIT)
+                self._capture = self._opener.open()
+        self._capture.release()
+        with self._changed:
+            self._ended = True
+            self._changed.notify_all()
+
+    def _give(self, frame: Frame) -> None:
+        with self._changed:
+            self.left_out += self._newest is not None
+            self._newest = frame
+            self._changed.notify_all()
+
+    def __exit__(self, *error: object) -> None:
+        super().__exit__(*error)
+        self._thread.join(self._opener.STALL + 1)  # a read that hangs ends by its time limit
+
+
+VIDEO_SUFFIXES = (".mp4", ".mkv")
+ENCODERS = ("libx264", "libopenh264", "mpeg4")  # the first that this build of FFmpeg has
+ENCODER_OPTIONS = {"libx264": {"preset": "superfast", "crf": "23"}, "libopenh264": {}, "mpeg4": {"qscale": "4"}}
+BT601, LIMITED_RANGE = 5, 1  # the colours that FFmpeg makes of BGR, said so that players need not guess
+# Parts of two seconds, each readable once it is written, so that a killed process leaves a video; when the file is
+# closed it becomes an ordinary one: https://ffmpeg.org/ffmpeg-formats.html#mov_002c-mp4_002c-ismv
+CONTAINER_OPTIONS = {".mp4": {"movflags": "hybrid_fragmented"}, ".mkv": {}}
+KEYFRAME_INTERVAL = 2.0  # s
+LEAST_TIMESCALE = 10000  # ticks a second
+
+
+def check_video_output(path: Path) -> None:
+    """Raise InputError unless a video of that name can be written."""
+    if path.suffix.lower() not in VIDEO_SUFFIXES:
+        raise InputError(f"{path}: cannot write this kind of video; use {' or '.join(VIDEO_SUFFIXES)}")
+    check_writable(path)
+
+
+class VideoSink(AbstractContextManager):
+    """Writes frames, each at its time, to an MP4 (or Matroska) file.
+
+    It gets its name when the block ends, also by an error or Ctrl-C; until then it is NAME.partial.SUFFIX, which can be
+    played up to a few seconds before its end.
+    """
+
+    def __init__(self, path: str | Path, rate: Fraction) -> None:
+        """`rate`, in frames per second, need not be kept: times are exact in its fractions.
+
+        Raises InputError as `check_video_output` does. The first frame opens the file and gives it its size.
+        """
+        self.path, self.rate = Path(path), rate
+        check_video_output(self.path)
+        self._partial = partial_path(self.path)
+        self._container = self._stream = None
+        self._tick = Fraction(1, rate.numerator * math.ceil(LEAST_TIMESCALE / rate.numerator))  # s
+        self._last = -1  # tick of the frame before
+
+    def write(self, image: np.ndarray, time: float) -> None:
+        """Append a frame, uint8 (H, W, 3) BGR, at `time` in seconds; one of another size than the first is fitted to it.
+
+        Raises InputError if it cannot be written.
+        """
+        import av
+
+        try:
+            if self._container is None:
+                self._open(image.shape[1], image.shape[0])
+            frame = av.VideoFrame.from_ndarray(fit_into(image, self._stream.width, self._stream.height), format="bgr24")
+            self._last = max(round(time / self._tick), self._last + 1)
+            frame.pts, frame.time_base = self._last, self._tick
+            self._container.mux(self._stream.encode(frame))
+        except (OSError, av.FFmpegError) as error:
+            raise self._failure(error) from error
+
+    def _open(self, width: int, height: int) -> None:
+        import av
+
+        self._container = av.open(str(self._partial), "w", options=CONTAINER_OPTIONS[self.path.suffix.lower()])
+        encoder = next(name for name in ENCODERS if name in av.codec.codecs_available)
+        self._stream = self._container.add_stream(encoder, rate=self.rate, options=ENCODER_OPTIONS[encoder])
+        self._stream.width, self._stream.height = (max(side // 2 * 2, 2) for side in (width, height))  # colour needs even
+        self._stream.pix_fmt = "yuv420p"
+        self._stream.codec_context.colorspace, self._stream.codec_context.color_range = BT601, LIMITED_RANGE
+        self._stream.time_base = self._stream.codec_context.time_base = self._tick
+        self._stream.gop_size = max(round(KEYFRAME_INTERVAL * self.rate), 1)
+
+    def _failure(self, error: Exception) -> InputError:
+        reason = getattr(error, "strerror", None) or error
+        return InputError(f"{self.path}: cannot be written ({reason}); what was is in {self._partial}; is the disk full?")
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: object) -> None:
+        import av
+
+        if self._container is None:
+            return
+        failed = isinstance(error, InputError) and isinstance(error.__cause__, (OSError, av.FFmpegError))
+        try:
+            if not failed:
+                self._container.mux(self._stream.encode())
+            self._container.close()
+        except (OSError, av.FFmpegError) as closing:
+            if not failed:
+                raise self._failure(closing) from closing
+        if not failed:
+            self._partial.replace(self.path)
+
+
+def fit_into(image: np.ndarray, width: int, height: int) -> np.ndarray:
+    """Return `image` (H, W, 3) in that size: cut where it has a pixel too many, else scaled, its shape kept, on black."""
+    rows, columns = image.shape[:2]
+    if 0 <= rows - height <= 1 and 0 <= columns - width <= 1:
+        return np.ascontiguousarray(image[:height, :width])
+    scale = min(width / columns, height / rows)
+    size = max(round(columns * scale), 1), max(round(rows * scale), 1)
+    left, top = (width - size[0]) // 2, (height - size[1]) // 2
+    fitted = np.zeros((height, width, 3), np.uint8)
+    fitted[top : top + size[1], left : left + size[0]] = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+    return fitted
