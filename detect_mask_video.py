@@ -44,14 +44,17 @@ def build_parser() -> argparse.ArgumentParser:
         "--input",
         default="0",
         metavar="SOURCE",
-        help="a camera's index, a video file, pictures (a folder, a glob, frame_%%04d.jpg), a stream's URL, or - for standard input",
+        help="a camera's index, a video file, pictures (a folder, a glob, frame_%%04d.jpg), a stream's URL, - (standard input)",
     )
     source.add_argument(
         "--width", type=cli.positive_int, metavar="PX", help="ask a camera for that width; wider frames are scaled down to it"
     )
     source.add_argument("--stride", type=cli.positive_int, default=1, metavar="N", help="look at every N-th frame only")
     source.add_argument(
-        "--rate", type=cli.positive_number, metavar="FPS", help="frames per second of pictures, and of what states none (default: 25)"
+        "--rate",
+        type=cli.positive_number,
+        metavar="FPS",
+        help="frames per second of pictures, and of what states none (default: 25)",
     )
     source.add_argument(
         "--reconnect",
@@ -73,7 +76,9 @@ def build_parser() -> argparse.ArgumentParser:
     )
     output.add_argument("--snapshots", type=Path, metavar="FOLDER", help="write a picture for each event of the first kind")
     output.add_argument(
-        "--on-event", metavar="CMD", help="run a command for each event, which it gets as JSON on standard input; never waited for"
+        "--on-event",
+        metavar="CMD",
+        help="run a command for each event, which it gets as JSON on standard input; never waited for",
     )
     output.add_argument("--blur", action="store_true", help="hide every face, in all that is shown and written")
     output.add_argument(
@@ -112,6 +117,7 @@ def detect(args: argparse.Namespace) -> int:
         command = stack.enter_context(CommandRunner(args.on_event)) if args.on_event else None
         server = stack.enter_context(LiveServer(*args.serve)) if args.serve else None
         source = stack.enter_context(open_source(args.input, args.width, args.stride, args.rate, args.reconnect))
+        stopped_by = stack.enter_context(cli.stop_on_signals(source.stop))
         if not source.states_rate:
             logger.warning("%s states no frame rate; taking %g frames per second", source.name, float(source.rate))
         # Of a live source each frame is done before the next is begun, with all cores: the soonest result counts.
@@ -142,13 +148,13 @@ def detect(args: argparse.Namespace) -> int:
             least = min(least, SEEN_TO_HIDE)
         total = min(filter(None, (source.frame_count, args.max_frames)), default=None)
         bar = stack.enter_context(tqdm(total=total, unit="frame", disable=None))
-        stopped_by = stack.enter_context(cli.stop_on_signals(source.stop))
         frames = islice(source.frames(on_silence), args.max_frames)
         looks = stack.enter_context(closing(work_ahead(look, frames, workers, 1 if source.is_live else FRAMES_AHEAD)))
-        rate, people, state, closed = FrameRate(), Counter(), State(), False
+        rate, faces_seen, people, closed = FrameRate(), 0, Counter(), False
         for frame, looked in looks:
             scene = tracker.update(frame.image, frame.time, looked.result())
             people.update(track.settled_label for track in scene.left)
+            faces_seen += len(scene.faces)
             if jsonl:
                 faces = [face.to_json() for face in scene.faces]
                 jsonl.write({"frame": frame.number, "time": round(frame.time, 4), "faces": faces})
@@ -167,8 +173,7 @@ def detect(args: argparse.Namespace) -> int:
             if server:
                 here = Counter(track.settled_label for track in tracker.tracks.values())
                 settled = {readable(label): count for label, count in (people + here).most_common() if label}
-                state = State(rate.count, frame.time, rate.value, 0.0, dict(counts.most_common()), settled)
-                server.show(picture, state)
+                server.show(picture, State(rate.count, frame.time, rate.value, 0.0, dict(counts.most_common()), settled))
             rate.add()
             bar.update()
             if closed or stopped_by:
@@ -182,7 +187,21 @@ def detect(args: argparse.Namespace) -> int:
     for output in (args.output, args.jsonl, args.events, args.snapshots):
         if output and rate.count:
             logger.info("saved to %s", output)
-    report(rate, people, recorder.count, source, bool(closed or stopped_by), readable)
+    briefly = people.pop("", 0)
+    told = [f"{readable(label)} {count}" for label, count in people.most_common()]
+    told += [f"too briefly to tell {briefly}"] if briefly else []
+    logger.info(
+        "%d frames%s%s, %d faces of %d people%s; %d events; %.1f s, %.1f frames/s",
+        rate.count,
+        " (stopped)" if closed or stopped_by else "",
+        f", {source.left_out} left out" if source.left_out else "",
+        faces_seen,
+        people.total() + briefly,
+        f" ({', '.join(told)})" if told else "",
+        recorder.count,
+        rate.seconds,
+        rate.count / rate.seconds,
+    )
     if stopped_by:
         return 128 + stopped_by[0]
     if closed or rate.count == args.max_frames:
@@ -193,25 +212,6 @@ def detect(args: argparse.Namespace) -> int:
     if source.frame_count and rate.count + source.left_out < source.frame_count:
         logger.warning("%s states %d frames, %d could be read", source.name, source.frame_count, rate.count)
     return cli.FAILED if source.left_out else cli.DONE
-
-
-def report(rate: "FrameRate", people: Counter, events: int, source, stopped: bool, readable) -> None:
-    """Say at the end what was seen."""
-    briefly = people.pop("", 0)
-    told = [f"{readable(label)} {count}" for label, count in people.most_common()]
-    if briefly:
-        told.append(f"too briefly to tell {briefly}")
-    logger.info(
-        "%d frames%s%s; %d people%s%s; %.1f s, %.1f frames/s",
-        rate.count,
-        " (stopped)" if stopped else "",
-        f", {source.left_out} left out" if source.left_out else "",
-        people.total() + briefly,
-        f" ({', '.join(told)})" if told else "",
-        f", {events} events" if events else "",
-        rate.seconds,
-        rate.count / rate.seconds,
-    )
 
 
 class FrameRate:
@@ -232,7 +232,8 @@ class FrameRate:
 
     @property
     def seconds(self) -> float:
-        return time.perf_counter() - self._start
+        """Return the time from the start to the last frame."""
+        return self._last - self._start
 
 
 class Window:

@@ -22,8 +22,8 @@ import time
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
+from fractions import Fraction
 from functools import partial
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -354,30 +354,31 @@ def measure_soak(video: Path, minutes: int, work: Path) -> dict[str, float]:
 
 def loop_video(video: Path, looped: Path, minutes: int) -> None:
     """Write the frames of a video again and again, until it lasts so many minutes."""
-    from facemask.media import VideoSink, VideoSource
+    from facemask.video import VideoSink, open_source
 
-    with VideoSource(str(video)) as source:
+    with open_source(str(video)) as source:
         rate = source.rate
-    left = round(60 * minutes * rate)
+    start = 0.0
     with VideoSink(looped, rate) as sink:
-        while left:
-            with VideoSource(str(video)) as source:
-                for frame in islice(source.frames(), left):
-                    sink.write(frame.image)
-                    left -= 1
+        while start < 60 * minutes:
+            with open_source(str(video)) as source:
+                for frame in source.frames():
+                    sink.write(frame.image, start + frame.time)
+            start += frame.time + float(1 / rate)
 
 
 def make_video(path: Path, frames: int = 200) -> Path:
     """Write a video that pans over the faces of the example picture."""
     import cv2
 
-    from facemask.media import VideoSink, read_image
+    from facemask.media import read_image
+    from facemask.video import VideoSink
 
     image = read_image(PEOPLE)
-    with VideoSink(path, 25) as sink:
+    with VideoSink(path, Fraction(25)) as sink:
         for number in range(frames):
             left = round((1 - np.cos(number / 40)) / 2 * (image.shape[1] - 853))
-            sink.write(cv2.resize(image[:, left : left + 853], (640, 480), interpolation=cv2.INTER_AREA))
+            sink.write(cv2.resize(image[:, left : left + 853], (640, 480), interpolation=cv2.INTER_AREA), number / 25)
     return path
 
 

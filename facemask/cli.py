@@ -16,6 +16,7 @@ ROOT = Path(__file__).resolve().parent.parent
 DEFAULT_MODEL = ROOT / "mask_detector.keras"
 DEFAULT_FACE_DETECTOR = ROOT / "face_detector"
 DESKTOP_LIBRARIES = ("libGL", "libgthread", "libglib", "libX", "libSM")  # that opencv-python needs on Linux
+DETECTION_MODULES = ("cv2", "numpy", "imutils", "tqdm", "trackers", "supervision", "av")  # of requirements-detect.txt
 PLOT_SUFFIXES = (".png", ".jpg", ".pdf", ".svg")
 DONE, FAILED, INTERRUPTED = 0, 1, 130  # exit codes; argparse's own is 2
 
@@ -98,7 +99,7 @@ def explain_import(error: ImportError) -> str:
             f"OpenCV: cannot start here ({error}); on a machine without a desktop: "
             "pip uninstall -y opencv-python; pip install --force-reinstall --no-deps opencv-python-headless"
         )
-    requirements = "requirements-detect.txt" if error.name in ("cv2", "numpy", "imutils", "tqdm", "av", "trackers", "supervision") else "requirements.txt"
+    requirements = "requirements-detect.txt" if error.name in DETECTION_MODULES else "requirements.txt"
     return f"{error.name}: is not installed; pip install -r {requirements}"
 
 

@@ -81,7 +81,7 @@ class JsonLines(AbstractContextManager):
         self.path = Path(path)
         self._partial = partial_path(self.path)
         self._append = append
-        self._file = open(self.path if append else self._partial, "a+b" if append else "wb", buffering=0)
+        self._file = open(self.path if append else self._partial, "a+b" if append else "wb", buffering=0)  # noqa: SIM115
         self._whole = self._file.seek(0, os.SEEK_END)
         if self._whole:
             self._file.seek(-1, os.SEEK_END)

@@ -161,8 +161,11 @@ def write_image(path: str | Path, image: np.ndarray) -> None:
         done = False
     if not done:
         raise InputError(f"{path}: OpenCV cannot write this kind of picture; use .jpg or .png")
-    with atomic_path(path) as temporary:
-        temporary.write_bytes(data)
+    try:
+        with atomic_path(path) as temporary:
+            temporary.write_bytes(data)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written ({error.strerror}); free some space, or choose another place") from error
 
 
 def has_display() -> bool:

@@ -191,10 +191,10 @@ class MaskTracker:
 
     def _add(self, number: int, face: Face, time: float, look: np.ndarray | None) -> Track:
         """Count a face, and what the classifier said of it if it looked, to its track."""
-        x1, y1, x2, y2 = face.box
+        height = face.box[3] - face.box[1]
         evidence = self._evidence.setdefault(number, _Evidence(np.zeros(len(self._classes))))
         if look is not None:
-            evidence.add(look, face.confidence, time, y2 - y1)
+            evidence.add(look, face.confidence, time, height)
         probabilities = self._named(evidence.mean)
         likeliest = max(probabilities, key=probabilities.__getitem__)
         track = self.tracks.get(number)
@@ -212,7 +212,7 @@ class MaskTracker:
         )
         if track.settled:
             track.settled_label = track.label
-        quality = face.confidence * (y2 - y1)
+        quality = face.confidence * height
         if quality > evidence.best_quality:
             evidence.best_quality, track.best_box, track.best_time = quality, face.box, time
         return track

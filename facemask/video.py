@@ -8,7 +8,7 @@ import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import count
@@ -87,7 +87,7 @@ def open_source(
     Raises InputError if it cannot be opened.
     """
     path = Path(source)
-    if path.is_dir() or path.suffix.lower() in IMAGE_SUFFIXES and "://" not in source:
+    if path.is_dir() or (path.suffix.lower() in IMAGE_SUFFIXES and "://" not in source):
         return PictureSource(source, rate or DEFAULT_RATE, width, stride)
     is_camera = source.isdecimal() and int(source) < 1000
     is_remote = "://" in source
@@ -103,7 +103,7 @@ def open_source(
     stated = capture.get(cv2.CAP_PROP_FPS)
     stated = rate if rate and not 0 < stated <= HIGHEST_RATE else stated
     has_end = capture.get(cv2.CAP_PROP_FRAME_COUNT) > 0
-    if is_camera or path.is_char_device() or is_remote and not has_end:
+    if is_camera or path.is_char_device() or (is_remote and not has_end):
         return LiveSource(name, stated, width, stride, capture, opener, patience)
     return FileSource(name, stated, width, stride, capture)
 
@@ -263,10 +263,11 @@ class LiveSource(VideoSource):
                 if now - last >= self._patience:
                     break
                 if self._lost:
-                    logger.warning("%s: still away after %.0f s; trying again in %.0f s", self.name, now - last, wait)
+                    what = f"still away after {now - last:.0f} s"
                 else:
-                    what = "no picture" if now - last >= self._opener.STALL / 2 else "the connection is lost, no picture"
-                    logger.warning("%s: %s for %.1f s; opening it again in %.0f s", self.name, what, now - last, wait)
+                    stalled = now - last >= self._opener.STALL / 2
+                    what = f"no picture for {now - last:.1f} s" if stalled else "the connection is lost"
+                logger.warning("%s: %s; opening it again in %g s", self.name, what, wait)
                 self._lost = True
                 if self._stopped.wait(wait):
                     break
@@ -324,6 +325,7 @@ class VideoSink(AbstractContextManager):
         self._container = self._stream = None
         self._tick = Fraction(1, rate.numerator * math.ceil(LEAST_TIMESCALE / rate.numerator))  # s
         self._last = -1  # tick of the frame before
+        self._failed = False
 
     def write(self, image: np.ndarray, time: float) -> None:
         """Append a frame, uint8 (H, W, 3) BGR, at `time` in seconds; one of another size than the first is fitted to it.
@@ -355,24 +357,25 @@ class VideoSink(AbstractContextManager):
         self._stream.gop_size = max(round(KEYFRAME_INTERVAL * self.rate), 1)
 
     def _failure(self, error: Exception) -> InputError:
+        self._failed = True
         reason = getattr(error, "strerror", None) or error
-        return InputError(f"{self.path}: cannot be written ({reason}); what was is in {self._partial}; is the disk full?")
+        return InputError(f"{self.path}: cannot be written ({reason}); what there is plays from {self._partial}; free some space")
 
-    def __exit__(self, kind: type | None, error: BaseException | None, trace: object) -> None:
-        import av
-
+    def __exit__(self, *_: object) -> None:
         if self._container is None:
             return
-        failed = isinstance(error, InputError) and isinstance(error.__cause__, (OSError, av.FFmpegError))
+        import av
+
+        if self._failed:  # and told
+            with suppress(OSError, av.FFmpegError):
+                self._container.close()
+            return
         try:
-            if not failed:
-                self._container.mux(self._stream.encode())
+            self._container.mux(self._stream.encode())
             self._container.close()
-        except (OSError, av.FFmpegError) as closing:
-            if not failed:
-                raise self._failure(closing) from closing
-        if not failed:
-            self._partial.replace(self.path)
+        except (OSError, av.FFmpegError) as error:
+            raise self._failure(error) from error
+        self._partial.replace(self.path)
 
 
 def fit_into(image: np.ndarray, width: int, height: int) -> np.ndarray:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from facemask.errors import InputError
-from facemask.media import VideoSink, VideoSource, find_images, has_display, read_image, read_reduced, write_image
+from facemask.media import find_images, has_display, read_image, read_reduced, write_image
 from tests.conftest import EXAMPLES
 
 # Four corners of different grey, so that each way of turning it shows.
@@ -189,87 +189,6 @@ def test_write_image(tmp_path, astronaut):
 def test_write_image_unknown_suffix(tmp_path, astronaut, name):
     with pytest.raises(InputError, match=r"cannot write this kind of picture; use .jpg or .png"):
         write_image(tmp_path / name, astronaut)
-
-
-def test_video_source_gives_every_frame(video):
-    with VideoSource(str(video)) as source:
-        assert source.rate == pytest.approx(30000 / 1001, abs=1e-3)
-        assert source.frame_count == 12
-        frames = list(source.frames())
-    assert [frame.number for frame in frames] == list(range(12))
-    assert frames[11].time == pytest.approx(11 * 1001 / 30000, abs=1e-4)
-    assert [round(frame.image.mean() / 20) for frame in frames] == list(range(12))
-
-
-@pytest.mark.parametrize(
-    ("name", "data", "message"),
-    [
-        pytest.param("none.mp4", None, "no such video; give a file, a stream's URL", id="missing"),
-        pytest.param("text.mp4", b"text", "cannot be opened as a video", id="text"),
-        pytest.param("empty.mp4", b"", "cannot be opened as a video", id="empty"),
-    ],
-)
-def test_video_source_bad_file(tmp_path, name, data, message):
-    if data is not None:
-        (tmp_path / name).write_bytes(data)
-    with pytest.raises(InputError, match=message):
-        VideoSource(str(tmp_path / name))
-
-
-def test_video_source_absent_camera():
-    with pytest.raises(InputError) as error:
-        VideoSource("97")
-    assert str(error.value) == "camera 97: cannot be opened; plug it in, try -i 1, or give a video: -i FILE"
-
-
-@pytest.mark.parametrize("suffix", [".mp4", ".avi"])
-def test_video_sink_writes_every_frame(tmp_path, suffix):
-    path = tmp_path / f"out{suffix}"
-    with VideoSink(path, 29.97) as sink:
-        for number in range(7):
-            sink.write(np.full((64, 96, 3), 30 * number, np.uint8))
-        assert not path.exists()
-    with VideoSource(str(path)) as source:
-        assert source.rate == pytest.approx(29.97, abs=0.01)
-        assert [round(frame.image.mean() / 30) for frame in source.frames()] == list(range(7))
-    assert [file.name for file in tmp_path.iterdir()] == [path.name]
-
-
-def test_video_sink_fits_frames_of_another_size(tmp_path):
-    with VideoSink(tmp_path / "out.avi", 25) as sink:
-        sink.write(np.zeros((64, 96, 3), np.uint8))
-        sink.write(np.zeros((30, 30, 3), np.uint8))
-    with VideoSource(str(tmp_path / "out.avi")) as source:
-        assert [frame.image.shape for frame in source.frames()] == [(64, 96, 3)] * 2
-
-
-def test_video_sink_is_finished_by_an_error(tmp_path):
-    with pytest.raises(KeyboardInterrupt), VideoSink(tmp_path / "out.avi", 25) as sink:
-        sink.write(np.zeros((64, 96, 3), np.uint8))
-        raise KeyboardInterrupt
-    with VideoSource(str(tmp_path / "out.avi")) as source:
-        assert len(list(source.frames())) == 1
-
-
-def test_video_sink_without_frames_leaves_nothing(tmp_path):
-    with VideoSink(tmp_path / "out.mp4", 25):
-        pass
-    assert list(tmp_path.iterdir()) == []
-
-
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs Linux' full device")
-def test_video_sink_tells_of_a_full_disk(tmp_path):
-    (tmp_path / "out.partial.mp4").symlink_to("/dev/full")
-    with pytest.raises(InputError, match=r"out.mp4: "), VideoSink(tmp_path / "out.mp4", 25) as sink:
-        for number in range(200):
-            sink.write(np.random.default_rng(number).integers(0, 256, (480, 640, 3), dtype=np.uint8))
-    assert not (tmp_path / "out.mp4").exists()
-
-
-@pytest.mark.parametrize(("name", "message"), [("out.gif", "use .mp4 or .avi"), ("none/out.mp4", "make it first")])
-def test_video_sink_bad_output(tmp_path, name, message):
-    with pytest.raises(InputError, match=message):
-        VideoSink(tmp_path / name, 25)
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux tells by these variables")
