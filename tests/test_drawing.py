@@ -1,8 +1,9 @@
 import numpy as np
 import pytest
 
-from facemask.drawing import STYLES, draw_detections, draw_status, readable
+from facemask.drawing import STYLES, draw_detections, draw_status, draw_tracked, hide_faces, readable
 from facemask.pipeline import Detection
+from facemask.tracking import TrackedFace
 
 
 def detection(box, label="with_mask"):
@@ -49,3 +50,33 @@ def test_draw_status_writes_at_the_bottom():
     image = np.zeros((100, 200, 3), np.uint8)
     draw_status(image, "25 frames/s")
     assert image[80:].any() and not image[:70].any()
+
+
+def test_draw_tracked_tells_the_track():
+    image = np.zeros((200, 300, 3), np.uint8)
+    faces = [TrackedFace(track, (100, 80, 180, 160), 0.9, "with_mask", 0.8, {"with_mask": 0.8}) for track in (None, 3, 8)]
+    drawn = [draw_tracked(image, [face]) for face in faces]
+    np.testing.assert_array_equal(drawn[0], draw_detections(image, [detection((100, 80, 180, 160))]))
+    assert not np.array_equal(drawn[1], drawn[0]) and not np.array_equal(drawn[1], drawn[2])
+    assert not image.any()
+
+
+@pytest.mark.parametrize("box", [(100, 60, 180, 140), (0, 0, 40, 50), (260, 160, 300, 200), (0, 0, 300, 200), (150, 100, 151, 101)])
+def test_hide_faces_leaves_five_by_five_colours(box):
+    image = np.random.default_rng(0).integers(0, 256, (200, 300, 3), np.uint8)
+    before = image.copy()
+    hidden = hide_faces(image, [box])
+    np.testing.assert_array_equal(image, before)
+    x1, y1, x2, y2 = box
+    assert len(np.unique(hidden[y1:y2, x1:x2].reshape(-1, 3), axis=0)) <= 25
+    changed = np.argwhere((hidden != image).any(axis=2))
+    margin = 0.15 * (x2 - x1) + 2, 0.15 * (y2 - y1) + 2
+    if x2 - x1 > 1:
+        assert changed[:, 1].min() >= x1 - margin[0] and changed[:, 1].max() < x2 + margin[0]
+        assert changed[:, 0].min() >= y1 - margin[1] and changed[:, 0].max() < y2 + margin[1]
+        assert (hidden != image)[y1:y2, x1:x2].any(axis=2).mean() > 0.9
+
+
+def test_hide_faces_of_none():
+    image = np.random.default_rng(0).integers(0, 256, (20, 30, 3), np.uint8)
+    np.testing.assert_array_equal(hide_faces(image, []), image)

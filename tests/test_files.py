@@ -1,9 +1,10 @@
 import hashlib
+from pathlib import Path
 
 import pytest
 
 from facemask.errors import InputError
-from facemask.files import atomic_path, check_outputs, check_writable, sha256, text_output
+from facemask.files import JsonLines, atomic_path, check_outputs, check_writable, sha256, text_output
 
 
 def test_atomic_path_when_done(tmp_path):
@@ -22,12 +23,11 @@ def test_atomic_path_after_error_keeps_the_old(tmp_path):
     assert len(list(tmp_path.iterdir())) == 1
 
 
-@pytest.mark.parametrize(("keep", "name"), [(False, "a.partial.txt"), (True, "a.txt")])
-def test_text_output_after_error_keeps_what_was_done(tmp_path, keep, name):
-    with pytest.raises(KeyboardInterrupt), text_output(tmp_path / "a.txt", keep=keep) as file:
+def test_text_output_after_error_keeps_what_was_done(tmp_path):
+    with pytest.raises(KeyboardInterrupt), text_output(tmp_path / "a.txt") as file:
         print("first", file=file)
         raise KeyboardInterrupt
-    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [(name, "first\n")]
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("a.partial.txt", "first\n")]
 
 
 def test_text_output_after_error_with_nothing_written_leaves_nothing(tmp_path):
@@ -65,3 +65,72 @@ def test_check_writable_makes_nothing(tmp_path):
 def test_sha256(tmp_path):
     (tmp_path / "a").write_bytes(b"abc")
     assert sha256(tmp_path / "a") == hashlib.sha256(b"abc").hexdigest()
+
+
+def test_json_lines_are_whole_as_they_come(tmp_path):
+    with JsonLines(tmp_path / "a.jsonl") as lines:
+        lines.write({"a": [1, "ü"]})
+        assert (tmp_path / "a.partial.jsonl").read_bytes() == b'{"a": [1, "\\u00fc"]}\n'
+        lines.write({})
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("a.jsonl", '{"a": [1, "\\u00fc"]}\n{}\n')]
+
+
+@pytest.mark.parametrize("count", [0, 2])
+def test_json_lines_after_an_error(tmp_path, count):
+    """What was written takes its name; of a run without any line nothing stays, and the file of the run before does."""
+    (tmp_path / "a.jsonl").write_text("old\n")
+    with pytest.raises(RuntimeError), JsonLines(tmp_path / "a.jsonl") as lines:
+        for _ in range(count):
+            lines.write({})
+        raise RuntimeError
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("a.jsonl", "{}\n" * count or "old\n")]
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        pytest.param(None, "{}\n", id="new"),
+        pytest.param("old\n", "old\n{}\n", id="old"),
+        pytest.param("old\nhal", "old\nhal\n{}\n", id="cut within a line"),
+        pytest.param("", "{}\n", id="empty"),
+    ],
+)
+def test_json_lines_appended(tmp_path, before, after):
+    path = tmp_path / "a.jsonl"
+    if before is not None:
+        path.write_text(before)
+    with JsonLines(path, append=True) as lines:
+        lines.write({})
+        assert path.read_text() == after
+    assert path.read_text() == after
+
+
+def test_json_lines_on_a_full_disk_stay_whole(tmp_path):
+    with pytest.raises(InputError) as error, JsonLines(tmp_path / "a.jsonl") as lines:
+        lines.write({"a": 1})
+        file = lines._file
+
+        class Full:
+            """A disk that takes five more bytes."""
+
+            def write(self, data: bytes) -> int:
+                if len(data) < 9:
+                    raise OSError(28, "No space left on device")
+                return file.write(data[:5])
+
+            truncate, close = file.truncate, file.close
+
+        lines._file = Full()
+        lines.write({"a": 22})
+    assert str(error.value) == (
+        f"{tmp_path}/a.jsonl: cannot be written (No space left on device); free some space, or choose another place"
+    )
+    assert (tmp_path / "a.jsonl").read_text() == '{"a": 1}\n'
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs Linux' full device")
+def test_json_lines_on_the_full_device(tmp_path):
+    (tmp_path / "a.partial.jsonl").symlink_to("/dev/full")
+    with pytest.raises(InputError, match="No space left on device"), JsonLines(tmp_path / "a.jsonl") as lines:
+        lines.write({})
+    assert not (tmp_path / "a.jsonl").exists()

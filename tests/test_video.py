@@ -212,6 +212,29 @@ def test_live_source_that_stalls_is_noticed(caplog):
     assert 3 < noticed < 5
 
 
+def test_camera_that_hangs_is_noticed(monkeypatch, caplog):
+    """OpenCV waits for a camera for ten seconds; it is said before that."""
+
+    class Capture:
+        reads = 0
+
+        def read(self):
+            self.reads += 1
+            if self.reads > 1:
+                time.sleep(0.8)
+            return self.reads == 1, grey(100)
+
+        isOpened = release = lambda self: True
+        get = lambda self, which: 25.0  # noqa: E731
+        set = lambda self, which, value: None  # noqa: E731
+
+    monkeypatch.setattr(cv2, "VideoCapture", lambda source: Capture())
+    monkeypatch.setattr(LiveSource, "SILENCE", 0.3)
+    with open_source("0", width=640, patience=0) as source:
+        assert len(list(source.frames())) == 1
+    assert caplog.messages == ["camera 0: no picture for 0 s; waiting"]
+
+
 def test_waits_grow(monkeypatch, caplog):
     monkeypatch.setattr(LiveSource, "FIRST_WAIT", 0.05)
     monkeypatch.setattr(LiveSource, "LONGEST_WAIT", 0.2)
