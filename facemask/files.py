@@ -20,7 +20,7 @@ def make_folder(path: Path) -> None:
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise InputError(f"{path}: cannot make this folder ({error.strerror}); choose another -o") from error
+        raise InputError(f"{path}: cannot make this folder ({error.strerror}); choose another place") from error
 
 
 def partial_path(path: str | Path) -> Path:

@@ -217,20 +217,22 @@ class LiveSource(VideoSource):
     ) -> None:
         super().__init__(name, rate, width, stride)
         self._capture, self._opener, self._patience = capture, opener, patience
-        self._newest: Frame | None = None
+        self._newest: Frame | None = None  # its number and time since the source was opened
         self._changed = threading.Condition()
         self._lost = self._ended = False
         self._thread = threading.Thread(target=self._read, name="source", daemon=True)
         self._thread.start()
 
     def frames(self, on_silence: Callable[[float], None] = lambda seconds: None) -> Iterator[Frame]:
+        first, self.left_out = None, 0
         last, said = time.monotonic(), False
         while not self._stopped.is_set():
             with self._changed:
                 self._changed.wait_for(lambda: self._newest is not None or self._ended, self.TICK)
                 frame, self._newest = self._newest, None
             if frame is not None:
-                yield frame
+                first = frame if first is None else first
+                yield Frame(frame.number - first.number, frame.time - first.time, frame.image)
                 last, said = time.monotonic(), False
             elif self._ended:
                 return
@@ -295,7 +297,7 @@ ENCODER_OPTIONS = {"libx264": {"preset": "superfast", "crf": "23"}, "libopenh264
 BT601, LIMITED_RANGE = 5, 1  # the colours that FFmpeg makes of BGR, said so that players need not guess
 # Parts of two seconds, each readable once it is written, so that a killed process leaves a video; when the file is
 # closed it becomes an ordinary one: https://ffmpeg.org/ffmpeg-formats.html#mov_002c-mp4_002c-ismv
-CONTAINER_OPTIONS = {".mp4": {"movflags": "hybrid_fragmented"}, ".mkv": {}}
+CONTAINER_OPTIONS = {".mp4": {"movflags": "hybrid_fragmented", "flush_packets": "1"}, ".mkv": {"flush_packets": "1"}}
 KEYFRAME_INTERVAL = 2.0  # s
 LEAST_TIMESCALE = 10000  # ticks a second
 

@@ -77,7 +77,7 @@ def test_confidence_limits_the_faces(capsys):
         pytest.param(["-i", ASTRONAUT, "-o", "none/a.jpg"], "error: none/a.jpg: folder none does not exist; make it first", id="no output folder"),
         pytest.param(["-i", "a.jpg", "-o", "a.jpg"], "error: a.jpg: is an input, or another output too; choose another name for it", id="over the input"),
         pytest.param(["-i", "a.jpg", "-o", "."], "error: a.jpg: is an input, or another output too; choose another name for it", id="into the input's folder"),
-        pytest.param(["-i", ASTRONAUT, "-o", "text.jpg/x"], "error: text.jpg/x: cannot make this folder (Not a directory); choose another -o", id="file as folder"),
+        pytest.param(["-i", ASTRONAUT, "-o", "text.jpg/x"], "error: text.jpg/x: cannot make this folder (Not a directory); choose another place", id="file as folder"),
         pytest.param(["-i", "a.jpg", "--csv", "a.jpg"], "error: a.jpg: is an input, or another output too; choose another name for it", id="CSV over the input"),
         pytest.param(["-i", ASTRONAUT, "-o", "a.gif"], "error: a.gif: cannot write this kind of picture; use .jpg or .png, or name a folder", id="unknown suffix"),
         pytest.param(["-i", ASTRONAUT, PEOPLE, "-o", "b.jpg"], "error: b.jpg: is one file for 2 pictures; give -o a folder", id="one file for two"),

@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 import numpy as np
 import pytest
 
@@ -100,7 +102,7 @@ def test_label_changes_when_the_mask_comes_off():
     _, scenes = track(Classifier(*[MASK] * 12, NONE), [[face()]] * 200)
     labels = [scene.faces[0].label for scene in scenes]
     assert labels[20] == "with_mask" and labels[-1] == "without_mask"
-    assert sum(a != b for a, b in zip(labels, labels[1:], strict=False)) == 1
+    assert sum(a != b for a, b in pairwise(labels)) == 1
 
 
 def test_label_is_settled_with_enough_evidence():

@@ -186,9 +186,9 @@ def test_live_source_is_opened_again(monkeypatch, caplog):
     caplog.set_level(logging.INFO)
     monkeypatch.setattr(LiveSource, "FIRST_WAIT", 0.2)
     silences = []
-    with Camera(map(numbered, range(200)), 40, cuts={20: 0.3, 70: 0.3, 120: 0.3}) as camera:
-        with open_source(camera.url, patience=3) as source:
-            frames = [(frame.time, number_of(frame.image)) for frame in source.frames(silences.append)]
+    camera = Camera(map(numbered, range(200)), 40, cuts={20: 0.3, 70: 0.3, 120: 0.3})
+    with camera, open_source(camera.url, patience=3) as source:
+        frames = [(frame.time, number_of(frame.image)) for frame in source.frames(silences.append)]
     numbers = [number for _, number in frames]
     assert numbers == sorted(set(numbers)) and numbers[-1] == 199
     assert camera.connections == 4
@@ -252,9 +252,9 @@ def test_stop_ends_a_silent_live_source():
 
 
 def test_password_is_kept_back(caplog):
-    with Camera(map(numbered, range(3)), 30) as camera:
-        with open_source(camera.url.replace("//", "//me:secret@"), patience=0.5) as source:
-            list(source.frames())
+    camera = Camera(map(numbered, range(3)), 30)
+    with camera, open_source(camera.url.replace("//", "//me:secret@"), patience=0.5) as source:
+        list(source.frames())
     assert caplog.messages and not any("secret" in message for message in caplog.messages)
 
 
