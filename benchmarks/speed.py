@@ -22,7 +22,6 @@ import time
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
-from fractions import Fraction
 from functools import partial
 from pathlib import Path
 
@@ -31,6 +30,7 @@ import numpy as np
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
+from examples.make_video import make_video  # noqa: E402
 from facemask import cli  # noqa: E402
 from facemask.errors import InputError  # noqa: E402
 
@@ -365,21 +365,6 @@ def loop_video(video: Path, looped: Path, minutes: int) -> None:
                 for frame in source.frames():
                     sink.write(frame.image, start + frame.time)
             start += frame.time + float(1 / rate)
-
-
-def make_video(path: Path, frames: int = 200) -> Path:
-    """Write a video that pans over the faces of the example picture."""
-    import cv2
-
-    from facemask.media import read_image
-    from facemask.video import VideoSink
-
-    image = read_image(PEOPLE)
-    with VideoSink(path, Fraction(25)) as sink:
-        for number in range(frames):
-            left = round((1 - np.cos(number / 40)) / 2 * (image.shape[1] - 853))
-            sink.write(cv2.resize(image[:, left : left + 853], (640, 480), interpolation=cv2.INTER_AREA), number / 25)
-    return path
 
 
 def make_large_photos(folder: Path, count: int = 12) -> Path:

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import count
 
 import numpy as np
 
@@ -79,6 +80,7 @@ class _Evidence:
     height: int = 0  # px, of the face in the last look
     looks: int = 0
     best_quality: float = 0.0
+    box: Box = (0, 0, 0, 0)  # of the last face, as it was found
 
     def add(self, probabilities: np.ndarray, weight: float, time: float, height: int) -> None:
         kept = math.exp(-max(time - self.time, 0) / self.MEMORY)
@@ -97,6 +99,11 @@ class MaskTracker:
     GAP = 1.5  # s that a track outlives its last face
     LEAST_OVERLAP = 0.3  # intersection over union of a face with where its track expects it
     LOW = 0.5  # of the confidence asked for: with less a face can go on a track, but begin none
+    # Coming back from behind something, which first hid one side of the face and last the other, so that neither the
+    # boxes overlap nor the motion says where to look:
+    RETURN_TIME = 1.0  # s after the last face
+    RETURN_REACH = 1.0  # of the larger height, from centre to centre, across and down
+    RETURN_HEIGHT = 1.5  # ratio of the heights at most
     # The label:
     LEAD = 0.15  # of pooled probability that another label needs to take over
     SETTLED_LOOKS, SETTLED_TIME = 5, 0.4  # looks, and s since the first, after which a label may be settled
@@ -122,6 +129,8 @@ class MaskTracker:
         )
         self.tracks: dict[int, Track] = {}
         self._evidence: dict[int, _Evidence] = {}
+        self._ids: dict[int, int] = {}  # of the tracker's ids, the tracks' own
+        self._new_ids = count(1)
 
     @classmethod
     def least_confidence(cls, confidence: float) -> float:
@@ -140,11 +149,11 @@ class MaskTracker:
             looks.update(zip(due, self._classify(image, [faces[index].box for index in due]), strict=True))
         boxes = self._boxes(image)
         seen, tracks, hidden = [], [], unsure
-        for index, (face, number) in enumerate(zip(faces, ids, strict=True)):
-            if number is not None:
-                track = self._add(number, face, time, looks.get(index))
-                box = boxes.pop(number, face.box)
-                seen.append(TrackedFace(number, box, face.confidence, track.label, track.probability, track.probabilities))
+        for index, (face, id) in enumerate(zip(faces, ids, strict=True)):
+            if id is not None:
+                track = self._add(id, face, time, looks.get(index))
+                box = boxes.pop(id, face.box)
+                seen.append(TrackedFace(id, box, face.confidence, track.label, track.probability, track.probabilities))
                 tracks.append(track)
             elif index in looks:
                 probabilities = self._named(looks[index])
@@ -171,16 +180,37 @@ class MaskTracker:
         )
         tracked = self._tracker.update(detections, timestamp=time)
         ids: list[int | None] = [None] * len(faces)
-        for index, number in zip(tracked.data.get("index", ()), tracked.tracker_id, strict=True):
-            if number >= 0:
-                ids[index] = int(number) + 1
+        found = {int(index): int(id) for index, id in zip(tracked.data.get("index", ()), tracked.tracker_id, strict=True)}
+        seen = {self._ids[id] for id in found.values() if id in self._ids}
+        for index, id in found.items():
+            if id >= 0:
+                if id not in self._ids:
+                    self._ids[id] = self._returned(faces[index].box, time, seen) or next(self._new_ids)
+                    seen.add(self._ids[id])
+                ids[index] = self._ids[id]
         return ids
 
-    def _is_due(self, number: int | None, face: Face, time: float) -> bool:
+    def _returned(self, box: Box, time: float, seen: set[int]) -> int | None:
+        """Return the id of the track, not among those `seen` now, that a new face goes on, and let the tracker drop it."""
+        nearest, least = None, self.RETURN_REACH
+        for id, track in self.tracks.items():
+            if id in seen or time - track.last_time > self.RETURN_TIME:
+                continue
+            last = self._evidence[id].box
+            heights = sorted((box[3] - box[1], last[3] - last[1]))
+            distance = max(abs(box[0] + box[2] - last[0] - last[2]), abs(box[1] + box[3] - last[1] - last[3])) / 2 / heights[1]
+            if distance < least and heights[1] <= self.RETURN_HEIGHT * heights[0]:
+                nearest, least = id, distance
+        if nearest is not None:
+            self._tracker.tracks = [one for one in self._tracker.tracks if self._ids.get(one.tracker_id) != nearest]
+            self._ids = {theirs: ours for theirs, ours in self._ids.items() if ours != nearest}
+        return nearest
+
+    def _is_due(self, id: int | None, face: Face, time: float) -> bool:
         """Tell whether the classifier should look at a face."""
-        if number is None:
+        if id is None:
             return face.confidence >= self._confidence
-        evidence = self._evidence.get(number)
+        evidence = self._evidence.get(id)
         return (
             evidence is None
             or evidence.looks < self.FIRST_LOOKS
@@ -189,18 +219,19 @@ class MaskTracker:
             or face.box[3] - face.box[1] > self.GROWTH * evidence.height
         )
 
-    def _add(self, number: int, face: Face, time: float, look: np.ndarray | None) -> Track:
+    def _add(self, id: int, face: Face, time: float, look: np.ndarray | None) -> Track:
         """Count a face, and what the classifier said of it if it looked, to its track."""
         height = face.box[3] - face.box[1]
-        evidence = self._evidence.setdefault(number, _Evidence(np.zeros(len(self._classes))))
+        evidence = self._evidence.setdefault(id, _Evidence(np.zeros(len(self._classes))))
+        evidence.box = face.box
         if look is not None:
             evidence.add(look, face.confidence, time, height)
         probabilities = self._named(evidence.mean)
         likeliest = max(probabilities, key=probabilities.__getitem__)
-        track = self.tracks.get(number)
+        track = self.tracks.get(id)
         if track is None:
-            track = Track(number, time, time, 0, likeliest, probabilities, False, face.box, time)
-            self.tracks[number] = track
+            track = Track(id, time, time, 0, likeliest, probabilities, False, face.box, time)
+            self.tracks[id] = track
         track.last_time, track.probabilities = time, probabilities
         track.frames += 1
         if probabilities[likeliest] > probabilities[track.label] + self.LEAD:
@@ -221,15 +252,16 @@ class MaskTracker:
         """Return where each track's face is, smoothed, or expected if it is not seen, as far as it is in the image."""
         objects = self._tracker.tracked_objects  # the states of Kalman filters
         boxes, kept = clip_boxes(objects.xyxy, image.shape[1], image.shape[0])
-        return {number + 1: tuple(box) for number, box in zip(objects.tracker_id[kept].tolist(), boxes.tolist(), strict=True)}
+        return {self._ids[id]: tuple(box) for id, box in zip(objects.tracker_id[kept].tolist(), boxes.tolist(), strict=True)}
 
     def _forget(self) -> list[Track]:
         """Remove and return the tracks that are over."""
-        alive = {tracklet.tracker_id + 1 for tracklet in self._tracker.tracks}
-        over = [number for number in self.tracks if number not in alive]
-        for number in over:
-            del self._evidence[number]
-        return [self.tracks.pop(number) for number in over]
+        alive = {tracklet.tracker_id for tracklet in self._tracker.tracks}
+        self._ids = {theirs: ours for theirs, ours in self._ids.items() if theirs in alive}
+        over = self.tracks.keys() - self._ids.values()
+        for id in over:
+            del self._evidence[id]
+        return [self.tracks.pop(id) for id in sorted(over)]
 
     def _named(self, probabilities: np.ndarray) -> dict[str, float]:
         return dict(zip(self._classes, map(float, probabilities), strict=True))

@@ -1,12 +1,14 @@
 import re
 import shutil
 import sys
+from fractions import Fraction
 
 import cv2
 import numpy as np
 import pytest
 
 from facemask import cli
+from facemask.video import VideoSink
 from tests.conftest import EXAMPLES, ROOT
 from tests.test_masked_faces import PEOPLE
 
@@ -16,6 +18,7 @@ pytest.importorskip("pycocotools")
 sys.path.insert(0, str(ROOT / "benchmarks"))
 import face_detectors  # noqa: E402
 import speed  # noqa: E402
+import tracking  # noqa: E402
 
 OBJECT = "<object><name>x</name><bndbox><xmin>{}</xmin><ymin>{}</ymin><xmax>{}</xmax><ymax>{}</ymax></bndbox></object>"
 
@@ -99,3 +102,31 @@ def test_speed(tmp_path, capsys):
 def test_speed_training_without_weights(capsys):
     assert cli.run(speed.measure, speed.build_parser().parse_args(["--train", "faces"])) == cli.FAILED
     assert capsys.readouterr().err.splitlines()[-1].startswith("error: --train: needs ImageNet's weights too; give --weights")
+
+
+def test_tracking(tmp_path, capsys):
+    """Four frames of the eight people; what two of them wear is told, of one wrongly."""
+    image = cv2.imread(str(EXAMPLES / "people.jpg"))
+    with VideoSink(tmp_path / "people.mkv", Fraction(25)) as sink:
+        for number in range(4):
+            sink.write(image, number / 25)
+    boxes = [(x1, y1, x2 - x1, y2 - y1) for x1, y1, x2, y2 in PEOPLE]
+    lines = [
+        f"{frame},{person},{x},{y},{width},{height},1,{int(person > 6)},1\n"
+        for frame in range(1, 5)
+        for person, (x, y, width, height) in enumerate(boxes, 1)
+    ]
+    (tmp_path / "truth.txt").write_text("".join(lines))
+    arguments = ["--video", str(tmp_path / "people.mkv"), "--truth", str(tmp_path / "truth.txt")]
+    assert cli.run(tracking.measure, tracking.build_parser().parse_args(arguments)) == cli.DONE
+    rows = [row.strip("| ").split(" | ") for row in capsys.readouterr().out.splitlines()[2:]]
+    assert [row[1:5] for row in rows] == [["1.00", "0", "0", "50.0%"]] * 4
+    assert [row[5] for row in rows] == ["100.0%"] * 4
+    assert [row[8] for row in rows] == ["32", "32", "32", "32"]
+
+
+def test_tracking_bad_truth(tmp_path, capsys):
+    (tmp_path / "truth.txt").write_text("1,2,x")
+    arguments = ["--video", "none.mp4", "--truth", str(tmp_path / "truth.txt")]
+    assert cli.run(tracking.measure, tracking.build_parser().parse_args(arguments)) == cli.FAILED
+    assert capsys.readouterr().err.startswith(f"error: {tmp_path}/truth.txt: cannot be read (")

@@ -156,7 +156,7 @@ def test_full_disk_finishes_the_other_outputs(capsys, tmp_path, people_video, mo
     def write(self, record, written=facemask.files.JsonLines.write):
         if record["frame"] == 6:
             self._file.close()
-            self._file = Path("/dev/full").open("wb", buffering=0)
+            self._file = open("/dev/full", "wb", buffering=0)  # noqa: SIM115
         written(self, record)
 
     monkeypatch.setattr(facemask.files.JsonLines, "write", write)

@@ -79,6 +79,24 @@ def test_gap(gap, same, rate):
     assert scenes[10].hidden == [(100, 80, 130, 110)] and scenes[10].faces == []
 
 
+@pytest.mark.parametrize(
+    ("missing", "side", "across", "same"),
+    [
+        pytest.param(0.5, 30, 24, True, id="seen again on the other side"),
+        pytest.param(0.5, 30, 40, False, id="too far away"),
+        pytest.param(1.2, 30, 24, False, id="too late"),
+        pytest.param(0.5, 50, 24, False, id="too large"),
+    ],
+)
+def test_coming_back_from_behind_a_pillar(missing, side, across, same):
+    """A strip of the face is the last that is seen, another the first."""
+    strip = Face((100, 80, 108, 110), 0.9), Face((100 + across, 80, 108 + across, 80 + side), 0.9)
+    frames = [[face()]] * 10 + [[strip[0]]] * 3 + [[]] * round(missing * RATE) + [[strip[1]]] * 3
+    tracker, scenes = track(Classifier(MASK), frames)
+    assert ids(scenes)[12:] == [[1]] + [[]] * round(missing * RATE) + [[None], [1 if same else 2], [1 if same else 2]]
+    assert [track.id for track in tracker.finish()] == ([1] if same else [1, 2])
+
+
 def test_weak_face_goes_on_a_track_but_begins_none():
     weak = face(confidence=0.3)
     _, scenes = track(Classifier(MASK), [[weak]] * 3 + [[face()]] * 3 + [[weak]] * 3)
