@@ -169,9 +169,11 @@ def show_picture(image) -> bool:
     """Show a picture until a key is pressed or the window closed; return False if q, Esc or closing ends the showing."""
     import cv2
 
+    from facemask.media import window_is_open
+
     cv2.imshow(WINDOW, image)
     while (key := cv2.waitKey(50)) < 0:  # a short wait, so that Ctrl-C is heard
-        if cv2.getWindowProperty(WINDOW, cv2.WND_PROP_VISIBLE) < 1:
+        if not window_is_open(WINDOW):
             return False
     return key & 0xFF not in (ord("q"), 27)
 

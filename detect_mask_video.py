@@ -247,7 +247,7 @@ class Window:
         import cv2
 
         if self._picture is None:
-            cv2.namedWindow(WINDOW, cv2.WINDOW_NORMAL | cv2.WINDOW_KEEPRATIO)
+            cv2.namedWindow(WINDOW, cv2.WINDOW_NORMAL | cv2.WINDOW_KEEPRATIO | cv2.WINDOW_GUI_NORMAL)
             scale = min(LARGEST_WINDOW / picture.shape[1], 1)
             cv2.resizeWindow(WINDOW, round(scale * picture.shape[1]), round(scale * picture.shape[0]))
         self._picture = picture
@@ -261,6 +261,7 @@ class Window:
         import cv2
 
         from facemask.drawing import draw_status
+        from facemask.media import window_is_open
 
         picture = self._picture
         if text:
@@ -268,7 +269,7 @@ class Window:
             draw_status(picture, text)
         cv2.imshow(WINDOW, picture)
         key = cv2.waitKey(1) & 0xFF
-        return key not in (ord("q"), 27) and cv2.getWindowProperty(WINDOW, cv2.WND_PROP_VISIBLE) >= 1
+        return key not in (ord("q"), 27) and window_is_open(WINDOW)
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -21,7 +21,7 @@ PEOPLE = ROOT / "examples" / "people.jpg"
 RATE = 25  # frames per second
 SIZE = 640, 400  # px, width and height
 PILLAR = 70  # px wide
-NOISE = 6.0  # grey levels, standard deviation
+NOISE = 3.0  # grey levels, standard deviation
 PILLAR_GREY = (96, 100, 104)
 
 

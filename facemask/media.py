@@ -173,3 +173,11 @@ def has_display() -> bool:
     if sys.platform.startswith("linux") and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
         return False
     return "NONE" not in next((line for line in cv2.getBuildInformation().splitlines() if "GUI:" in line), "NONE")
+
+
+def window_is_open(name: str) -> bool:
+    """Tell whether OpenCV's window of that name is there still."""
+    try:
+        return cv2.getWindowProperty(name, cv2.WND_PROP_VISIBLE) >= 1
+    except cv2.error:  # Qt's, once the last window is closed
+        return False

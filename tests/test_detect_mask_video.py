@@ -287,15 +287,22 @@ def test_window_until_q(monkeypatch, tmp_path, people_video, key, frames):
     assert len(pictures) == len(jsonl.read_text().splitlines()) == frames
 
 
-def test_closed_window_stops(monkeypatch, people_video, capsys):
+def gone(name: str, which: int) -> float:
+    raise cv2.error("NULL guiReceiver (please create a window)")  # as Qt says it
+
+
+@pytest.mark.parametrize("is_there", [pytest.param(lambda name, which: 0.0, id="hidden"), pytest.param(gone, id="gone")])
+def test_closed_window_stops(monkeypatch, tmp_path, people_video, capsys, is_there):
     monkeypatch.setattr("facemask.media.has_display", lambda: True)
     monkeypatch.setattr(cv2, "namedWindow", lambda name, flags: None)
     monkeypatch.setattr(cv2, "resizeWindow", lambda name, width, height: None)
     monkeypatch.setattr(cv2, "imshow", lambda name, image: None)
     monkeypatch.setattr(cv2, "waitKey", lambda delay: -1)
-    monkeypatch.setattr(cv2, "getWindowProperty", lambda name, which: 0.0)
-    assert detect_mask_video.main(["-i", str(people_video)]) == 0
+    monkeypatch.setattr(cv2, "getWindowProperty", is_there)
+    out = tmp_path / "out.mp4"
+    assert detect_mask_video.main(["-i", str(people_video), "-o", str(out)]) == 0
     assert "[INFO] 1 frames (stopped)" in capsys.readouterr().err
+    assert len(frames_of(out)) == 1
 
 
 def test_video_without_frames(capsys, tmp_path):
