@@ -125,7 +125,7 @@ def detect(args: argparse.Namespace) -> int:
         detector = cli.load_detector(args, threads)
         classifier = detector.classifier
         tracker = MaskTracker(classifier.classify, classifier.info.classes, float(source.rate), args.confidence)
-        sink = stack.enter_context(VideoSink(args.output, source.rate)) if args.output else None
+        sink = stack.enter_context(VideoSink(args.output, source.rate, source.is_live)) if args.output else None
         jsonl = stack.enter_context(JsonLines(args.jsonl)) if args.jsonl else None
         events = stack.enter_context(JsonLines(args.events, append=True)) if args.events else None
         alert = [label for label in classifier.info.classes if label != MASKED]

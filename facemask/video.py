@@ -295,9 +295,10 @@ VIDEO_SUFFIXES = (".mp4", ".mkv")
 ENCODERS = ("libx264", "libopenh264", "mpeg4")  # the first that this build of FFmpeg has
 ENCODER_OPTIONS = {"libx264": {"preset": "superfast", "crf": "23"}, "libopenh264": {}, "mpeg4": {"qscale": "4"}}
 BT601, LIMITED_RANGE = 5, 1  # the colours that FFmpeg makes of BGR, said so that players need not guess
-# Parts of two seconds, each readable once it is written, so that a killed process leaves a video; when the file is
-# closed it becomes an ordinary one: https://ffmpeg.org/ffmpeg-formats.html#mov_002c-mp4_002c-ismv
-CONTAINER_OPTIONS = {".mp4": {"movflags": "hybrid_fragmented", "flush_packets": "1"}, ".mkv": {"flush_packets": "1"}}
+# MP4 in parts of two seconds, each readable once it is written, so that a killed process leaves a video. When the file is
+# closed it becomes an ordinary one; for that 75 bytes a frame are kept, which a video without end has no room for:
+# https://ffmpeg.org/ffmpeg-formats.html#mov_002c-mp4_002c-ismv
+IN_PARTS_UNTIL_CLOSED, IN_PARTS = "hybrid_fragmented", "frag_keyframe+empty_moov+default_base_moof"
 KEYFRAME_INTERVAL = 2.0  # s
 LEAST_TIMESCALE = 10000  # ticks a second
 
@@ -316,13 +317,17 @@ class VideoSink(AbstractContextManager):
     played up to a few seconds before its end.
     """
 
-    def __init__(self, path: str | Path, rate: Fraction) -> None:
+    def __init__(self, path: str | Path, rate: Fraction, endless: bool = False) -> None:
         """`rate`, in frames per second, need not be kept: times are exact in its fractions.
 
+        With `endless` memory does not grow with the video, and an MP4 file stays in parts, which nearly all players know.
         Raises InputError as `check_video_output` does. The first frame opens the file and gives it its size.
         """
         self.path, self.rate = Path(path), rate
         check_video_output(self.path)
+        self._options = {"flush_packets": "1"}
+        if self.path.suffix.lower() == ".mp4":
+            self._options["movflags"] = IN_PARTS if endless else IN_PARTS_UNTIL_CLOSED
         self._partial = partial_path(self.path)
         self._container = self._stream = None
         self._tick = Fraction(1, rate.numerator * math.ceil(LEAST_TIMESCALE / rate.numerator))  # s
@@ -349,7 +354,7 @@ class VideoSink(AbstractContextManager):
     def _open(self, width: int, height: int) -> None:
         import av
 
-        self._container = av.open(str(self._partial), "w", options=CONTAINER_OPTIONS[self.path.suffix.lower()])
+        self._container = av.open(str(self._partial), "w", options=self._options)
         encoder = next(name for name in ENCODERS if name in av.codec.codecs_available)
         self._stream = self._container.add_stream(encoder, rate=self.rate, options=ENCODER_OPTIONS[encoder])
         self._stream.width, self._stream.height = (max(side // 2 * 2, 2) for side in (width, height))  # colour needs even

@@ -289,6 +289,16 @@ def test_sink_rate_is_exact_for_ntsc(tmp_path):
         assert (stream.average_rate, stream.frames) == (NTSC, 300)
 
 
+@pytest.mark.parametrize("endless", [False, True])
+def test_sink_can_be_read_before_it_is_finished(tmp_path, endless):
+    with VideoSink(tmp_path / "out.mp4", Fraction(25), endless) as sink:
+        for number in range(250):
+            sink.write(grey(number), number / 25)
+        assert len(frames_of(tmp_path / "out.partial.mp4")) >= 100
+    frames = frames_of(tmp_path / "out.mp4")
+    assert [frame.time for frame in frames] == pytest.approx([number / 25 for number in range(250)])
+
+
 def test_sink_times_that_stand_still_grow(tmp_path):
     with VideoSink(tmp_path / "out.mp4", Fraction(25)) as sink:
         for moment in (0.0, 0.0, 0.0, 1.0, 0.5):
