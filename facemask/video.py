@@ -112,7 +112,8 @@ def open_source(
 class CaptureOpener:
     """Opens OpenCV's capture of one source, again and again."""
 
-    STALL = 3.5  # s without a picture, or to connect, that a stream is given
+    CONNECT = 10.0  # s that a stream is given to be opened: FFmpeg watches some for five before it knows them
+    STALL = 3.5  # s that it is given for a picture
 
     source: str | int
     width: int | None
@@ -124,10 +125,10 @@ class CaptureOpener:
             if self.width:
                 capture.set(cv2.CAP_PROP_FRAME_WIDTH, self.width)
             return capture
-        milliseconds = int(1000 * self.STALL)
-        timeouts = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, milliseconds, cv2.CAP_PROP_READ_TIMEOUT_MSEC, milliseconds]
         if "://" in self.source:
-            return cv2.VideoCapture(self.source, cv2.CAP_FFMPEG, timeouts)
+            limits = {cv2.CAP_PROP_OPEN_TIMEOUT_MSEC: self.CONNECT, cv2.CAP_PROP_READ_TIMEOUT_MSEC: self.STALL}
+            numbers = [number for which, seconds in limits.items() for number in (which, int(1000 * seconds))]
+            return cv2.VideoCapture(self.source, cv2.CAP_FFMPEG, numbers)
         return cv2.VideoCapture("pipe:0" if self.source == STANDARD_INPUT else self.source)
 
 
