@@ -7,6 +7,7 @@ import time
 from fractions import Fraction
 from pathlib import Path
 
+import av
 import cv2
 import numpy as np
 import pytest
@@ -279,8 +280,6 @@ def test_sink_keeps_rate_and_frames(tmp_path, suffix, rate):
 
 
 def test_sink_rate_is_exact_for_ntsc(tmp_path):
-    import av
-
     with VideoSink(tmp_path / "out.mp4", NTSC) as sink:
         for number in range(300):
             sink.write(grey(100), number * 1001 / 30000)
@@ -294,7 +293,8 @@ def test_sink_can_be_read_before_it_is_finished(tmp_path, endless):
     with VideoSink(tmp_path / "out.mp4", Fraction(25), endless) as sink:
         for number in range(250):
             sink.write(grey(number), number / 25)
-        assert len(frames_of(tmp_path / "out.partial.mp4")) >= 100
+        with av.open(str(tmp_path / "out.partial.mp4")) as part:
+            assert sum(1 for _ in part.decode(video=0)) >= 150
     frames = frames_of(tmp_path / "out.mp4")
     assert [frame.time for frame in frames] == pytest.approx([number / 25 for number in range(250)])
 
