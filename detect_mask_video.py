@@ -118,7 +118,7 @@ def detect(args: argparse.Namespace) -> int:
         server = stack.enter_context(LiveServer(*args.serve)) if args.serve else None
         source = stack.enter_context(open_source(args.input, args.width, args.stride, args.rate, args.reconnect))
         stopped_by = stack.enter_context(cli.stop_on_signals(source.stop))
-        if not source.states_rate:
+        if not source.states_rate and not source.is_live:
             logger.warning("%s states no frame rate; taking %g frames per second", source.name, float(source.rate))
         # Of a live source each frame is done before the next is begun, with all cores: the soonest result counts.
         workers, threads = (1, 0) if source.is_live else share_cores()
@@ -134,6 +134,8 @@ def detect(args: argparse.Namespace) -> int:
         if server:
             logger.info("watch at %s%s", server.url, "" if server.is_local else " (anyone who reaches this machine can)")
 
+        closed = False
+
         def look(frame: Frame) -> list:
             return detector.faces.detect(frame.image, least)
 
@@ -141,6 +143,8 @@ def detect(args: argparse.Namespace) -> int:
             if server:
                 server.say_silent(seconds)
             if window and not window.say_silent(seconds):
+                nonlocal closed
+                closed = True
                 source.stop()
 
         least = tracker.least_confidence(args.confidence)
@@ -150,7 +154,7 @@ def detect(args: argparse.Namespace) -> int:
         bar = stack.enter_context(tqdm(total=total, unit="frame", disable=None))
         frames = islice(source.frames(on_silence), args.max_frames)
         looks = stack.enter_context(closing(work_ahead(look, frames, workers, 1 if source.is_live else FRAMES_AHEAD)))
-        rate, faces_seen, people, closed = FrameRate(), 0, Counter(), False
+        rate, faces_seen, people = FrameRate(), 0, Counter()
         for frame, looked in looks:
             scene = tracker.update(frame.image, frame.time, looked.result())
             people.update(track.settled_label for track in scene.left)
@@ -181,7 +185,7 @@ def detect(args: argparse.Namespace) -> int:
         left = tracker.finish()
         people.update(track.settled_label for track in left)
         recorder.leave(left)
-        if rate.count == 0 and not stopped_by:
+        if rate.count == 0 and not closed and not stopped_by:
             raise InputError(f"{source.name}: opened, but gave no picture; is the camera free, the video whole?")
         bar.close()
     for output in (args.output, args.jsonl, args.events, args.snapshots):
@@ -200,7 +204,7 @@ def detect(args: argparse.Namespace) -> int:
         f" ({', '.join(told)})" if told else "",
         recorder.count,
         rate.seconds,
-        rate.count / rate.seconds,
+        rate.count / max(rate.seconds, 1e-9),
     )
     if stopped_by:
         return 128 + stopped_by[0]
@@ -228,7 +232,7 @@ class FrameRate:
         self._interval = past * self._interval + (1 - past) * (now - self._last)
         self._last = now
         self.count += 1
-        self.value = 1 / self._interval
+        self.value = 1 / max(self._interval, 1e-9)
 
     @property
     def seconds(self) -> float:

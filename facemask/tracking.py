@@ -61,7 +61,6 @@ class TrackedFace:
 class Scene:
     """What is known of a frame once its faces are tracked."""
 
-    time: float  # s
     faces: list[TrackedFace]  # surest first
     tracks: list[Track]  # of `faces` that have one
     hidden: list[Box]  # where faces are that were found but not sure, and those expected of tracks not seen now
@@ -162,7 +161,7 @@ class MaskTracker:
             else:
                 hidden.append(face.box)
         hidden.extend(boxes.values())
-        return Scene(time, seen, tracks, hidden, self._forget())
+        return Scene(seen, tracks, hidden, self._forget())
 
     def finish(self) -> list[Track]:
         """Return the tracks that go on to the end of the video, which are over now."""

@@ -93,7 +93,7 @@ def open_source(
     is_remote = "://" in source
     if not (is_camera or is_remote or source == STANDARD_INPUT or path.is_char_device() or path.is_fifo() or path.is_file()):
         raise InputError(f"{source}: no such video; give a file, a stream's URL, or a camera's index (0 is the first)")
-    name = f"camera {source}" if is_camera else re.sub(r"//[^/@]*@", "//", source)  # a password is nobody's business
+    name = f"camera {source}" if is_camera else without_secrets(source)
     opener = CaptureOpener(int(source) if is_camera else source, width)
     capture = opener.open()
     if not capture.isOpened():
@@ -106,6 +106,11 @@ def open_source(
     if is_camera or path.is_char_device() or (is_remote and not has_end):
         return LiveSource(name, stated, width, stride, capture, opener, patience)
     return FileSource(name, stated, width, stride, capture)
+
+
+def without_secrets(source: str) -> str:
+    """Return a source as messages may name it: a URL without user, password and query, where cameras take passwords too."""
+    return re.sub(r"\?.*", "?…", re.sub(r"//[^/]*@", "//", source)) if "://" in source else source
 
 
 @dataclass(frozen=True)

@@ -305,6 +305,38 @@ def test_closed_window_stops(monkeypatch, tmp_path, people_video, capsys, is_the
     assert len(frames_of(out)) == 1
 
 
+def test_closed_window_of_a_silent_camera(monkeypatch, tmp_path, capsys):
+    """It can be closed while there is nothing to show, and says that there is not."""
+    pictures, said = [], []
+    monkeypatch.setattr("facemask.media.has_display", lambda: True)
+    monkeypatch.setattr(detect_mask_video, "STALE", 0.3)
+    monkeypatch.setattr("facemask.drawing.draw_status", lambda image, text: said.append(text))
+    monkeypatch.setattr(cv2, "namedWindow", lambda name, flags: None)
+    monkeypatch.setattr(cv2, "resizeWindow", lambda name, width, height: None)
+    monkeypatch.setattr(cv2, "imshow", lambda name, image: pictures.append(image))
+    monkeypatch.setattr(cv2, "waitKey", lambda delay: -1)
+    monkeypatch.setattr(cv2, "getWindowProperty", lambda name, which: float("no picture for 1 s" not in said))
+    jsonl = tmp_path / "out.jsonl"
+    with Camera([people()] * 100, 20, stall_at=30) as camera:
+        assert detect_mask_video.main(["-i", camera.url, "--jsonl", str(jsonl)]) == 0
+    assert "no picture for 0 s" in said and said[-1] == "no picture for 1 s"
+    assert " frames (stopped), " in capsys.readouterr().err
+    assert len(lines_of(jsonl)) > 0
+
+
+def test_stopped_before_the_first_frame(monkeypatch, tmp_path, people_video, capsys):
+    import facemask.tracking
+
+    def stop(*args, make=facemask.tracking.MaskTracker.__init__):
+        os.kill(os.getpid(), signal.SIGTERM)
+        make(*args)
+
+    monkeypatch.setattr(facemask.tracking.MaskTracker, "__init__", stop)
+    assert detect_mask_video.main(["-i", str(people_video), "-o", str(tmp_path / "out.mp4")]) == 143
+    assert "[INFO] 0 frames (stopped), 0 faces of 0 people; 0 events; 0.0 s, 0.0 frames/s" in capsys.readouterr().err
+    assert not (tmp_path / "out.mp4").exists()
+
+
 def test_video_without_frames(capsys, tmp_path):
     cv2.VideoWriter(str(tmp_path / "none.avi"), cv2.VideoWriter.fourcc(*"MJPG"), 25, (64, 64)).release()
     (tmp_path / "old.jsonl").write_text("old")

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from facemask.errors import InputError
-from facemask.video import LiveSource, VideoSink, fit_into, open_source
+from facemask.video import LiveSource, VideoSink, fit_into, open_source, without_secrets
 from tests.conftest import ROOT
 from tests.streams import Camera, number_of, numbered
 
@@ -257,6 +257,20 @@ def test_password_is_kept_back(caplog):
     with camera, open_source(camera.url.replace("//", "//me:secret@"), patience=0.5) as source:
         list(source.frames())
     assert caplog.messages and not any("secret" in message for message in caplog.messages)
+
+
+@pytest.mark.parametrize(
+    ("source", "name"),
+    [
+        ("rtsp://me:secret@camera:554/a", "rtsp://camera:554/a"),
+        ("rtsp://me:sec@ret@camera/a@b", "rtsp://camera/a@b"),
+        ("http://camera/video?user=me&pwd=secret", "http://camera/video?…"),
+        ("http://camera/video", "http://camera/video"),
+        ("what is this?.mp4", "what is this?.mp4"),
+    ],
+)
+def test_without_secrets(source, name):
+    assert without_secrets(source) == name
 
 
 # Writing
