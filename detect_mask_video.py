@@ -156,7 +156,8 @@ def detect(args: argparse.Namespace) -> int:
         looks = stack.enter_context(closing(work_ahead(look, frames, workers, 1 if source.is_live else FRAMES_AHEAD)))
         rate, faces_seen, people = FrameRate(), 0, Counter()
         for frame, looked in looks:
-            scene = tracker.update(frame.image, frame.time, looked.result())
+            found = looked.result()
+            scene = tracker.update(frame.image, frame.time, found)
             people.update(track.settled_label for track in scene.left)
             faces_seen += len(scene.faces)
             if jsonl:
@@ -164,7 +165,7 @@ def detect(args: argparse.Namespace) -> int:
                 jsonl.write({"frame": frame.number, "time": round(frame.time, 4), "faces": faces})
             picture = frame.image
             if args.blur:
-                picture = hide_faces(picture, [face.box for face in scene.faces] + scene.hidden)
+                picture = hide_faces(picture, [face.box for face in (*found, *scene.faces)] + scene.expected)
             if sink or window or server or args.snapshots:
                 picture = draw_tracked(picture, scene.faces)
             recorder.update(scene.tracks, scene.left, picture)

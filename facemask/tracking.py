@@ -63,7 +63,7 @@ class Scene:
 
     faces: list[TrackedFace]  # surest first
     tracks: list[Track]  # of `faces` that have one
-    hidden: list[Box]  # where faces are that were found but not sure, and those expected of tracks not seen now
+    expected: list[Box]  # where the faces of tracks must be that are not seen now
     left: list[Track]  # tracks that are over since the frame before
 
 
@@ -138,16 +138,14 @@ class MaskTracker:
 
     def update(self, image: np.ndarray, time: float, faces: Sequence[Face]) -> Scene:
         """Track the `faces` found in `image`, uint8 (H, W, 3) BGR, at `time` in seconds, later than the one before."""
-        least = self.least_confidence(self._confidence)
-        unsure = [face.box for face in faces if face.confidence < least]
-        faces = [face for face in faces if face.confidence >= least]
+        faces = [face for face in faces if face.confidence >= self.least_confidence(self._confidence)]
         ids = self._follow(time, faces)
         due = [index for index, face in enumerate(faces) if self._is_due(ids[index], face, time)]
         looks: dict[int, np.ndarray] = {}
         if due:
             looks.update(zip(due, self._classify(image, [faces[index].box for index in due]), strict=True))
         boxes = self._boxes(image)
-        seen, tracks, hidden = [], [], unsure
+        seen, tracks = [], []
         for index, (face, id) in enumerate(zip(faces, ids, strict=True)):
             if id is not None:
                 track = self._add(id, face, time, looks.get(index))
@@ -158,10 +156,7 @@ class MaskTracker:
                 probabilities = self._named(looks[index])
                 label = max(probabilities, key=probabilities.__getitem__)
                 seen.append(TrackedFace(None, face.box, face.confidence, label, probabilities[label], probabilities))
-            else:
-                hidden.append(face.box)
-        hidden.extend(boxes.values())
-        return Scene(seen, tracks, hidden, self._forget())
+        return Scene(seen, tracks, list(boxes.values()), self._forget())
 
     def finish(self) -> list[Track]:
         """Return the tracks that go on to the end of the video, which are over now."""
