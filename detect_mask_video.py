@@ -5,7 +5,8 @@
   python detect_mask_video.py -i street.mp4 -o out.mp4       a file, annotated
   python detect_mask_video.py -i rtsp://camera/stream --serve 8000 --events events.jsonl
                                                              a guard desk: watch at http://127.0.0.1:8000/
-  ffmpeg … -f mjpeg - | python detect_mask_video.py -i -     whatever FFmpeg reads
+  ffmpeg -i … -c copy -f matroska - | python detect_mask_video.py -i -
+                                                             whatever FFmpeg reads
 
 Each face keeps a number while it is seen and through short gaps, and a label that changes only when the evidence does.
 Files are read frame by frame; of a camera or stream the newest frame is looked at, and it is opened again if it drops.
@@ -54,16 +55,16 @@ def build_parser() -> argparse.ArgumentParser:
         "--rate",
         type=cli.positive_number,
         metavar="FPS",
-        help="frames per second of pictures, and of what states none (default: 25)",
+        help="frames per second of pictures, of motion JPEG on standard input, and of what states none (default: 25)",
     )
     source.add_argument(
         "--reconnect",
         type=cli.natural_number,
         default=math.inf,
         metavar="SECONDS",
-        help="give up on a camera or stream that stays away so long; 0: as soon as it drops (default: never)",
+        help="give up on a camera or stream that has dropped and stays away so long; 0: at once (default: never)",
     )
-    source.add_argument("--max-frames", type=cli.positive_int, metavar="N", help="stop after that many frames")
+    source.add_argument("--max-frames", type=cli.positive_int, metavar="N", help="stop after looking at that many frames")
     cli.add_detector_arguments(parser, tiles="off")
     output = parser.add_argument_group("outputs")
     output.add_argument("-o", "--output", type=Path, metavar="FILE", help="write the annotated video: .mp4 or .mkv")
@@ -78,9 +79,10 @@ def build_parser() -> argparse.ArgumentParser:
     output.add_argument(
         "--on-event",
         metavar="CMD",
-        help="run a command for each event, which it gets as JSON on standard input; never waited for",
+        help="run a command for each event, which it gets as a JSON line on standard input, as \"sh -c 'cat >> log'\"; "
+        "the video does not wait for it",
     )
-    output.add_argument("--blur", action="store_true", help="hide every face, in all that is shown and written")
+    output.add_argument("--blur", action="store_true", help="hide every face that is found, in all that is shown and written")
     output.add_argument(
         "--serve",
         type=cli.host_and_port,
@@ -124,8 +126,8 @@ def detect(args: argparse.Namespace) -> int:
         workers, threads = (1, 0) if source.is_live else share_cores()
         detector = cli.load_detector(args, threads)
         classifier = detector.classifier
-        tracker = MaskTracker(classifier.classify, classifier.info.classes, float(source.rate), args.confidence)
-        sink = stack.enter_context(VideoSink(args.output, source.rate, source.is_live)) if args.output else None
+        tracker = MaskTracker(classifier.classify, classifier.info.classes, float(source.given_rate), args.confidence)
+        sink = stack.enter_context(VideoSink(args.output, source.given_rate, source.is_live)) if args.output else None
         jsonl = stack.enter_context(JsonLines(args.jsonl)) if args.jsonl else None
         events = stack.enter_context(JsonLines(args.events, append=True)) if args.events else None
         alert = [label for label in classifier.info.classes if label != MASKED]
@@ -187,7 +189,8 @@ def detect(args: argparse.Namespace) -> int:
         people.update(track.settled_label for track in left)
         recorder.leave(left)
         if rate.count == 0 and not closed and not stopped_by:
-            raise InputError(f"{source.name}: opened, but gave no picture; is the camera free, the video whole?")
+            hint = "is the camera free, the video whole, an MP4 that is streamed made with -movflags faststart?"
+            raise InputError(f"{source.name}: opened, but gave no picture; {hint}")
         bar.close()
     for output in (args.output, args.jsonl, args.events, args.snapshots):
         if output and rate.count:

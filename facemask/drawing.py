@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
-from facemask.crops import Box
+from facemask.crops import Box, square_around
 from facemask.pipeline import Detection
 from facemask.tracking import TrackedFace
 
@@ -19,7 +19,7 @@ STYLES: dict[str, tuple[str, Colour]] = {
 }
 OTHER_COLOUR: Colour = (178, 114, 0)
 WHITE: Colour = (255, 255, 255)
-HIDDEN_MARGIN = 0.15  # of a face's side, on each side
+HIDDEN_MARGIN = 0.2  # of a face's longer side, on each side
 MOSAIC_CELLS = 5  # a side: too few to know anyone by
 FONT = cv2.FONT_HERSHEY_SIMPLEX
 
@@ -41,11 +41,14 @@ def draw_tracked(image: np.ndarray, faces: Sequence[TrackedFace]) -> np.ndarray:
 
 
 def hide_faces(image: np.ndarray, boxes: Sequence[Box]) -> np.ndarray:
-    """Return a copy of `image`, uint8 (H, W, 3) BGR, with a coarse mosaic over each box and somewhat around it."""
+    """Return a copy of `image`, uint8 (H, W, 3) BGR, with a coarse mosaic over each box and around it.
+
+    A square is hidden, for of a face that is half behind something the box may be half a face wide.
+    """
     canvas = image.copy()
-    for x1, y1, x2, y2 in boxes:
-        x_margin, y_margin = (round(HIDDEN_MARGIN * side) + 1 for side in (x2 - x1, y2 - y1))
-        region = canvas[max(y1 - y_margin, 0) : y2 + y_margin, max(x1 - x_margin, 0) : x2 + x_margin]
+    for box in boxes:
+        x1, y1, x2, y2 = (round(side) for side in square_around(box, HIDDEN_MARGIN))
+        region = canvas[max(y1, 0) : y2 + 1, max(x1, 0) : x2 + 1]
         coarse = cv2.resize(region, (MOSAIC_CELLS, MOSAIC_CELLS), interpolation=cv2.INTER_AREA)
         region[:] = cv2.resize(coarse, (region.shape[1], region.shape[0]), interpolation=cv2.INTER_NEAREST)
     return canvas

@@ -92,10 +92,10 @@ class CommandRunner(AbstractContextManager):
 
     MOST_WAITING = 100  # events; more are dropped, with a warning
     TIME_LIMIT = 60.0  # s a run
-    PATIENCE = 10.0  # s, at the end, for those that wait
+    PATIENCE = 60.0  # s, at the end, for those that wait; Ctrl-C ends it
 
     def __init__(self, command: str) -> None:
-        """`command` is split as a shell would, and run without one. Raises InputError if there is no such program."""
+        """`command` is split as a shell would, but run without one. Raises InputError if there is no such program."""
         try:
             self._arguments = shlex.split(command)
         except ValueError as error:
@@ -109,7 +109,7 @@ class CommandRunner(AbstractContextManager):
     def submit(self, event: str) -> None:
         """Have the command run with `event` on its standard input; returns at once."""
         try:
-            self._waiting.put_nowait(event)
+            self._waiting.put_nowait(event + "\n")
         except queue.Full:
             logger.warning("--on-event: %d events wait for %s; one is dropped", self.MOST_WAITING, self._arguments[0])
 
@@ -128,6 +128,8 @@ class CommandRunner(AbstractContextManager):
                 logger.warning("--on-event: %s cannot be run (%s)", self._arguments[0], error.strerror)
 
     def __exit__(self, *_: object) -> None:
+        if self._waiting.qsize():
+            logger.info("--on-event: waiting for %s, %d events to go", self._arguments[0], self._waiting.qsize())
         deadline = time.monotonic() + self.PATIENCE
         try:
             self._waiting.put(None, timeout=self.PATIENCE)

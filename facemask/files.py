@@ -104,11 +104,11 @@ class JsonLines(AbstractContextManager):
             raise InputError(f"{self.path}: cannot be written ({reason}); free some space, or choose another place") from error
         self._whole += len(data)
 
-    def __exit__(self, *error: object) -> None:
+    def __exit__(self, *_: object) -> None:
         self._file.close()
         if self._append:
             return
-        if self._whole or error[0] is None:
+        if self._whole:
             os.replace(self._partial, self.path)
         else:
             self._partial.unlink()

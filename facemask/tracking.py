@@ -8,7 +8,7 @@ from itertools import count
 import numpy as np
 
 from facemask.boxes import Face, clip_boxes
-from facemask.crops import Box
+from facemask.crops import Box, square_around
 
 Classify = Callable[[np.ndarray, Sequence[Box]], np.ndarray]  # image and n boxes to probabilities (n, classes)
 
@@ -63,7 +63,7 @@ class Scene:
 
     faces: list[TrackedFace]  # surest first
     tracks: list[Track]  # of `faces` that have one
-    expected: list[Box]  # where the faces of tracks must be that are not seen now
+    expected: list[Box]  # where the faces of tracks may be that are not seen now: as they moved, and where they were last
     left: list[Track]  # tracks that are over since the frame before
 
 
@@ -156,7 +156,7 @@ class MaskTracker:
                 probabilities = self._named(looks[index])
                 label = max(probabilities, key=probabilities.__getitem__)
                 seen.append(TrackedFace(None, face.box, face.confidence, label, probabilities[label], probabilities))
-        return Scene(seen, tracks, list(boxes.values()), self._forget())
+        return Scene(seen, tracks, [*boxes.values(), *self._last_places(set(ids), image)], self._forget())
 
     def finish(self) -> list[Track]:
         """Return the tracks that go on to the end of the video, which are over now."""
@@ -247,6 +247,12 @@ class MaskTracker:
         objects = self._tracker.tracked_objects  # the states of Kalman filters
         boxes, kept = clip_boxes(objects.xyxy, image.shape[1], image.shape[0])
         return {self._ids[id]: tuple(box) for id, box in zip(objects.tracker_id[kept].tolist(), boxes.tolist(), strict=True)}
+
+    def _last_places(self, seen: set[int | None], image: np.ndarray) -> list[Box]:
+        """Return the squares in which the faces were last of the tracks that are not among those `seen`."""
+        squares = [square_around(evidence.box, 0) for id, evidence in self._evidence.items() if id not in seen]
+        boxes, _ = clip_boxes(np.array(squares).reshape(-1, 4), image.shape[1], image.shape[0])
+        return [tuple(box) for box in boxes.tolist()]
 
     def _forget(self) -> list[Track]:
         """Remove and return the tracks that are over."""

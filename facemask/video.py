@@ -52,6 +52,7 @@ class VideoSource(AbstractContextManager, ABC):
         self.rate = Fraction(rate if self.states_rate else DEFAULT_RATE).limit_denominator(LARGEST_DENOMINATOR)
         self.frame_count: int | None = None  # to be expected, strides counted
         self.left_out = 0  # frames that could not be used, or not be waited for
+        self.given_rate = self.rate / stride  # frames per second that are given
         self._width, self._stride = width, stride
         self._stopped = threading.Event()
 
@@ -83,17 +84,18 @@ def open_source(
 
     "-" is standard input, in any format that FFmpeg tells by its beginning, as motion JPEG. Frames are scaled down to
     `width` px, of which a camera is asked as well; only every `stride`-th is given. `rate`, in frames per second, is that
-    of pictures and of what states none. A live source that has dropped is opened again for `patience` seconds.
+    of pictures, of standard input and of what states none. A live source that has dropped is opened again for `patience` seconds.
     Raises InputError if it cannot be opened.
     """
     path = Path(source)
-    if path.is_dir() or (path.suffix.lower() in IMAGE_SUFFIXES and "://" not in source):
+    is_remote = "://" in source
+    are_pictures = path.suffix.lower() in IMAGE_SUFFIXES or (glob.has_magic(source) and not path.exists())
+    if path.is_dir() or (are_pictures and not is_remote):
         return PictureSource(source, rate or DEFAULT_RATE, width, stride)
     is_camera = source.isdecimal() and int(source) < 1000
-    is_remote = "://" in source
     if not (is_camera or is_remote or source == STANDARD_INPUT or path.is_char_device() or path.is_fifo() or path.is_file()):
         raise InputError(f"{source}: no such video; give a file, a stream's URL, or a camera's index (0 is the first)")
-    name = f"camera {source}" if is_camera else without_secrets(source)
+    name = f"camera {source}" if is_camera else "standard input" if source == STANDARD_INPUT else without_secrets(source)
     opener = CaptureOpener(int(source) if is_camera else source, width)
     capture = opener.open()
     if not capture.isOpened():
@@ -101,11 +103,12 @@ def open_source(
             raise InputError(f"{name}: cannot be opened; plug it in, try -i 1, or give a video: -i FILE")
         raise InputError(f"{name}: cannot be opened as a video; check that it is one and plays elsewhere")
     stated = capture.get(cv2.CAP_PROP_FPS)
-    stated = rate if rate and not 0 < stated <= HIGHEST_RATE else stated
+    rate_counts = rate is not None and (source == STANDARD_INPUT or not 0 < stated <= HIGHEST_RATE)
+    stated = rate if rate_counts else stated
     has_end = capture.get(cv2.CAP_PROP_FRAME_COUNT) > 0
     if is_camera or path.is_char_device() or (is_remote and not has_end):
         return LiveSource(name, stated, width, stride, capture, opener, patience)
-    return FileSource(name, stated, width, stride, capture)
+    return FileSource(name, stated, width, stride, capture, not rate_counts)
 
 
 def without_secrets(source: str) -> str:
@@ -138,11 +141,14 @@ class CaptureOpener:
 
 
 class FileSource(VideoSource):
-    """A video that has an end: every frame is given, in order, at the time that the file states."""
+    """A video that has an end: every frame is given, in order, at the time that the file states, or by the rate."""
 
-    def __init__(self, name: str, rate: float, width: int | None, stride: int, capture: cv2.VideoCapture) -> None:
+    def __init__(
+        self, name: str, rate: float, width: int | None, stride: int, capture: cv2.VideoCapture, has_times: bool = True
+    ) -> None:
+        """`has_times` is whether the file's own times are right: of motion JPEG FFmpeg makes them up, 25 a second."""
         super().__init__(name, rate, width, stride)
-        self._capture = capture
+        self._capture, self._has_times = capture, has_times
         stated = capture.get(cv2.CAP_PROP_FRAME_COUNT)
         if stated > 0:
             self.frame_count = math.ceil(stated / stride)
@@ -154,9 +160,11 @@ class FileSource(VideoSource):
                 return
             position = self._capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
             first = position if first is None else first
-            # Raw streams have no times, and broken files none that grow.
             after = position - first
-            after = after if last is None or last < after < math.inf else last + 1 / float(self.rate)
+            if not self._has_times:
+                after = float(number / self.rate)
+            elif last is not None and not last < after < math.inf:  # raw streams have none, broken files some that do not grow
+                after = last + 1 / float(self.rate)
             last = after
             if number % self._stride == 0:
                 done, image = self._capture.retrieve()
@@ -176,6 +184,8 @@ class PictureSource(VideoSource):
         super().__init__(source, rate, width, stride)
         if PLACE_OF_NUMBER.search(source):
             parts = [glob.escape(part) for part in PLACE_OF_NUMBER.split(source)]
+            if not glob.glob("[0-9]*".join(parts)):
+                raise InputError(f"{source}: no file matches; check the pattern")
             source = "[0-9]*".join(parts)
         self._paths = sorted(find_images([source]), key=_by_numbers)[::stride]
         self.frame_count = len(self._paths)

@@ -201,7 +201,7 @@ def test_stream_that_is_cut_served_to_a_browser_and_stopped(tmp_path):
     """A guard desk: a camera that drops, events with a command and hidden faces, the page, SIGTERM."""
     out, jsonl, events, told = (tmp_path / name for name in ("out.mp4", "out.jsonl", "events.jsonl", "told.jsonl"))
     hook = tmp_path / "hook.py"
-    hook.write_text(f"import sys; open({str(told)!r}, 'a').write(sys.stdin.read() + chr(10))")
+    hook.write_text(f"import sys; open({str(told)!r}, 'a').write(sys.stdin.read())")
     with Camera([people()] * 3000, 10, cuts={25: 0.5}) as camera:
         process = start(
             "-i", camera.url, "-o", out, "--jsonl", jsonl, "--events", events, "--snapshots", tmp_path / "shots",

@@ -102,7 +102,7 @@ def script(tmp_path):
         "import pathlib, sys, time\n"
         "event, folder = sys.stdin.read(), pathlib.Path(sys.argv[1])\n"
         "while not (folder / 'go').exists(): time.sleep(0.01)\n"
-        "with open(folder / 'got', 'a') as file: file.write(event + '\\n')\n"
+        "with open(folder / 'got', 'a') as file: file.write(event)\n"
     )
     return f"'{sys.executable}' '{path}' '{tmp_path}'"
 

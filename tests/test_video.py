@@ -63,6 +63,7 @@ def test_stride(video, stride, numbers):
     assert [frame.number for frame in frames] == numbers
     assert [round(frame.image.mean() / 20) for frame in frames] == numbers
     assert [frame.time for frame in frames] == pytest.approx([number * 1001 / 30000 for number in numbers], abs=1e-4)
+    assert source.given_rate == Fraction(2997, 100) / stride
 
 
 @pytest.mark.parametrize(("width", "shape"), [(80, (60, 80, 3)), (160, (120, 160, 3)), (999, (120, 160, 3))])
@@ -137,13 +138,15 @@ def test_pictures_with_a_broken_one(tmp_path, caplog):
         pytest.param("text.mp4", b"text", "cannot be opened as a video; check that it is one and plays elsewhere", id="text"),
         pytest.param("empty.mp4", b"", "cannot be opened as a video; check that it is one and plays elsewhere", id="empty"),
         pytest.param("f%03d.png", None, "no file matches; check the pattern", id="no pictures"),
+        pytest.param("*.none", None, "no file matches; check the pattern", id="no match"),
     ],
 )
 def test_bad_file(tmp_path, name, data, message):
     if data is not None:
         (tmp_path / name).write_bytes(data)
-    with pytest.raises(InputError, match=rf"{name.replace('%03d', '.*')}: {message.replace('(', '.').replace(')', '.')}"):
+    with pytest.raises(InputError) as error:
         open_source(str(tmp_path / name))
+    assert str(error.value) == f"{tmp_path / name}: {message}"
 
 
 def test_absent_camera():
@@ -157,12 +160,12 @@ def test_standard_input():
     code = (
         "from tests.streams import number_of; from facemask.video import open_source\n"
         "with open_source('-', rate=10) as source:\n"
-        "    print(source.is_live, [(frame.number, number_of(frame.image)) for frame in source.frames()])"
+        "    print(source.is_live, [(frame.number, round(10 * frame.time), number_of(frame.image)) for frame in source.frames()])"
     )
     data = b"".join(cv2.imencode(".jpg", numbered(number))[1].tobytes() for number in range(30))
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     result = subprocess.run([sys.executable, "-c", code], input=data, capture_output=True, env=environment, timeout=60)
-    assert result.stdout.decode().strip() == f"False {[(number, number) for number in range(30)]}", result.stderr.decode()
+    assert result.stdout.decode().strip() == f"False {[(number,) * 3 for number in range(30)]}", result.stderr.decode()
 
 
 # Live sources
