@@ -151,6 +151,14 @@ def natural_number(text: str) -> float:
     raise argparse.ArgumentTypeError(f"must be a number from 0, received {text!r}")
 
 
+def frame_rate(text: str) -> float:
+    """Parse frames per second (an argparse type)."""
+    with suppress(ValueError):
+        if 0.01 <= (value := float(text)) <= 240:
+            return value
+    raise argparse.ArgumentTypeError(f"must be a number from 0.01 to 240, received {text!r}")
+
+
 def host_and_port(text: str) -> tuple[str, int]:
     """Parse [HOST:]PORT (an argparse type); the host is this machine alone where none is given."""
     host, _, port = text.rpartition(":")

@@ -11,6 +11,7 @@ import time
 from collections.abc import Collection
 from contextlib import AbstractContextManager
 from datetime import UTC, datetime
+from itertools import count
 from pathlib import Path
 
 import numpy as np
@@ -77,7 +78,9 @@ class EventRecorder:
             record["at"] = now.isoformat(timespec="milliseconds")
         if self._snapshots and picture is not None:
             stamp = f"{now:%Y%m%dT%H%M%S}" if self._live else f"{track.last_time:09.2f}s"
-            path = self._snapshots / f"{stamp}-{track.id:04d}-{track.label}.jpg"
+            name = f"{stamp}-{track.id:04d}-{track.label}"
+            paths = (self._snapshots / f"{name}{f'-{number}' if number > 1 else ''}.jpg" for number in count(1))
+            path = next(path for path in paths if not path.exists())  # another run's stays
             write_image(path, picture)
             record["snapshot"] = str(path)
         if self._file:
@@ -92,7 +95,7 @@ class CommandRunner(AbstractContextManager):
 
     MOST_WAITING = 100  # events; more are dropped, with a warning
     TIME_LIMIT = 60.0  # s a run
-    PATIENCE = 60.0  # s, at the end, for those that wait; Ctrl-C ends it
+    PATIENCE, HURRIED = 60.0, 8.0  # s, at the end, for those that wait; when a signal has ended the video
 
     def __init__(self, command: str) -> None:
         """`command` is split as a shell would, but run without one. Raises InputError if there is no such program."""
@@ -103,6 +106,7 @@ class CommandRunner(AbstractContextManager):
         if not self._arguments or shutil.which(self._arguments[0]) is None:
             raise InputError(f"--on-event: no program {' '.join(self._arguments[:1])!r}; give its path, or put it on the PATH")
         self._waiting: queue.Queue[str | None] = queue.Queue(self.MOST_WAITING)
+        self.patience = self.PATIENCE
         self._thread = threading.Thread(target=self._work, name="on-event", daemon=True)
         self._thread.start()
 
@@ -126,16 +130,16 @@ class CommandRunner(AbstractContextManager):
                 logger.warning("--on-event: %s took over %.0f s and was ended", self._arguments[0], self.TIME_LIMIT)
             except OSError as error:
                 logger.warning("--on-event: %s cannot be run (%s)", self._arguments[0], error.strerror)
+            self._waiting.task_done()
 
     def __exit__(self, *_: object) -> None:
-        if self._waiting.qsize():
-            logger.info("--on-event: waiting for %s, %d events to go", self._arguments[0], self._waiting.qsize())
-        deadline = time.monotonic() + self.PATIENCE
-        try:
-            self._waiting.put(None, timeout=self.PATIENCE)
-        except queue.Full:
-            pass
+        deadline = time.monotonic() + self.patience
+        if left := self._waiting.unfinished_tasks:
+            logger.info("--on-event: %d events to go for %s, %g s at most", left, self._arguments[0], self.patience)
+        while self._waiting.unfinished_tasks and time.monotonic() < deadline:
+            time.sleep(0.02)
+        if left := self._waiting.unfinished_tasks:
+            logger.warning("--on-event: %s was still busy; %d events are dropped", self._arguments[0], left)
         else:
-            self._thread.join(max(deadline - time.monotonic(), 0))
-        if self._thread.is_alive():
-            logger.warning("--on-event: %s was still busy; %d events are dropped", self._arguments[0], self._waiting.qsize())
+            self._waiting.put(None)
+            self._thread.join()

@@ -7,6 +7,7 @@ import os
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
+from itertools import count
 from pathlib import Path
 from typing import TextIO
 
@@ -31,6 +32,17 @@ def partial_path(path: str | Path) -> Path:
     path = Path(path)
     check_writable(path)
     return path.with_name(f"{path.stem}.partial{path.suffix}")
+
+
+def fresh_partial_path(path: str | Path) -> Path:
+    """Return what `partial_path` does; what a killed process left there is given another name, and kept."""
+    partial = partial_path(path)
+    if partial.is_file() and partial.stat().st_size:
+        number = next(n for n in count(1) if not partial.with_stem(f"{partial.stem}-{n}").exists())
+        kept = partial.with_stem(f"{partial.stem}-{number}")
+        partial.rename(kept)
+        logger.warning("%s: was not finished; it is kept as %s", partial, kept)
+    return partial
 
 
 @contextmanager
@@ -79,11 +91,11 @@ class JsonLines(AbstractContextManager):
     def __init__(self, path: str | Path, append: bool = False) -> None:
         """Raises InputError as `partial_path` does."""
         self.path = Path(path)
-        self._partial = partial_path(self.path)
+        self._partial = partial_path(self.path) if append else fresh_partial_path(self.path)
         self._append = append
         self._file = open(self.path if append else self._partial, "a+b" if append else "wb", buffering=0)  # noqa: SIM115
-        self._whole = self._file.seek(0, os.SEEK_END)
-        if self._whole:
+        self._count = 0  # lines written
+        if append and self._file.seek(0, os.SEEK_END):
             self._file.seek(-1, os.SEEK_END)
             if self._file.read(1) != b"\n":  # a writer was killed within a line
                 self._write(b"\n")
@@ -91,24 +103,25 @@ class JsonLines(AbstractContextManager):
     def write(self, record: dict) -> None:
         """Add a line. Raises InputError if it cannot be written whole."""
         self._write(json.dumps(record).encode() + b"\n")
+        self._count += 1
 
     def _write(self, data: bytes) -> None:
+        whole = os.fstat(self._file.fileno()).st_size
         try:
             written = 0
             while written < len(data):
                 written += self._file.write(data[written:])
         except OSError as error:
             with suppress(OSError):
-                self._file.truncate(self._whole)
+                self._file.truncate(whole)
             reason = error.strerror or error
             raise InputError(f"{self.path}: cannot be written ({reason}); free some space, or choose another place") from error
-        self._whole += len(data)
 
     def __exit__(self, *_: object) -> None:
         self._file.close()
         if self._append:
             return
-        if self._whole:
+        if self._count:
             os.replace(self._partial, self.path)
         else:
             self._partial.unlink()
@@ -119,6 +132,8 @@ def check_writable(path: str | Path) -> None:
     path = Path(path)
     if path.is_dir():
         raise InputError(f"{path}: is a folder; give a file name")
+    if path.exists() and not path.is_file():
+        raise InputError(f"{path}: is no ordinary file; choose another name")
     if not path.parent.is_dir():
         raise InputError(f"{path}: folder {path.parent} does not exist; make it first")
     try:
@@ -133,7 +148,7 @@ def check_outputs(outputs: Iterable[Path], inputs: Iterable[Path]) -> None:
     taken = {path.resolve() for path in inputs}
     for output in outputs:
         check_writable(output)
-        if output.resolve() in taken:
+        if output.resolve() in taken or partial_path(output).resolve() in taken:
             raise InputError(f"{output}: is an input, or another output too; choose another name for it")
         taken.add(output.resolve())
 

@@ -2,6 +2,7 @@
 
 import glob
 import os
+import subprocess
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ REDUCED_FLAGS = {
     1: cv2.IMREAD_COLOR, 2: cv2.IMREAD_REDUCED_COLOR_2, 4: cv2.IMREAD_REDUCED_COLOR_4, 8: cv2.IMREAD_REDUCED_COLOR_8
 }  # fmt: skip
 LARGEST_FILE = 1 << 30  # bytes of a picture
+TRIAL_TIME = 10.0  # s for a window to open
 REDUCED_SIDE = 1920  # px: as small as a JPEG's longest side is made
 
 
@@ -169,10 +171,19 @@ def write_image(path: str | Path, image: np.ndarray) -> None:
 
 
 def has_display() -> bool:
-    """Tell whether a window can be opened: there is a screen, and OpenCV was built with windows."""
-    if sys.platform.startswith("linux") and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
+    """Tell whether a window can be opened: there is a screen that answers, and OpenCV was built with windows."""
+    if "NONE" in next((line for line in cv2.getBuildInformation().splitlines() if "GUI:" in line), "NONE"):
         return False
-    return "NONE" not in next((line for line in cv2.getBuildInformation().splitlines() if "GUI:" in line), "NONE")
+    if not sys.platform.startswith("linux"):
+        return True
+    if not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
+        return False
+    # Of a screen that is named but does not answer Qt makes an end of the process, so another one tries.
+    trial = [sys.executable, "-c", "import cv2; cv2.namedWindow('trial')"]
+    try:
+        return subprocess.run(trial, capture_output=True, timeout=TRIAL_TIME).returncode == 0
+    except subprocess.TimeoutExpired:
+        return False
 
 
 def window_is_open(name: str) -> bool:

@@ -1,8 +1,10 @@
 """Read frames of files, pictures, cameras and streams; write video."""
 
+import errno
 import glob
 import logging
 import math
+import queue
 import re
 import threading
 import time
@@ -15,15 +17,14 @@ from itertools import count
 from pathlib import Path
 
 import cv2
-import imutils
 import numpy as np
 
 from facemask.errors import InputError
-from facemask.files import check_writable, partial_path
+from facemask.files import check_writable, fresh_partial_path
 from facemask.media import IMAGE_SUFFIXES, find_images, read_image
 
 DEFAULT_RATE = 25.0  # frames per second, for sources that state none
-HIGHEST_RATE = 240.0  # above it a stated rate is a container's time base, not a rate
+LOWEST_RATE, HIGHEST_RATE = 0.01, 240.0  # frames per second; beyond, what is stated is a container's time base, no rate
 LARGEST_DENOMINATOR = 1001  # of rates as broadcasters have them: 30000/1001
 STANDARD_INPUT = "-"
 PLACE_OF_NUMBER = re.compile(r"%0?\d*d")  # in the name of a sequence of pictures, as in frame_%04d.jpg
@@ -48,7 +49,7 @@ class VideoSource(AbstractContextManager, ABC):
     def __init__(self, name: str, rate: float, width: int | None, stride: int) -> None:
         """`rate` is in frames per second, as stated: other than finite and sensible means unknown (`states_rate`)."""
         self.name = name
-        self.states_rate = math.isfinite(rate) and 0 < rate <= HIGHEST_RATE
+        self.states_rate = math.isfinite(rate) and LOWEST_RATE <= rate <= HIGHEST_RATE
         self.rate = Fraction(rate if self.states_rate else DEFAULT_RATE).limit_denominator(LARGEST_DENOMINATOR)
         self.frame_count: int | None = None  # to be expected, strides counted
         self.left_out = 0  # frames that could not be used, or not be waited for
@@ -74,7 +75,8 @@ class VideoSource(AbstractContextManager, ABC):
         """Return `image` scaled down to the width asked for, if it is wider."""
         if self._width is None or image.shape[1] <= self._width:
             return image
-        return imutils.resize(image, width=self._width, inter=cv2.INTER_AREA)
+        height = max(round(image.shape[0] * self._width / image.shape[1]), 1)
+        return cv2.resize(image, (self._width, height), interpolation=cv2.INTER_AREA)
 
 
 def open_source(
@@ -97,23 +99,25 @@ def open_source(
         raise InputError(f"{source}: no such video; give a file, a stream's URL, or a camera's index (0 is the first)")
     name = f"camera {source}" if is_camera else "standard input" if source == STANDARD_INPUT else without_secrets(source)
     opener = CaptureOpener(int(source) if is_camera else source, width)
-    capture = opener.open()
+    is_pipe = source == STANDARD_INPUT or path.is_fifo()
+    capture = opener.open_in_thread() if is_pipe else opener.open()
     if not capture.isOpened():
         if is_camera:
             raise InputError(f"{name}: cannot be opened; plug it in, try -i 1, or give a video: -i FILE")
         raise InputError(f"{name}: cannot be opened as a video; check that it is one and plays elsewhere")
     stated = capture.get(cv2.CAP_PROP_FPS)
-    rate_counts = rate is not None and (source == STANDARD_INPUT or not 0 < stated <= HIGHEST_RATE)
+    rate_counts = rate is not None and (source == STANDARD_INPUT or not LOWEST_RATE <= stated <= HIGHEST_RATE)
     stated = rate if rate_counts else stated
     has_end = capture.get(cv2.CAP_PROP_FRAME_COUNT) > 0
     if is_camera or path.is_char_device() or (is_remote and not has_end):
         return LiveSource(name, stated, width, stride, capture, opener, patience)
-    return FileSource(name, stated, width, stride, capture, not rate_counts)
+    kind = PipeSource if is_pipe else FileSource
+    return kind(name, stated, width, stride, capture, not rate_counts)
 
 
 def without_secrets(source: str) -> str:
     """Return a source as messages may name it: a URL without user, password and query, where cameras take passwords too."""
-    return re.sub(r"\?.*", "?…", re.sub(r"//[^/]*@", "//", source)) if "://" in source else source
+    return re.sub(r"//.*@", "//", re.sub(r"\?.*", "?…", source)) if "://" in source else source
 
 
 @dataclass(frozen=True)
@@ -137,7 +141,22 @@ class CaptureOpener:
             limits = {cv2.CAP_PROP_OPEN_TIMEOUT_MSEC: self.CONNECT, cv2.CAP_PROP_READ_TIMEOUT_MSEC: self.STALL}
             numbers = [number for which, seconds in limits.items() for number in (which, int(1000 * seconds))]
             return cv2.VideoCapture(self.source, cv2.CAP_FFMPEG, numbers)
-        return cv2.VideoCapture("pipe:0" if self.source == STANDARD_INPUT else self.source)
+        if self.source == STANDARD_INPUT:
+            return cv2.VideoCapture("pipe:0")
+        capture = cv2.VideoCapture(str(Path(self.source).absolute()))  # absolute as in VideoSink
+        if self.width and Path(self.source).is_char_device():
+            capture.set(cv2.CAP_PROP_FRAME_WIDTH, self.width)
+        return capture
+
+
+    def open_in_thread(self) -> cv2.VideoCapture:
+        """Do the same so that Ctrl-C is heard meanwhile."""
+        opened: list[cv2.VideoCapture] = []
+        thread = threading.Thread(target=lambda: opened.append(self.open()), name="opener", daemon=True)
+        thread.start()
+        while thread.is_alive():
+            thread.join(0.2)
+        return opened[0]
 
 
 class FileSource(VideoSource):
@@ -170,10 +189,43 @@ class FileSource(VideoSource):
                 done, image = self._capture.retrieve()
                 if done:
                     yield Frame(number, after, self._fit(image))
+                else:
+                    self.left_out += 1
 
     def __exit__(self, *error: object) -> None:
         super().__exit__(*error)
         self._capture.release()
+
+
+class PipeSource(FileSource):
+    """Standard input or a FIFO: read on a thread of its own, for nothing ends a wait for what a pipe may never bring."""
+
+    AHEAD = 4  # frames read before they are taken
+    TICK = 0.2  # s
+
+    def frames(self, on_silence: Callable[[float], None] = lambda seconds: None) -> Iterator[Frame]:
+        waiting: queue.Queue[Frame | None] = queue.Queue(self.AHEAD)
+
+        def read() -> None:
+            for frame in super(PipeSource, self).frames():
+                waiting.put(frame)
+            waiting.put(None)
+
+        threading.Thread(target=read, name="source", daemon=True).start()
+        last = time.monotonic()
+        while not self._stopped.is_set():
+            try:
+                frame = waiting.get(timeout=self.TICK)
+            except queue.Empty:
+                on_silence(time.monotonic() - last)
+                continue
+            if frame is None:
+                return
+            yield frame
+            last = time.monotonic()
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()  # the thread may be in a read that does not end: it is left, and the capture with it
 
 
 class PictureSource(VideoSource):
@@ -260,10 +312,22 @@ class LiveSource(VideoSource):
                     said = True
 
     def _read(self) -> None:
+        try:
+            self._read_on()
+        finally:
+            self._capture.release()
+            with self._changed:
+                self._ended = True
+                self._changed.notify_all()
+
+    def _read_on(self) -> None:
         start, last, wait = None, time.monotonic(), self.FIRST_WAIT
         number = 0
         while not self._stopped.is_set():
-            more, image = self._capture.read()
+            try:
+                more, image = self._capture.read()
+            except cv2.error:
+                more = False
             now = time.monotonic()
             if more:
                 if self._lost:
@@ -274,27 +338,22 @@ class LiveSource(VideoSource):
                 if number % self._stride == 0:
                     self._give(Frame(number, now - start, self._fit(image)))
                 number += 1
-            elif self._stopped.is_set():
-                break
+                continue
+            self._capture.release()
+            if self._stopped.is_set() or now - last >= self._patience:
+                return
+            if self._lost:
+                what = f"still away after {now - last:.0f} s"
             else:
-                self._capture.release()
-                if now - last >= self._patience:
-                    break
-                if self._lost:
-                    what = f"still away after {now - last:.0f} s"
-                else:
-                    stalled = now - last >= self._opener.STALL / 2
-                    what = f"no picture for {now - last:.1f} s" if stalled else "the connection is lost"
-                logger.warning("%s: %s; opening it again in %g s", self.name, what, wait)
-                self._lost = True
-                if self._stopped.wait(wait):
-                    break
-                wait = min(2 * wait, self.LONGEST_WAIT)
-                self._capture = self._opener.open()
-        self._capture.release()
-        with self._changed:
-            self._ended = True
-            self._changed.notify_all()
+                stalled = now - last >= self._opener.STALL / 2
+                what = f"no picture for {now - last:.1f} s" if stalled else "the connection is lost"
+            wait = min(wait, last + self._patience - now)
+            logger.warning("%s: %s; opening it again in %.2g s", self.name, what, wait)
+            self._lost = True
+            if self._stopped.wait(wait):
+                return
+            wait = min(2 * wait, self.LONGEST_WAIT)
+            self._capture = self._opener.open()
 
     def _give(self, frame: Frame) -> None:
         with self._changed:
@@ -315,7 +374,8 @@ BT601, LIMITED_RANGE = 5, 1  # the colours that FFmpeg makes of BGR, said so tha
 # closed it becomes an ordinary one; for that 75 bytes a frame are kept, which a video without end has no room for:
 # https://ffmpeg.org/ffmpeg-formats.html#mov_002c-mp4_002c-ismv
 IN_PARTS_UNTIL_CLOSED, IN_PARTS = "hybrid_fragmented", "frag_keyframe+empty_moov+default_base_moof"
-KEYFRAME_INTERVAL = 2.0  # s
+KEYFRAME_INTERVAL = 2  # s
+MOST_FRAMES_A_PART = 1000
 LEAST_TIMESCALE = 10000  # ticks a second
 
 
@@ -344,10 +404,11 @@ class VideoSink(AbstractContextManager):
         self._options = {"flush_packets": "1"}
         if self.path.suffix.lower() == ".mp4":
             self._options["movflags"] = IN_PARTS if endless else IN_PARTS_UNTIL_CLOSED
-        self._partial = partial_path(self.path)
+        self._partial = fresh_partial_path(self.path)
         self._container = self._stream = None
         self._tick = Fraction(1, rate.numerator * math.ceil(LEAST_TIMESCALE / rate.numerator))  # s
         self._last = -1  # tick of the frame before
+        self._next_keyframe = 0  # s, from which a part of the file begins
         self._failed = False
 
     def write(self, image: np.ndarray, time: float) -> None:
@@ -363,6 +424,9 @@ class VideoSink(AbstractContextManager):
             frame = av.VideoFrame.from_ndarray(fit_into(image, self._stream.width, self._stream.height), format="bgr24")
             self._last = max(round(time / self._tick), self._last + 1)
             frame.pts, frame.time_base = self._last, self._tick
+            if self._last * self._tick >= self._next_keyframe:
+                frame.pict_type = av.video.frame.PictureType.I
+                self._next_keyframe = self._last * self._tick + KEYFRAME_INTERVAL
             self._container.mux(self._stream.encode(frame))
         except (OSError, av.FFmpegError) as error:
             raise self._failure(error) from error
@@ -370,19 +434,22 @@ class VideoSink(AbstractContextManager):
     def _open(self, width: int, height: int) -> None:
         import av
 
-        self._container = av.open(str(self._partial), "w", options=self._options)
+        # absolute, for in a name alone FFmpeg takes a colon for a protocol's
+        self._container = av.open(str(self._partial.absolute()), "w", options=self._options)
         encoder = next(name for name in ENCODERS if name in av.codec.codecs_available)
         self._stream = self._container.add_stream(encoder, rate=self.rate, options=ENCODER_OPTIONS[encoder])
         self._stream.width, self._stream.height = (max(side // 2 * 2, 2) for side in (width, height))  # colour needs even
         self._stream.pix_fmt = "yuv420p"
         self._stream.codec_context.colorspace, self._stream.codec_context.color_range = BT601, LIMITED_RANGE
         self._stream.time_base = self._stream.codec_context.time_base = self._tick
-        self._stream.gop_size = max(round(KEYFRAME_INTERVAL * self.rate), 1)
+        self._stream.gop_size = MOST_FRAMES_A_PART
 
     def _failure(self, error: Exception) -> InputError:
         self._failed = True
-        reason = getattr(error, "strerror", None) or error
-        return InputError(f"{self.path}: cannot be written ({reason}); what there is plays from {self._partial}; free some space")
+        is_full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT)
+        remedy = "free some space" if is_full else "try a smaller --width, or another suffix"
+        rest = f"; what there is plays from {self._partial}" if self._partial.exists() else ""
+        return InputError(f"{self.path}: cannot be written ({getattr(error, 'strerror', None) or error}){rest}; {remedy}")
 
     def __exit__(self, *_: object) -> None:
         if self._container is None:

@@ -22,6 +22,14 @@ NO_DISPLAY = "[INFO] no display: no window; --serve 8000 shows the video to a br
 WAIT = 60  # s, for another process
 
 
+@pytest.fixture(autouse=True)
+def signals_are_heard():
+    """Where tests run in the background of a shell, Ctrl-C is ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def people(width: int = 608, height: int = 320) -> np.ndarray:
     return cv2.resize(cv2.imread(str(EXAMPLES / "people.jpg")), (width, height))
 
@@ -238,7 +246,7 @@ def test_stream_that_is_cut_served_to_a_browser_and_stopped(tmp_path):
 
     detector = load_face_detector(ROOT / "face_detector" / "masked_faces_ssd.onnx")
     assert len(detector.detect(people())) == 8
-    for image in (picture, frames_of(out)[-1].image, *(cv2.imread(str(shot)) for shot in shots)):
+    for image in (picture, *(frame.image for frame in frames_of(out)), *(cv2.imread(str(shot)) for shot in shots)):
         assert image.shape == (320, 608, 3)
         assert detector.detect(image) == []
 
@@ -350,7 +358,7 @@ def test_video_without_frames(capsys, tmp_path):
 
 @pytest.mark.parametrize(
     "arguments",
-    [["--max-frames", "0"], ["-c", "2"], ["--colour"], ["--serve", "x"], ["--serve", "70000"], ["--reconnect", "-1"], ["--stride", "0"]],
+    [["--max-frames", "0"], ["-c", "2"], ["--colour"], ["--serve", "x"], ["--serve", "70000"], ["--reconnect", "-1"], ["--stride", "0"], ["--rate", "0"], ["--rate", "1000"]],
 )
 def test_wrong_usage(capsys, arguments):
     with pytest.raises(SystemExit) as error:
@@ -370,6 +378,24 @@ def test_wrong_usage(capsys, arguments):
 )
 def test_host_and_port(text, expected):
     assert detect_mask_video.build_parser().parse_args(["--serve", text]).serve == expected
+
+
+def test_half_a_video_is_a_failure(tmp_path, capsys):
+    path = tmp_path / "people.avi"
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), 10, (608, 320))
+    for _ in range(40):
+        writer.write(people())
+    writer.release()
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    jsonl = tmp_path / "out.jsonl"
+    assert detect_mask_video.main(["-i", str(path), "--jsonl", str(jsonl)]) == 1
+    assert f"[WARN] {path} states 40 frames, {len(lines_of(jsonl))} could be read" in capsys.readouterr().err
+    assert 10 < len(lines_of(jsonl)) < 30
+
+
+def test_rate_that_is_not_used(people_video, capsys):
+    assert detect_mask_video.main(["-i", str(people_video), "--rate", "50", "--max-frames", "1"]) == 0
+    assert f"[WARN] --rate: not used, for {people_video} states 10 frames per second" in capsys.readouterr().err
 
 
 @pytest.mark.shared

@@ -94,6 +94,16 @@ def test_snapshots(tmp_path, live):
         assert shot.name == "000002.50s-0001-without_mask.jpg"
 
 
+def test_snapshots_of_two_runs(tmp_path):
+    (tmp_path / "shots").mkdir()
+    for _ in range(3):
+        events = record(tmp_path, [([person()], [])], snapshots=tmp_path / "shots")
+        (tmp_path / "events.jsonl").unlink()
+    names = sorted(path.name for path in (tmp_path / "shots").iterdir())
+    assert names == [f"000002.50s-0001-without_mask{number}.jpg" for number in ("-2", "-3", "")]
+    assert events[0]["snapshot"] == str(tmp_path / "shots" / names[1])
+
+
 @pytest.fixture
 def script(tmp_path):
     """A command that adds what it gets to a file, once it may."""
@@ -132,7 +142,7 @@ def test_command_that_hangs_is_left_at_the_end(monkeypatch, caplog):
     program = sys.executable
     assert caplog.messages == [
         f"--on-event: 2 events wait for {program}; one is dropped",
-        f"--on-event: {program} was still busy; 2 events are dropped",
+        f"--on-event: {program} was still busy; 3 events are dropped",
     ]
 
 

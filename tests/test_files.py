@@ -121,7 +121,7 @@ def test_json_lines_on_a_full_disk_stay_whole(tmp_path):
                     raise OSError(28, "No space left on device")
                 return file.write(data[:5])
 
-            truncate, close = file.truncate, file.close
+            truncate, close, fileno = file.truncate, file.close, file.fileno
 
         lines._file = Full()
         lines.write({"a": 22})
@@ -137,3 +137,27 @@ def test_json_lines_on_the_full_device(tmp_path):
     with pytest.raises(InputError, match="No space left on device"), JsonLines(tmp_path / "a.jsonl") as lines:
         lines.write({})
     assert not (tmp_path / "a.jsonl").exists()
+
+
+def test_json_lines_keep_what_a_killed_process_left(tmp_path):
+    (tmp_path / "a.partial.jsonl").write_text("old\n")
+    with JsonLines(tmp_path / "a.jsonl") as lines:
+        lines.write({})
+    assert sorted((path.name, path.read_text()) for path in tmp_path.iterdir()) == [
+        ("a.jsonl", "{}\n"),
+        ("a.partial-1.jsonl", "old\n"),
+    ]
+
+
+def test_check_outputs_over_the_rest_of_a_killed_process(tmp_path):
+    (tmp_path / "out.partial.mp4").write_bytes(b"x")
+    with pytest.raises(InputError) as error:
+        check_outputs([tmp_path / "out.mp4"], [tmp_path / "out.partial.mp4"])
+    assert str(error.value) == f"{tmp_path}/out.mp4: is an input, or another output too; choose another name for it"
+
+
+@pytest.mark.skipif(not Path("/dev/null").exists(), reason="needs a null device")
+def test_check_writable_refuses_a_device():
+    with pytest.raises(InputError) as error:
+        check_writable("/dev/null")
+    assert str(error.value) == "/dev/null: is no ordinary file; choose another name"

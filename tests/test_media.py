@@ -196,3 +196,10 @@ def test_has_display_without_one(monkeypatch):
     monkeypatch.delenv("DISPLAY", raising=False)
     monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
     assert not has_display()
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux tells by these variables")
+def test_has_display_with_one_that_does_not_answer(monkeypatch):
+    monkeypatch.setenv("DISPLAY", ":4242")
+    monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
+    assert not has_display()

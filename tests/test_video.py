@@ -4,6 +4,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
 
@@ -66,7 +67,7 @@ def test_stride(video, stride, numbers):
     assert source.given_rate == Fraction(2997, 100) / stride
 
 
-@pytest.mark.parametrize(("width", "shape"), [(80, (60, 80, 3)), (160, (120, 160, 3)), (999, (120, 160, 3))])
+@pytest.mark.parametrize(("width", "shape"), [(1, (1, 1, 3)), (80, (60, 80, 3)), (160, (120, 160, 3)), (999, (120, 160, 3))])
 def test_width_scales_down_only(video, width, shape):
     with open_source(str(video), width=width) as source:
         assert {frame.image.shape for frame in source.frames()} == {shape}
@@ -80,7 +81,7 @@ def test_stop_ends_a_file(video):
         assert list(frames) == []
 
 
-@pytest.mark.parametrize("rate", [0.0, float("nan"), float("inf"), -5.0, 90000.0])
+@pytest.mark.parametrize("rate", [0.0, float("nan"), float("inf"), -5.0, 90000.0, 1e-5])
 def test_file_that_states_no_rate(monkeypatch, video, rate):
     class Capture:
         def __init__(self, name: str) -> None:
@@ -168,6 +169,38 @@ def test_standard_input():
     assert result.stdout.decode().strip() == f"False {[(number,) * 3 for number in range(30)]}", result.stderr.decode()
 
 
+def test_pipe_that_stalls_can_be_stopped(tmp_path):
+    os.mkfifo(tmp_path / "fifo")
+    noise = np.random.default_rng(0).integers(0, 256, (720, 1280, 3), np.uint8)
+    data = 20 * cv2.imencode(".jpg", noise)[1].tobytes()  # more than FFmpeg wants to see before it opens a pipe
+    done, silences = threading.Event(), []
+
+    def feed() -> None:
+        with open(tmp_path / "fifo", "wb") as fifo:
+            with suppress(BrokenPipeError):
+                fifo.write(data)
+            done.wait(20)
+
+    feeder = threading.Thread(target=feed)
+    feeder.start()
+    with open_source(str(tmp_path / "fifo")) as source:
+        numbers = []
+        threading.Timer(1.5, source.stop).start()
+        for frame in source.frames(silences.append):
+            numbers.append(frame.number)
+    done.set()
+    feeder.join()
+    assert numbers == list(range(len(numbers))) and len(numbers) >= 10
+    assert silences
+
+
+def test_name_with_a_colon(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with VideoSink("12:30:00.mp4", Fraction(25)) as sink:
+        sink.write(grey(90), 0)
+    assert len(frames_of(Path("12:30:00.mp4"))) == 1
+
+
 # Live sources
 
 
@@ -239,6 +272,27 @@ def test_camera_that_hangs_is_noticed(monkeypatch, caplog):
     assert caplog.messages == ["camera 0: no picture for 0 s; waiting"]
 
 
+def test_error_of_a_camera_is_a_picture_that_did_not_come(monkeypatch, caplog):
+    class Capture:
+        reads = 0
+
+        def read(self):
+            Capture.reads += 1
+            if Capture.reads == 2:
+                raise cv2.error("can't grab")
+            return Capture.reads < 5, grey(100)
+
+        isOpened = release = lambda self: True
+        get = lambda self, which: 25.0  # noqa: E731
+
+    monkeypatch.setattr(cv2, "VideoCapture", lambda source: Capture())
+    monkeypatch.setattr(LiveSource, "FIRST_WAIT", 0.05)
+    with open_source("0", patience=0.3) as source:
+        frames = list(source.frames())
+    assert 1 <= len(frames) <= 3
+    assert caplog.messages[0] == "camera 0: the connection is lost; opening it again in 0.05 s"
+
+
 def test_waits_grow(monkeypatch, caplog):
     monkeypatch.setattr(LiveSource, "FIRST_WAIT", 0.05)
     monkeypatch.setattr(LiveSource, "LONGEST_WAIT", 0.2)
@@ -246,7 +300,7 @@ def test_waits_grow(monkeypatch, caplog):
         list(source.frames())
         source._thread.join(5)
     away = [message for message in caplog.messages if ": still away after " in message]
-    assert 3 <= len(away) <= 7  # 0.05 and 0.1, then 0.2 s each, for 0.9 s
+    assert 3 <= len(away) <= 8  # 0.05 and 0.1, then 0.2 s each, and what is left of 0.9 s
 
 
 def test_stop_ends_a_silent_live_source():
@@ -266,7 +320,7 @@ def test_password_is_kept_back(caplog):
     ("source", "name"),
     [
         ("rtsp://me:secret@camera:554/a", "rtsp://camera:554/a"),
-        ("rtsp://me:sec@ret@camera/a@b", "rtsp://camera/a@b"),
+        ("rtsp://me:se/cr@et@camera/a", "rtsp://camera/a"),
         ("http://camera/video?user=me&pwd=secret", "http://camera/video?…"),
         ("http://camera/video", "http://camera/video"),
         ("what is this?.mp4", "what is this?.mp4"),
@@ -314,6 +368,32 @@ def test_sink_can_be_read_before_it_is_finished(tmp_path, endless):
             assert sum(1 for _ in part.decode(video=0)) >= 150
     frames = frames_of(tmp_path / "out.mp4")
     assert [frame.time for frame in frames] == pytest.approx([number / 25 for number in range(250)])
+
+
+def test_sink_of_a_slow_source_can_be_read_to_its_last_seconds(tmp_path):
+    with VideoSink(tmp_path / "out.mp4", Fraction(30), endless=True) as sink:
+        for number in range(100):
+            sink.write(np.random.default_rng(number).integers(0, 256, (64, 96, 3), np.uint8), number / 4)
+        with av.open(str(tmp_path / "out.partial.mp4")) as part:
+            assert sum(1 for _ in part.decode(video=0)) >= 80  # of 25 s, five
+
+
+def test_sink_keeps_what_a_killed_process_left(tmp_path, caplog):
+    for name in ("out.partial.mp4", "out.partial-1.mp4"):
+        (tmp_path / name).write_bytes(name.encode())
+    with VideoSink(tmp_path / "out.mp4", Fraction(25)) as sink:
+        sink.write(grey(90), 0)
+    assert (tmp_path / "out.partial-2.mp4").read_bytes() == b"out.partial.mp4"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out.mp4", "out.partial-1.mp4", "out.partial-2.mp4"]
+    partial = tmp_path / "out.partial.mp4"
+    assert caplog.messages == [f"{partial}: was not finished; it is kept as {tmp_path}/out.partial-2.mp4"]
+
+
+def test_sink_tells_of_a_picture_that_is_too_large(tmp_path):
+    with pytest.raises(InputError) as error, VideoSink(tmp_path / "out.mp4", Fraction(25)) as sink:
+        sink.write(grey(90, 4, 20000), 0)
+    assert str(error.value).startswith(f"{tmp_path}/out.mp4: cannot be written (")
+    assert str(error.value).endswith("; try a smaller --width, or another suffix")
 
 
 def test_sink_times_that_stand_still_grow(tmp_path):
