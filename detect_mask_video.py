@@ -108,7 +108,8 @@ def follow(args: argparse.Namespace, command) -> int:
 
     from facemask.drawing import draw_tracked, hide_faces, readable
     from facemask.events import MASKED, EventRecorder
-    from facemask.files import JsonLines, check_outputs, make_folder
+    from facemask.files import JsonLines, check_outputs, check_writable, make_folder
+    from facemask.masked_faces import MaskedFaceDetector
     from facemask.serve import LiveServer, State
     from facemask.tracking import MaskTracker
     from facemask.video import Frame, VideoSink, check_video_output, open_source
@@ -122,6 +123,7 @@ def follow(args: argparse.Namespace, command) -> int:
     check_outputs(filter(None, (args.output, args.jsonl, args.events)), [Path(args.input)])
     if args.snapshots:
         make_folder(args.snapshots)
+        check_writable(args.snapshots / "snapshot.jpg")
 
     with ExitStack() as stack:
         stack.enter_context(logging_redirect_tqdm([logging.getLogger()]))
@@ -141,6 +143,8 @@ def follow(args: argparse.Namespace, command) -> int:
         jsonl = stack.enter_context(JsonLines(args.jsonl)) if args.jsonl else None
         events = stack.enter_context(JsonLines(args.events, append=True)) if args.events else None
         alert = [label for label in classifier.info.classes if label != MASKED]
+        if len(alert) == len(classifier.info.classes) and (args.events or args.snapshots or command):
+            logger.warning("the model has no class %s: every label is an event", MASKED)
         recorder = EventRecorder(alert, events, args.snapshots, command, source.is_live)
         window = Window() if show else None
         if server:
@@ -149,6 +153,9 @@ def follow(args: argparse.Namespace, command) -> int:
         closed = False
 
         def look(frame: Frame) -> list:
+            if args.blur and not args.detector_size and isinstance(detector.faces, MaskedFaceDetector):
+                # Small faces can be known too: of a large picture more is looked at.
+                detector.faces.size = max(MaskedFaceDetector.SIZE, max(frame.image.shape[:2]) // 2)
             return detector.faces.detect(frame.image, least)
 
         def on_silence(seconds: float) -> None:
@@ -229,11 +236,10 @@ def follow(args: argparse.Namespace, command) -> int:
     if source.is_live:
         logger.warning("%s has ended; start again when it is back", source.name)
         return cli.FAILED
-    missing = (source.frame_count or 0) - rate.count - source.left_out
-    if missing > 0:
-        logger.warning("%s states %d frames, %d could be read", source.name, source.frame_count, rate.count)
-    # What files state is often a few frames off.
-    return cli.FAILED if source.left_out or missing > source.given_rate * MISSING_TIME else cli.DONE
+    is_cut = source.duration and source.duration - frame.time > MISSING_TIME + 1 / source.given_rate
+    if is_cut:
+        logger.warning("%s states %.1f s, and breaks off after %.1f s", source.name, source.duration, frame.time)
+    return cli.FAILED if source.left_out or is_cut else cli.DONE
 
 
 class FrameRate:
@@ -262,7 +268,7 @@ class Window:
     """A window on the video, which can be made larger and keeps the picture's shape."""
 
     def __init__(self) -> None:
-        self._picture = None
+        self._picture, self._text = None, ""
 
     def show(self, picture, text: str) -> bool:
         """Show a picture with a line of text; return False once q or Esc is pressed or the window is closed."""
@@ -272,12 +278,12 @@ class Window:
             cv2.namedWindow(WINDOW, cv2.WINDOW_NORMAL | cv2.WINDOW_KEEPRATIO | cv2.WINDOW_GUI_NORMAL)
             scale = min(LARGEST_WINDOW / picture.shape[1], 1)
             cv2.resizeWindow(WINDOW, round(scale * picture.shape[1]), round(scale * picture.shape[0]))
-        self._picture = picture
+        self._picture, self._text = picture, text
         return self._put(text)
 
     def say_silent(self, seconds: float) -> bool:
         """Say over the last picture for how long there has been none; returns as `show` does."""
-        return self._picture is None or self._put(f"no picture for {seconds:.0f} s" if seconds >= STALE else "")
+        return self._picture is None or self._put(f"no picture for {seconds:.0f} s" if seconds >= STALE else self._text)
 
     def _put(self, text: str) -> bool:
         import cv2

@@ -21,6 +21,7 @@ BOUNDARY = "frame"
 JPEG_QUALITY = 80
 SLOW = 5.0  # s that a browser may take to accept a picture; then it is dropped
 MOST_VIEWERS = 16
+SEND_BUFFER = 128 << 10  # bytes: what the system holds for a slow viewer is old when it arrives
 WAIT = 1.0  # s for a new picture, before it is checked whether the server is to stop
 
 logger = logging.getLogger(__name__)
@@ -55,6 +56,7 @@ class LiveServer(AbstractContextManager):
         self._encoding = threading.Lock()
         self.stopped = False
         self.viewers = threading.BoundedSemaphore(MOST_VIEWERS)
+        self.watching: set[str] = set()  # what viewers call themselves, as they ask for the video: /video?NAME
         self.is_local = host == "localhost" or _is_loopback(host)
 
         class Server(ThreadingHTTPServer):
@@ -67,8 +69,9 @@ class LiveServer(AbstractContextManager):
 
         try:
             self._server = Server((host, port), Handler)
-        except OSError as error:
-            raise InputError(f"--serve {host}:{port}: cannot listen ({error.strerror}); choose another port or host") from error
+        except (OSError, TypeError, UnicodeError) as error:  # the latter two of names that can be none
+            reason = getattr(error, "strerror", None) or error
+            raise InputError(f"--serve {host}:{port}: cannot listen ({reason}); choose another port or host") from error
         shown = f"[{host}]" if ":" in host else host
         self.url = f"http://{shown}:{self._server.server_port}/"
         self._thread = threading.Thread(target=self._server.serve_forever, name="serve", daemon=True)
@@ -114,14 +117,14 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         live: LiveServer = self.server.live
-        path = self.path.partition("?")[0]
+        path, _, viewer = self.path.partition("?")
         # A foreign page that makes its own name mean this machine must not see the video (DNS rebinding).
         if live.is_local and not _is_local_name(self.headers.get("Host", "")):
             self.send_error(HTTPStatus.FORBIDDEN, "open it as localhost or 127.0.0.1")
         elif path == "/":
             self._send("text/html; charset=utf-8", PAGE.read_bytes())
         elif path == "/state":
-            self._send("application/json", json.dumps(asdict(live.state)).encode())
+            self._send("application/json", json.dumps(asdict(live.state) | {"watching": viewer in live.watching}).encode())
         elif path == "/picture.jpg":
             found = live.wait_for_jpeg(0)
             if found:
@@ -132,14 +135,17 @@ class Handler(BaseHTTPRequestHandler):
             if not live.viewers.acquire(blocking=False):
                 self.send_error(HTTPStatus.SERVICE_UNAVAILABLE, f"{MOST_VIEWERS} are watching; close another window")
                 return
+            live.watching.add(viewer)
             try:
                 self._stream(live)
             finally:
+                live.watching.discard(viewer)
                 live.viewers.release()
         else:
             self.send_error(HTTPStatus.NOT_FOUND)
 
     def _stream(self, live: LiveServer) -> None:
+        self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
         self._head(f"multipart/x-mixed-replace; boundary={BOUNDARY}")
         number = 0
         while not live.stopped:

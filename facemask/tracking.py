@@ -95,7 +95,7 @@ class _Evidence:
 class MaskTracker:
     """Gives faces of successive frames an id (ByteTrack, Zhang et al., 2022, of the library `trackers`) and a label."""
 
-    GAP = 1.5  # s that a track outlives its last face
+    GAP, GAP_FRAMES = 1.5, 4  # s, or frames where they are rare, that a track outlives its last face
     LEAST_OVERLAP = 0.3  # intersection over union of a face with where its track expects it
     LOW = 0.5  # of the confidence asked for: with less a face can go on a track, but begin none
     # Coming back from behind something, which first hid one side of the face and last the other, so that neither the
@@ -119,7 +119,7 @@ class MaskTracker:
 
         self._classify, self._classes, self._confidence = classify, tuple(classes), confidence
         self._tracker = ByteTrackTracker(
-            lost_track_buffer=round(self.GAP * 30),  # counted at 30 frames per second whatever the rate
+            lost_track_buffer=math.ceil(30 * max(self.GAP, self.GAP_FRAMES / rate)),  # at 30 a second, whatever the rate
             frame_rate=rate,
             track_activation_threshold=confidence,
             high_conf_det_threshold=confidence,

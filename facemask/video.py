@@ -27,6 +27,9 @@ DEFAULT_RATE = 25.0  # frames per second, for sources that state none
 LOWEST_RATE, HIGHEST_RATE = 0.01, 240.0  # frames per second; beyond, what is stated is a container's time base, no rate
 LARGEST_DENOMINATOR = 1001  # of rates as broadcasters have them: 30000/1001
 STANDARD_INPUT = "-"
+MOTION_JPEG = cv2.VideoWriter.fourcc(*"MJPG")
+SILENCE = 4.0  # s without a picture, after which it is said
+TICK = 0.2  # s between two looks whether there is one
 PLACE_OF_NUMBER = re.compile(r"%0?\d*d")  # in the name of a sequence of pictures, as in frame_%04d.jpg
 
 logger = logging.getLogger(__name__)
@@ -52,6 +55,7 @@ class VideoSource(AbstractContextManager, ABC):
         self.states_rate = math.isfinite(rate) and LOWEST_RATE <= rate <= HIGHEST_RATE
         self.rate = Fraction(rate if self.states_rate else DEFAULT_RATE).limit_denominator(LARGEST_DENOMINATOR)
         self.frame_count: int | None = None  # to be expected, strides counted
+        self.duration: float | None = None  # s, as a file states it
         self.left_out = 0  # frames that could not be used, or not be waited for
         self.given_rate = self.rate / stride  # frames per second that are given
         self._width, self._stride = width, stride
@@ -106,18 +110,22 @@ def open_source(
             raise InputError(f"{name}: cannot be opened; plug it in, try -i 1, or give a video: -i FILE")
         raise InputError(f"{name}: cannot be opened as a video; check that it is one and plays elsewhere")
     stated = capture.get(cv2.CAP_PROP_FPS)
-    rate_counts = rate is not None and (source == STANDARD_INPUT or not LOWEST_RATE <= stated <= HIGHEST_RATE)
-    stated = rate if rate_counts else stated
+    # Of motion JPEG in a pipe, which has neither rate nor times, FFmpeg makes up both.
+    is_made_up = rate is not None and is_pipe and capture.get(cv2.CAP_PROP_FOURCC) == MOTION_JPEG
+    if rate is not None and (is_made_up or not LOWEST_RATE <= stated <= HIGHEST_RATE):
+        stated = rate
     has_end = capture.get(cv2.CAP_PROP_FRAME_COUNT) > 0
     if is_camera or path.is_char_device() or (is_remote and not has_end):
         return LiveSource(name, stated, width, stride, capture, opener, patience)
     kind = PipeSource if is_pipe else FileSource
-    return kind(name, stated, width, stride, capture, not rate_counts)
+    return kind(name, stated, width, stride, capture, not is_made_up)
 
 
 def without_secrets(source: str) -> str:
-    """Return a source as messages may name it: a URL without user, password and query, where cameras take passwords too."""
-    return re.sub(r"//.*@", "//", re.sub(r"\?.*", "?…", source)) if "://" in source else source
+    """Return a source as messages may name it: a URL without user, password and settings, where cameras take passwords too."""
+    if "://" not in source:
+        return source
+    return re.sub(r"/[^/]*=.*", "/…", re.sub(r"//.*@", "//", re.sub(r"\?.*", "?…", source)))
 
 
 @dataclass(frozen=True)
@@ -171,6 +179,7 @@ class FileSource(VideoSource):
         stated = capture.get(cv2.CAP_PROP_FRAME_COUNT)
         if stated > 0:
             self.frame_count = math.ceil(stated / stride)
+            self.duration = float(stated / self.rate)
 
     def frames(self, on_silence: Callable[[float], None] = lambda seconds: None) -> Iterator[Frame]:
         first = last = None
@@ -201,28 +210,36 @@ class PipeSource(FileSource):
     """Standard input or a FIFO: read on a thread of its own, for nothing ends a wait for what a pipe may never bring."""
 
     AHEAD = 4  # frames read before they are taken
-    TICK = 0.2  # s
 
     def frames(self, on_silence: Callable[[float], None] = lambda seconds: None) -> Iterator[Frame]:
-        waiting: queue.Queue[Frame | None] = queue.Queue(self.AHEAD)
+        waiting: queue.Queue[Frame | Exception | None] = queue.Queue(self.AHEAD)
 
         def read() -> None:
-            for frame in super(PipeSource, self).frames():
-                waiting.put(frame)
-            waiting.put(None)
+            try:
+                for frame in super(PipeSource, self).frames():
+                    waiting.put(frame)
+                waiting.put(None)
+            except Exception as error:  # the other thread's to raise
+                waiting.put(error)
 
         threading.Thread(target=read, name="source", daemon=True).start()
-        last = time.monotonic()
+        last, said = time.monotonic(), False
         while not self._stopped.is_set():
             try:
-                frame = waiting.get(timeout=self.TICK)
+                frame = waiting.get(timeout=TICK)
             except queue.Empty:
-                on_silence(time.monotonic() - last)
+                silence = time.monotonic() - last
+                on_silence(silence)
+                if silence >= SILENCE and not said:
+                    logger.warning("%s: no picture for %.0f s; waiting", self.name, silence)
+                    said = True
                 continue
+            if isinstance(frame, Exception):
+                raise frame
             if frame is None:
                 return
             yield frame
-            last = time.monotonic()
+            last, said = time.monotonic(), False
 
     def __exit__(self, *_: object) -> None:
         self.stop()  # the thread may be in a read that does not end: it is left, and the capture with it
@@ -269,8 +286,6 @@ class LiveSource(VideoSource):
     """
 
     is_live = True
-    SILENCE = 4.0  # s without a picture, after which it is said
-    TICK = 0.2  # s
     FIRST_WAIT, LONGEST_WAIT = 1.0, 30.0  # s, before it is opened again
 
     def __init__(
@@ -296,7 +311,7 @@ class LiveSource(VideoSource):
         last, said = time.monotonic(), False
         while not self._stopped.is_set():
             with self._changed:
-                self._changed.wait_for(lambda: self._newest is not None or self._ended, self.TICK)
+                self._changed.wait_for(lambda: self._newest is not None or self._ended, TICK)
                 frame, self._newest = self._newest, None
             if frame is not None:
                 first = frame if first is None else first
@@ -307,7 +322,7 @@ class LiveSource(VideoSource):
             else:
                 silence = time.monotonic() - last
                 on_silence(silence)
-                if silence >= self.SILENCE and not said and not self._lost:
+                if silence >= SILENCE and not said and not self._lost:
                     logger.warning("%s: no picture for %.0f s; waiting", self.name, silence)
                     said = True
 
@@ -368,7 +383,8 @@ class LiveSource(VideoSource):
 
 VIDEO_SUFFIXES = (".mp4", ".mkv")
 ENCODERS = ("libx264", "libopenh264", "mpeg4")  # the first that this build of FFmpeg has
-ENCODER_OPTIONS = {"libx264": {"preset": "superfast", "crf": "23"}, "libopenh264": {}, "mpeg4": {"qscale": "4"}}
+# No frames that are told by later ones (bf): in parts, an MP4 could not begin at 0 with them.
+ENCODER_OPTIONS = {"libx264": {"preset": "superfast", "crf": "23", "bf": "0"}, "libopenh264": {}, "mpeg4": {"qscale": "4"}}
 BT601, LIMITED_RANGE = 5, 1  # the colours that FFmpeg makes of BGR, said so that players need not guess
 # MP4 in parts of two seconds, each readable once it is written, so that a killed process leaves a video. When the file is
 # closed it becomes an ordinary one; for that 75 bytes a frame are kept, which a video without end has no room for:

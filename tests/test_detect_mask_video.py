@@ -6,6 +6,7 @@ import sys
 import time
 import urllib.request
 from collections import Counter, defaultdict
+from fractions import Fraction
 from pathlib import Path
 
 import cv2
@@ -14,7 +15,7 @@ import pytest
 
 import detect_mask_video
 from facemask.masked_faces import MaskedFaceDetector
-from facemask.video import open_source
+from facemask.video import VideoSink, open_source
 from tests.conftest import EXAMPLES, ROOT
 from tests.streams import Camera
 
@@ -389,8 +390,25 @@ def test_half_a_video_is_a_failure(tmp_path, capsys):
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     jsonl = tmp_path / "out.jsonl"
     assert detect_mask_video.main(["-i", str(path), "--jsonl", str(jsonl)]) == 1
-    assert f"[WARN] {path} states 40 frames, {len(lines_of(jsonl))} could be read" in capsys.readouterr().err
+    last = lines_of(jsonl)[-1]["time"]
+    assert f"[WARN] {path} states 4.0 s, and breaks off after {last:.1f} s" in capsys.readouterr().err
     assert 10 < len(lines_of(jsonl)) < 30
+
+
+def test_gap_in_a_video_is_no_failure(tmp_path):
+    with VideoSink(tmp_path / "gap.mkv", Fraction(10)) as sink:
+        for number in range(20):
+            sink.write(people(), number / 10 + 5 * (number >= 10))
+    assert detect_mask_video.main(["-i", str(tmp_path / "gap.mkv")]) == 0
+
+
+def test_small_faces_of_large_pictures_are_hidden(tmp_path):
+    image = np.full((1080, 1920, 3), 128, np.uint8)
+    image[400:560, 700:1004] = people(304, 160)
+    assert cv2.imwrite(str(tmp_path / "in.png"), image)
+    jsonl = tmp_path / "out.jsonl"
+    assert detect_mask_video.main(["-i", str(tmp_path / "in.png"), "--blur", "--jsonl", str(jsonl)]) == 0
+    assert len(lines_of(jsonl)[0]["faces"]) == 8
 
 
 def test_rate_that_is_not_used(people_video, capsys):

@@ -5,6 +5,7 @@ import socket
 import subprocess
 import threading
 import time
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -56,11 +57,11 @@ def test_page(server):
 
 
 def test_state(server):
-    assert json.load(get(server, "/state")) == {"frames": 0, "time": 0.0, "rate": 0.0, "silent": 0.0, "faces": {}, "people": {}}
+    assert json.load(get(server, "/state")) == {"frames": 0, "time": 0.0, "rate": 0.0, "silent": 0.0, "faces": {}, "people": {}, "watching": False}
     server.show(grey(1), State(7, 1.5, 24.9, 0.0, {"Mask": 2}, {"No mask": 1}))
     server.say_silent(3.5)
     assert json.load(get(server, "/state?1")) == {
-        "frames": 7, "time": 1.5, "rate": 24.9, "silent": 3.5, "faces": {"Mask": 2}, "people": {"No mask": 1}
+        "frames": 7, "time": 1.5, "rate": 24.9, "silent": 3.5, "faces": {"Mask": 2}, "people": {"No mask": 1}, "watching": False
     }  # fmt: skip
 
 
@@ -90,6 +91,18 @@ def test_video_gives_the_newest_picture(server):
     for level in (90, 170):
         server.show(grey(level), State())
         assert abs(read_part(response).mean() - level) < 2
+
+
+def test_state_tells_who_watches(server):
+    server.show(grey(10), State())
+    response = get(server, "/video?me")
+    read_part(response)
+    assert [json.load(get(server, f"/state?{name}"))["watching"] for name in ("me", "you", "")] == [True, False, False]
+    response.close()
+    deadline = time.monotonic() + WAIT
+    while json.load(get(server, "/state?me"))["watching"] and time.monotonic() < deadline:
+        server.show(grey(20), State())
+    assert not json.load(get(server, "/state?me"))["watching"]
 
 
 def test_video_with_two_viewers(server):
@@ -175,9 +188,17 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shuti
 CHROMIUM_OPTIONS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--hide-scrollbars", "--disable-background-networking", "--disable-component-update", "--disable-sync", "--window-size=900,500"]
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium: apt install chromium")
-def test_browser_shows_boxes_that_move(server, tmp_path):
-    """Screenshots of the page: a green box goes round, the counts stand beside it."""
+def screenshot(url: str, path: Path, seconds: int) -> np.ndarray:
+    profile, budget = f"--user-data-dir={path.with_suffix('')}", f"--virtual-time-budget={1000 * seconds}"
+    command = [CHROMIUM, *CHROMIUM_OPTIONS, profile, f"--screenshot={path}", budget, url]
+    result = subprocess.run(command, capture_output=True, timeout=120)
+    assert path.exists(), result.stderr.decode()[-2000:]
+    return cv2.imread(str(path)).astype(int)
+
+
+@pytest.fixture
+def moving(server):
+    """The server with a green box that goes round."""
     done = threading.Event()
 
     def move() -> None:
@@ -191,21 +212,38 @@ def test_browser_shows_boxes_that_move(server, tmp_path):
 
     mover = threading.Thread(target=move)
     mover.start()
-    try:
-        lefts = []
-        for number in range(3):
-            shot = tmp_path / f"{number}.png"
-            profile = f"--user-data-dir={tmp_path / str(number)}"
-            command = [CHROMIUM, *CHROMIUM_OPTIONS, profile, f"--screenshot={shot}", "--virtual-time-budget=2000", server.url]
-            result = subprocess.run(command, capture_output=True, timeout=120)
-            assert shot.exists(), result.stderr.decode()[-2000:]
-            image = cv2.imread(str(shot)).astype(int)
-            green = (image[..., 1] > 180) & (image[..., 0] < 90) & (image[..., 2] < 90)
-            assert green.sum() > 100, "no box on the page"
-            lefts.append(int(np.flatnonzero(green.any(axis=0))[0]))
-            text = image[:200, 690:].min(axis=2) > 150
-            assert text.sum() > 50, "no counts on the page"
-    finally:
-        done.set()
-        mover.join()
+    yield server
+    done.set()
+    mover.join()
+
+
+def is_green(image: np.ndarray) -> np.ndarray:
+    return (image[..., 1] > 180) & (image[..., 0] < 90) & (image[..., 2] < 90)
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium: apt install chromium")
+def test_browser_asks_again_for_a_video_that_ended(moving, tmp_path, monkeypatch):
+    streams = []
+
+    def stream_once(self, live, whole=serve.Handler._stream):
+        streams.append(self.path)
+        if len(streams) > 1:
+            whole(self, live)  # the first ends at once, as for a viewer that was too slow
+
+    monkeypatch.setattr(serve.Handler, "_stream", stream_once)
+    image = screenshot(moving.url, tmp_path / "page.png", 6)
+    assert len(streams) >= 2 and len(set(streams)) == len(streams)
+    assert is_green(image).sum() > 100
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium: apt install chromium")
+def test_browser_shows_boxes_that_move(moving, tmp_path):
+    """Screenshots of the page: the box goes round, the counts stand beside it."""
+    lefts = []
+    for number in range(3):
+        image = screenshot(moving.url, tmp_path / f"{number}.png", 3)
+        green = is_green(image)
+        assert green.sum() > 100, "no box on the page"
+        lefts.append(int(np.flatnonzero(green.any(axis=0))[0]))
+        assert (image[:200, 690:].min(axis=2) > 150).sum() > 50, "no counts on the page"
     assert len(set(lefts)) > 1, lefts

@@ -97,6 +97,13 @@ def test_coming_back_from_behind_a_pillar(missing, side, across, same):
     assert [track.id for track in tracker.finish()] == ([1] if same else [1, 2])
 
 
+@pytest.mark.parametrize("rate", [0.1, 0.5, 1.0])
+def test_rare_frames(rate):
+    tracker, scenes = track(Classifier(NONE), [[face()]] * 8, rate)
+    assert ids(scenes) == [[None]] + [[1]] * 7
+    assert tracker.tracks[1].settled_label == "without_mask"
+
+
 def test_weak_face_goes_on_a_track_but_begins_none():
     weak = face(confidence=0.3)
     _, scenes = track(Classifier(MASK), [[weak]] * 3 + [[face()]] * 3 + [[weak]] * 3)

@@ -194,6 +194,18 @@ def test_pipe_that_stalls_can_be_stopped(tmp_path):
     assert silences
 
 
+def test_pipe_hands_over_an_error(tmp_path, monkeypatch):
+    os.mkfifo(tmp_path / "fifo")
+    data = cv2.imencode(".jpg", numbered(1))[1].tobytes()
+    feeder = threading.Thread(target=lambda: (tmp_path / "fifo").write_bytes(20 * data))
+    feeder.start()
+    with open_source(str(tmp_path / "fifo"), width=10) as source:
+        monkeypatch.setattr(source, "_fit", lambda image: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            list(source.frames())
+    feeder.join()
+
+
 def test_name_with_a_colon(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with VideoSink("12:30:00.mp4", Fraction(25)) as sink:
@@ -266,7 +278,7 @@ def test_camera_that_hangs_is_noticed(monkeypatch, caplog):
         set = lambda self, which, value: None  # noqa: E731
 
     monkeypatch.setattr(cv2, "VideoCapture", lambda source: Capture())
-    monkeypatch.setattr(LiveSource, "SILENCE", 0.3)
+    monkeypatch.setattr("facemask.video.SILENCE", 0.3)
     with open_source("0", width=640, patience=0) as source:
         assert len(list(source.frames())) == 1
     assert caplog.messages == ["camera 0: no picture for 0 s; waiting"]
@@ -323,6 +335,7 @@ def test_password_is_kept_back(caplog):
         ("rtsp://me:se/cr@et@camera/a", "rtsp://camera/a"),
         ("http://camera/video?user=me&pwd=secret", "http://camera/video?…"),
         ("http://camera/video", "http://camera/video"),
+        ("rtsp://10.0.0.1:554/user=me&password=secret&channel=1", "rtsp://10.0.0.1:554/…"),
         ("what is this?.mp4", "what is this?.mp4"),
     ],
 )
@@ -331,6 +344,15 @@ def test_without_secrets(source, name):
 
 
 # Writing
+
+
+@pytest.mark.parametrize("endless", [False, True])
+def test_sink_begins_at_the_first_frames_time(tmp_path, endless):
+    with VideoSink(tmp_path / "out.mp4", Fraction(25), endless) as sink:
+        for number in range(60):
+            sink.write(numbered(number), number / 25)
+    with av.open(str(tmp_path / "out.mp4")) as container:
+        assert [float(frame.time) for frame in container.decode(video=0)][:3] == pytest.approx([0, 0.04, 0.08])
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
