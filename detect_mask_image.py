@@ -4,16 +4,17 @@
   python detect_mask_image.py -i examples/people.jpg -o out.jpg      one picture, annotated
   python detect_mask_image.py -i photos/ -o annotated/               every picture of a folder
   python detect_mask_image.py -i "photos/*.png" --jsonl faces.jsonl --no-show
+  python detect_mask_image.py -i photos/ --jsonl faces.jsonl --resume    go on where a run was interrupted, even killed
 
 Without -o, and where there is a display, a window shows each picture: any key goes on, q or Esc ends the showing.
 A line a face goes to stdout, everything else to stderr. Exit code: 0 done (also if there is no face), 1 if any
-picture or the model could not be used, 2 for a wrong command line.
+picture or the model could not be used, 2 for a wrong command line, 130 after Ctrl-C, 143 after SIGTERM.
 """
 
 import argparse
 import csv
-import json
 import logging
+import os
 import sys
 import time
 from collections import Counter
@@ -39,6 +40,11 @@ def build_parser() -> argparse.ArgumentParser:
     cli.add_detector_arguments(parser, tiles="auto")
     parser.add_argument("-o", "--output", type=Path, help="write annotated pictures: a file for one picture, else a folder")
     parser.add_argument("--jsonl", type=Path, metavar="FILE", help="write a JSON line a picture, with its faces")
+    parser.add_argument(
+        "--resume",
+        action="store_true",
+        help="go on with the --jsonl FILE of a run with the same options that was interrupted, or add new pictures to it",
+    )
     parser.add_argument("--csv", type=Path, metavar="FILE", help="write a CSV row a face")
     cli.add_show_argument(parser)
     return parser
@@ -49,40 +55,52 @@ def detect(args: argparse.Namespace) -> int:
     from tqdm.contrib.logging import logging_redirect_tqdm
 
     from facemask.drawing import draw_detections, readable
-    from facemask.files import check_outputs, text_output
-    from facemask.media import REDUCED_SIDE, find_images, read_image, read_reduced, write_image
+    from facemask.files import check_outputs, partial_path, resumable_json_lines, text_output
+    from facemask.media import REDUCED_SIDE, EncodedPicture, find_images, is_large, write_image
     from facemask.pipeline import enlarge
     from facemask.workers import AHEAD, FAR_AHEAD, share_cores, work_ahead
 
-    paths = find_images(args.image)
+    paths = leave_out_results(find_images(args.image), args.output)
     outputs = name_outputs(paths, args.output)
     check_outputs(filter(None, (*outputs.values(), args.jsonl, args.csv)), paths)
     show = cli.wants_window(args.show if args.show is not None or not args.output else False)
-    workers, threads = share_cores() if len(paths) > 1 else (1, 0)
-    detector = cli.load_detector(args, threads)
 
     def look(path: Path) -> tuple:
         """Return the picture (None if nobody wants to see it), its width and height, and what is found in it."""
-        picture = read_reduced(path, max(REDUCED_SIDE, args.detector_size or 0))
-        detections = detector.detect(picture.image, args.confidence)
-        image = picture.image
-        if picture.reduction > 1:
+        picture = EncodedPicture.read(path, args.max_pixels)
+        reduction = picture.reduction(max(REDUCED_SIDE, args.detector_size or 0))
+        image = picture.decode(reduction)
+        detections = detector.detect(image, args.confidence)
+        if reduction > 1:
             small = any(detection.box[3] - detection.box[1] < SMALL_FACE for detection in detections)
             if small or args.output or show:
-                image = read_image(path)
+                image = picture.decode()
             if small:
                 detections = detector.detect(image, args.confidence)
             else:
-                detections = enlarge(detections, picture.reduction, picture.width, picture.height)
+                detections = enlarge(detections, reduction, picture.width, picture.height)
         return image if args.output or show else None, picture.width, picture.height, detections
 
     done, failed, labels, start, shown = 0, 0, Counter(), time.perf_counter(), 0.0
     with ExitStack() as stack:
-        jsonl = stack.enter_context(text_output(args.jsonl)) if args.jsonl else None
+        jsonl = stack.enter_context(resumable_json_lines(args.jsonl, args.resume)) if args.jsonl else None
+        if args.csv and args.resume:
+            partial_path(args.csv).unlink(missing_ok=True)  # all of it is written again, from the JSON lines
         rows = csv.writer(stack.enter_context(text_output(args.csv, newline=""))) if args.csv else None
+        before = set()
+        for record in jsonl.records() if args.resume else ():
+            before.add(name_of(record, args.jsonl))
+            if rows:
+                write_rows(rows, record, is_first=len(before) == 1)
+        remaining = [path for path in paths if str(path) not in before]
+        if before:
+            logger.info("%d of %d pictures were done before", len(paths) - len(remaining), len(paths))
+        workers, threads = share_cores() if len(remaining) > 1 else (1, 0)
+        detector = cli.load_detector(args, threads)
         stack.enter_context(logging_redirect_tqdm([logging.getLogger()]))
-        looks = stack.enter_context(closing(work_ahead(look, paths, workers, AHEAD if args.output or show else FAR_AHEAD)))
-        for path, looked in tqdm(looks, total=len(paths), unit="picture", disable=None if len(paths) > 1 else True):
+        ahead = AHEAD if args.output or show else FAR_AHEAD
+        looks = stack.enter_context(closing(work_ahead(look, remaining, workers, ahead, alone=is_large)))
+        for path, looked in tqdm(looks, total=len(remaining), unit="picture", disable=None if len(remaining) > 1 else True):
             try:
                 image, width, height, detections = looked.result()
             except InputError as error:
@@ -91,25 +109,25 @@ def detect(args: argparse.Namespace) -> int:
                 logger.warning("%s", error)
                 failed += 1
                 continue
+            if len(detections) == detector.faces.max_faces:
+                logger.warning("%s: of its faces the surest %d are given; --max-faces gives more", path, len(detections))
             labels.update(detection.label for detection in detections)
             for line in describe(path, detections, readable):
                 tqdm.write(line)
-            if jsonl:
-                faces = [asdict(detection) for detection in detections]
-                print(json.dumps({"image": str(path), "width": width, "height": height, "faces": faces}), file=jsonl)
-            if rows:
-                if done == 0:
-                    rows.writerow(CSV_COLUMNS)
-                rows.writerows((path, *d.box, round(d.confidence, 4), d.label, round(d.probability, 4)) for d in detections)
-            done += 1
             if args.output or show:
                 annotated = draw_detections(image, detections)
                 if args.output:
                     write_image(outputs[path], annotated)
                 if show:
-                    before = time.perf_counter()
+                    before_showing = time.perf_counter()
                     show = show_picture(annotated)
-                    shown += time.perf_counter() - before
+                    shown += time.perf_counter() - before_showing
+            record = {"image": str(path), "width": width, "height": height, "faces": [asdict(face) for face in detections]}
+            if rows:
+                write_rows(rows, record, is_first=done == 0 and not before)
+            if jsonl:
+                jsonl.write(record)  # last: what has a line is done
+            done += 1
     seconds = time.perf_counter() - start - shown
     for output in (args.output, args.jsonl, args.csv):
         if output:
@@ -118,13 +136,37 @@ def detect(args: argparse.Namespace) -> int:
     logger.info(
         "%d of %d pictures, %d faces%s; %.2f s, %.0f ms a picture",
         done,
-        len(paths),
+        len(remaining),
         labels.total(),
         f" ({counts})" if counts else "",
         seconds,
         1000 * seconds / max(done, 1),
     )
     return cli.FAILED if failed else cli.DONE
+
+
+def leave_out_results(paths: list[Path], output: Path | None) -> list[Path]:
+    """Return the pictures that do not lie in the output folder, where earlier results are, unless all do."""
+    if output is None or not output.is_dir():
+        return paths
+    folder = os.path.join(os.path.abspath(output), "")
+    return [path for path in paths if not os.path.abspath(path).startswith(folder)] or paths
+
+
+def name_of(record: dict, jsonl: Path) -> str:
+    """Return the name of the picture that a JSON line is about. Raises InputError if the line is not one of ours."""
+    if not isinstance(record.get("image"), str) or not isinstance(record.get("faces"), list):
+        raise InputError(f"{jsonl}: has lines that this script did not write; leave --resume away, or name another file")
+    return record["image"]
+
+
+def write_rows(rows, record: dict, is_first: bool) -> None:
+    """Write a picture's faces to a csv.writer, and before the first picture's what the columns are."""
+    if is_first:
+        rows.writerow(CSV_COLUMNS)
+    for face in record["faces"]:
+        probability, confidence = round(face["probability"], 4), round(face["confidence"], 4)
+        rows.writerow((record["image"], *face["box"], confidence, face["label"], probability))
 
 
 def name_outputs(paths: list[Path], output: Path | None) -> dict[Path, Path]:
@@ -179,7 +221,11 @@ def show_picture(image) -> bool:
 
 
 def main(argv: list[str] | None = None) -> int:
-    return cli.run(detect, build_parser().parse_args(argv))
+    parser = build_parser()
+    args = parser.parse_args(argv)
+    if args.resume and not args.jsonl:
+        parser.error("--resume needs --jsonl FILE, which tells what is done")
+    return cli.run(detect, args)
 
 
 if __name__ == "__main__":

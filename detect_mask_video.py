@@ -108,7 +108,7 @@ def follow(args: argparse.Namespace, command) -> int:
 
     from facemask.drawing import draw_tracked, hide_faces, readable
     from facemask.events import MASKED, EventRecorder
-    from facemask.files import JsonLines, check_outputs, check_writable, make_folder
+    from facemask.files import JsonLines, check_outputs, check_writable, json_lines, make_folder
     from facemask.masked_faces import MaskedFaceDetector
     from facemask.serve import LiveServer, State
     from facemask.tracking import MaskTracker
@@ -128,7 +128,7 @@ def follow(args: argparse.Namespace, command) -> int:
     with ExitStack() as stack:
         stack.enter_context(logging_redirect_tqdm([logging.getLogger()]))
         server = stack.enter_context(LiveServer(*args.serve)) if args.serve else None
-        source = stack.enter_context(open_source(args.input, args.width, args.stride, args.rate, args.reconnect))
+        source = stack.enter_context(open_source(args.input, args.width, args.stride, args.rate, args.reconnect, args.max_pixels))
         stopped_by = stack.enter_context(cli.stop_on_signals(source.stop))
         if not source.states_rate and not source.is_live:
             logger.warning("%s states no frame rate; taking %g frames per second", source.name, float(source.rate))
@@ -140,8 +140,8 @@ def follow(args: argparse.Namespace, command) -> int:
         classifier = detector.classifier
         tracker = MaskTracker(classifier.classify, classifier.info.classes, float(source.given_rate), args.confidence)
         sink = stack.enter_context(VideoSink(args.output, source.given_rate, source.is_live)) if args.output else None
-        jsonl = stack.enter_context(JsonLines(args.jsonl)) if args.jsonl else None
-        events = stack.enter_context(JsonLines(args.events, append=True)) if args.events else None
+        jsonl = stack.enter_context(json_lines(args.jsonl)) if args.jsonl else None
+        events = stack.enter_context(JsonLines(args.events)) if args.events else None
         alert = [label for label in classifier.info.classes if label != MASKED]
         if len(alert) == len(classifier.info.classes) and (args.events or args.snapshots or command):
             logger.warning("the model has no class %s: every label is an event", MASKED)

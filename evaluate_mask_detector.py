@@ -67,7 +67,7 @@ def evaluate(args: argparse.Namespace) -> int:
     with logging_redirect_tqdm([logging.getLogger()]):
         for photo in tqdm(annotated, desc="photos", unit="photo"):
             try:
-                photos.append(evaluate_photo(detector, photo, confidence))
+                photos.append(evaluate_photo(detector, photo, confidence, args.max_pixels))
             except InputError as error:
                 logger.warning("left out: %s", error)
     if not any(photo.truth.labels for photo in photos):
@@ -80,7 +80,8 @@ def evaluate(args: argparse.Namespace) -> int:
             print(text, file=file)
     plot_precision_recall(args.output / CURVES, figures)
     plot_reliability(args.output / RELIABILITY, figures["calibration"])
-    plot_mistakes(args.output / MISTAKES, worst_mistakes(photos, classes, args.confidence, MISTAKE_COUNT))
+    mistakes = worst_mistakes(photos, classes, args.confidence, MISTAKE_COUNT)
+    plot_mistakes(args.output / MISTAKES, mistakes, max_pixels=args.max_pixels)
     print(markdown)
     logger.info("saved to %s", args.output)
     return cli.DONE if len(photos) == len(annotated) else cli.FAILED

@@ -62,6 +62,7 @@ def build_parser() -> argparse.ArgumentParser:
         action=argparse.BooleanOptionalAction,
         help="fine-tune in float16, faster on a GPU (default: only where there is one)",
     )
+    cli.add_max_pixels(parser)
     parser.add_argument("--workers", type=cli.positive_int, default=2, help="threads that prepare faces")
     parser.add_argument("--seed", type=cli.natural_int, default=42, help="of the split, the shuffling and the augmentation")
     return parser
@@ -110,10 +111,16 @@ def train(args: argparse.Namespace) -> int:
     info = ModelInfo(tuple(classes), args.size, args.margin)
     network = training.build_network(info, args.weights)
 
-    samples = add_single_faces(samples, detector, lambda photos: tqdm(photos, desc="finding faces", unit="photo"), workers)
-    patches, unreadable = load_patches(samples, args.size, progress=lambda paths: tqdm(paths, desc="photos", unit="photo"))
+    samples = add_single_faces(
+        samples, detector, lambda photos: tqdm(photos, desc="finding faces", unit="photo"), workers, args.max_pixels
+    )
+    patches, unreadable = load_patches(
+        samples, args.size, lambda paths: tqdm(paths, desc="photos", unit="photo"), args.max_pixels
+    )
     for message in unreadable:
         logger.warning("left out: %s", message)
+    if unreadable:
+        logger.warning("%d of %d photos could not be read", len(unreadable), len({sample.path for sample in samples}))
     if not patches:
         raise InputError("dataset: not one photo could be read; see the warnings above")
     samples = [samples[index] for index in patches]

@@ -278,6 +278,7 @@ def measure_limits(turns: int) -> list[tuple]:
     import onnx
 
     from facemask.faces import choose_face_detector
+    from facemask.files import read_model
     from facemask.runtime import open_onnx
 
     square = np.random.default_rng(0).random((2, GEMM_SIDE, GEMM_SIDE), np.float32)
@@ -291,7 +292,7 @@ def measure_limits(turns: int) -> list[tuple]:
         networks["face detector as used (int8), 512x384 px"] = plain, used, DETECTOR_INPUT
     rows = []
     for name, (counted, timed, shape) in networks.items():
-        network, _ = open_onnx(timed)
+        network, _ = open_onnx(read_model(timed), timed)
         images = np.zeros(shape, np.float32)
         work = multiply_adds(onnx.load(counted), shape)
         times = [

@@ -19,6 +19,9 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from facemask.onnx_metadata import with_checksum
+
 PROTOTXT = "deploy.prototxt"
 CAFFEMODEL = "res10_300x300_ssd_iter_140000.caffemodel"
 PROTOTXT_SHA256 = "85abd2feeb48703094444073b29ecbcc1ebb66481548e5808e90f38681123ca7"
@@ -47,7 +50,7 @@ def main(argv: list[str] | None = None) -> int:
     model = convert(parse_prototxt(prototxt.read_text()), read_blobs(prototxt, caffemodel))
     temporary = args.output.with_name(f"{args.output.stem}.partial{args.output.suffix}")
     try:
-        onnx.save(model, temporary)
+        temporary.write_bytes(with_checksum(model.SerializeToString()))
         os.replace(temporary, args.output)
     except OSError as error:
         return _fail(f"{args.output}: cannot be written ({error.strerror}); choose another -o")

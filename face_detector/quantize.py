@@ -46,12 +46,12 @@ def build_parser() -> argparse.ArgumentParser:
 
 def quantize(args: argparse.Namespace) -> int:
     import numpy as np
-    import onnx
     from tqdm import tqdm
 
     from facemask.dataset import read_annotated_photos
     from facemask.files import atomic_path, check_outputs
     from facemask.masked_faces import int8_file
+    from facemask.onnx_metadata import with_checksum
 
     if args.face.suffix != ".onnx" or not args.face.is_file():
         raise InputError(f"{args.face}: no such .onnx file; give -f the face detector in float32")
@@ -62,7 +62,7 @@ def quantize(args: argparse.Namespace) -> int:
     paths = tqdm([photos[index].path for index in chosen], unit="photo", disable=None)
     model = to_int8(args.face, see(args.face, paths))
     with atomic_path(output) as temporary:
-        onnx.save(model, temporary)
+        temporary.write_bytes(with_checksum(model.SerializeToString()))
     logger.info("saved to %s", output)
     return cli.DONE
 
@@ -95,6 +95,7 @@ def to_int8(file: Path, inputs: list):
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
     from facemask.files import sha256
+    from facemask.onnx_metadata import CHECKSUM_NAME
 
     class Inputs(CalibrationDataReader):
         def __init__(self) -> None:
@@ -105,7 +106,7 @@ def to_int8(file: Path, inputs: list):
             return None if images is None else {model.graph.input[0].name: images}
 
     model = onnx.load(file)
-    metadata = {entry.key: entry.value for entry in model.metadata_props}
+    metadata = {entry.key: entry.value for entry in model.metadata_props if entry.key != CHECKSUM_NAME}
     equalize(model, inputs)
     with tempfile.TemporaryDirectory() as folder:
         equalized, prepared, quantized = (Path(folder) / f"{step}.onnx" for step in ("equalized", "prepared", "quantized"))

@@ -77,13 +77,13 @@ def build_parser() -> argparse.ArgumentParser:
 
 def train(args: argparse.Namespace) -> int:
     import keras
-    import onnx
     from tqdm import tqdm
 
     from face_detector.network import build_network
     from facemask import training
     from facemask.dataset import read_annotated_photos
     from facemask.files import atomic_path, check_outputs
+    from facemask.onnx_metadata import with_checksum
 
     def progress(description: str) -> Callable:
         return lambda items: tqdm(items, desc=description, unit="photo")
@@ -110,7 +110,7 @@ def train(args: argparse.Namespace) -> int:
     calibration = calibrate(network, validate, find_unannotated(validate, progress), progress("calibrating"))
     logger.info("scores calibrated: logit x %.3f %+.3f", calibration.slope, calibration.shift)
     with atomic_path(args.output) as temporary:
-        onnx.save(convert(network, calibration), temporary)
+        temporary.write_bytes(with_checksum(convert(network, calibration).SerializeToString()))
     if args.epochs:
         shutil.rmtree(checkpoint, ignore_errors=True)
     logger.info("saved to %s", args.output)
@@ -154,13 +154,12 @@ def convert(network, calibration: Calibration = UNCALIBRATED):
 
 def detect_all(network, paths: Sequence, confidence: float, size: Callable | None = None, progress: Callable = iter) -> list:
     """Return the faces that the network finds in each photo; `size` tells the px for an image's shape."""
-    import onnx
-
     from facemask.media import read_image
+    from facemask.onnx_metadata import with_checksum
 
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "network.onnx"
-        onnx.save(convert(network), file)
+        file.write_bytes(with_checksum(convert(network).SerializeToString()))
         detector = MaskedFaceDetector.load(file)
     found = []
     for path in progress(paths):

@@ -11,11 +11,10 @@ from facemask import cli
 
 
 def export(args: argparse.Namespace) -> int:
-    from facemask.classifier import ModelInfo
     from facemask.training import export_onnx, load_keras
 
-    info = ModelInfo.of_keras(args.model)
-    print(f"saved to {export_onnx(load_keras(args.model), info, args.model)}")
+    network = load_keras(args.model)
+    print(f"saved to {export_onnx(network.model, network.info, args.model)}")
     return cli.DONE
 
 

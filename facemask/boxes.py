@@ -7,6 +7,8 @@ import numpy as np
 
 from facemask.crops import Box
 
+MAX_FACES = 1000  # of a picture, unless told otherwise
+
 
 @dataclass(frozen=True)
 class Face:

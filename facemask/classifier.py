@@ -1,11 +1,14 @@
 """Tell for each face whether it wears a mask."""
 
+import hashlib
 import json
 import logging
 import zipfile
+import zlib
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
+from io import BytesIO
 from pathlib import Path
 
 import cv2
@@ -13,12 +16,15 @@ import numpy as np
 
 from facemask.crops import Box, crop_face
 from facemask.errors import InputError
-from facemask.files import sha256
+from facemask.files import LARGEST_MODEL, read_model
 from facemask.onnx_metadata import read_onnx_metadata
 from facemask.runtime import open_onnx
 
 METADATA_NAME = "facemask.json"  # of ModelInfo in a .keras file (a zip) and among an .onnx file's metadata
 SHA256_NAME = "keras_sha256"  # of the .keras file that an .onnx was made from
+INPUT_SIZES = range(32, 1025, 32)  # px that MobileNetV2 may be built for
+# What zipfile raises of broken archives; RuntimeError: of encrypted ones.
+ZIP_ERRORS = (zipfile.BadZipFile, zlib.error, KeyError, EOFError, NotImplementedError, RuntimeError, OSError)
 
 logger = logging.getLogger(__name__)
 
@@ -38,17 +44,21 @@ class ModelInfo:
     def from_json(cls, text: str | bytes) -> "ModelInfo":
         """Raises ValueError, KeyError or TypeError if the text is not what `to_json` writes."""
         fields = json.loads(text)
-        return cls(tuple(map(str, fields["classes"])), int(fields["input_size"]), float(fields["margin"]))
+        info = cls(tuple(map(str, fields["classes"])), int(fields["input_size"]), float(fields["margin"]))
+        is_sound = all(name.isprintable() and name for name in info.classes) and len(set(info.classes)) == len(info.classes) >= 2
+        if not (is_sound and info.input_size in INPUT_SIZES and 0 <= info.margin <= 1):
+            raise ValueError("classes, input_size or margin are none")
+        return info
 
     @classmethod
-    def of_keras(cls, path: str | Path) -> "ModelInfo":
-        """Read it from a `.keras` file, without Keras. Raises InputError if it is missing, broken or has none."""
+    def of_keras(cls, path: str | Path, model: bytes) -> "ModelInfo":
+        """Read it from the bytes of a `.keras` file, without Keras. Raises InputError if it has none."""
         try:
-            with zipfile.ZipFile(path) as archive:
+            with zipfile.ZipFile(BytesIO(model)) as archive:
+                if sum(part.file_size for part in archive.infolist()) > LARGEST_MODEL:
+                    raise InputError(f"{path}: what is in it is too long for a model of this project; give another")
                 return cls.from_json(archive.read(METADATA_NAME))
-        except OSError as error:
-            raise InputError(f"{path}: cannot be read ({error.strerror}); check the name") from error
-        except (zipfile.BadZipFile, KeyError, ValueError, TypeError) as error:
+        except (*ZIP_ERRORS, ValueError, TypeError) as error:
             raise InputError(f"{path}: not a model written by train_mask_detector.py; train it anew") from error
 
 
@@ -76,16 +86,16 @@ class MaskClassifier:
             raise InputError(f"{path}: {reason}; give -m the model that train_mask_detector.py wrote")
         if path.suffix == ".onnx":
             return cls._load_onnx(path, threads)
-        ModelInfo.of_keras(path)
+        model = read_model(path)
+        info = ModelInfo.of_keras(path, model)
         onnx_path = path.with_suffix(".onnx")
         reason = f"there is no {onnx_path.name}"
         if onnx_path.is_file():
-            with suppress(InputError):
-                if _metadata(onnx_path).get(SHA256_NAME) == sha256(path):
-                    return cls._load_onnx(onnx_path, threads)
             reason = f"{onnx_path.name} is broken or was made from another file"
+            with suppress(InputError):
+                return cls._load_onnx(onnx_path, threads, made_from=hashlib.sha256(model).hexdigest())
         logger.warning("running %s with Keras, which starts slowly: %s; python -m facemask %s makes it", path, reason, path)
-        return cls._load_keras(path)
+        return cls._load_keras(path, info)
 
     def classify(self, image: np.ndarray, boxes: Sequence[Box]) -> np.ndarray:
         """Return the probabilities (n, classes) of each box (x1, y1, x2, y2 px) of `image`, uint8 (H, W, 3) BGR."""
@@ -97,16 +107,20 @@ class MaskClassifier:
         return np.concatenate(probabilities)
 
     @classmethod
-    def _load_onnx(cls, path: Path, threads: int) -> "MaskClassifier":
+    def _load_onnx(cls, path: Path, threads: int, made_from: str | None = None) -> "MaskClassifier":
+        """Load an `.onnx` file, which must have been made from the `.keras` file of that SHA-256, if one is given."""
+        model = read_model(path)
         try:
-            info = ModelInfo.from_json(_metadata(path)[METADATA_NAME])
+            metadata = read_onnx_metadata(BytesIO(model))
+            info = ModelInfo.from_json(metadata[METADATA_NAME])
         except (KeyError, ValueError, TypeError) as error:
             raise InputError(f"{path}: not a model written by train_mask_detector.py; train it anew") from error
-        return cls(info, *open_onnx(path, threads))._checked(path)
+        if made_from is not None and metadata.get(SHA256_NAME) != made_from:
+            raise InputError(f"{path}: was made from another .keras file; python -m facemask makes it anew")
+        return cls(info, *open_onnx(model, path, threads))._checked(path)
 
     @classmethod
-    def _load_keras(cls, path: Path) -> "MaskClassifier":
-        info = ModelInfo.of_keras(path)
+    def _load_keras(cls, path: Path, info: ModelInfo) -> "MaskClassifier":
         try:
             from keras.ops import convert_to_numpy
 
@@ -116,25 +130,23 @@ class MaskClassifier:
                 f"{path}: needs Keras, or the .onnx made from it beside it; pip install -r requirements.txt, "
                 f"then python -m facemask {path}"
             ) from error
-        model = load_keras(path)
+        network = load_keras(path).model
 
         def run(images: np.ndarray) -> np.ndarray:
-            return convert_to_numpy(model(images.transpose(0, 2, 3, 1), training=False))
+            return convert_to_numpy(network(images.transpose(0, 2, 3, 1), training=False))
 
         return cls(info, run, "Keras")._checked(path)
 
     def _checked(self, path: Path) -> "MaskClassifier":
         """Return self if the network's output fits its metadata, shown on a black face; else raise InputError."""
         size = self.info.input_size
-        probabilities = self._run(np.zeros((1, 3, size, size), np.float32))
+        try:
+            probabilities = self._run(np.zeros((1, 3, size, size), np.float32))
+        except Exception as error:  # onnxruntime's and OpenCV's have no common base below it
+            raise InputError(f"{path}: cannot see a face of {size} x {size} px; train it anew") from error
         if probabilities.shape != (1, len(self.info.classes)):
             received = f"gives {probabilities.shape[1:]} outputs for {len(self.info.classes)} classes"
             raise InputError(f"{path}: {received}; train it anew")
+        if not (np.all(probabilities >= 0) and abs(probabilities.sum() - 1) < 0.01):
+            raise InputError(f"{path}: its outputs are no probabilities; train it anew")
         return self
-
-
-def _metadata(path: Path) -> dict[str, str]:
-    try:
-        return read_onnx_metadata(path)
-    except (ValueError, OSError) as error:
-        raise InputError(f"{path}: not an ONNX file, or a part of one ({error}); copy it again") from error

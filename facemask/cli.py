@@ -16,9 +16,9 @@ ROOT = Path(__file__).resolve().parent.parent
 DEFAULT_MODEL = ROOT / "mask_detector.keras"
 DEFAULT_FACE_DETECTOR = ROOT / "face_detector"
 DESKTOP_LIBRARIES = ("libGL", "libgthread", "libglib", "libX", "libSM")  # that opencv-python needs on Linux
-DETECTION_MODULES = ("cv2", "numpy", "imutils", "tqdm", "trackers", "supervision", "av")  # of requirements-detect.txt
+DETECTION_MODULES = ("cv2", "numpy", "PIL", "imutils", "tqdm", "trackers", "supervision", "av")  # of requirements-detect.txt
 PLOT_SUFFIXES = (".png", ".jpg", ".pdf", ".svg")
-DONE, FAILED, INTERRUPTED = 0, 1, 130  # exit codes; argparse's own is 2
+DONE, FAILED = 0, 1  # exit codes; 2 is argparse's own, 128 and the signal's number are for signals
 
 logger = logging.getLogger("facemask")
 
@@ -39,6 +39,7 @@ def run(script: Callable[[argparse.Namespace], int], args: argparse.Namespace) -
     quiet_libraries()
     with suppress(AttributeError):  # stdout may be another object, in tests
         sys.stdout.reconfigure(errors="backslashreplace")
+    before = _interrupt_on_signals()
     try:
         return script(args)
     except InputError as error:
@@ -47,9 +48,9 @@ def run(script: Callable[[argparse.Namespace], int], args: argparse.Namespace) -
     except ImportError as error:
         print(f"error: {explain_import(error)}", file=sys.stderr)
         return FAILED
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as error:
         print("[INFO] stopped", file=sys.stderr)
-        return INTERRUPTED
+        return 128 + (error.args[0] if error.args else signal.SIGINT)
     except BrokenPipeError:
         # Whoever read stdout has gone (`| head`); Python would complain once more when it flushes at exit.
         with suppress(OSError):
@@ -58,6 +59,27 @@ def run(script: Callable[[argparse.Namespace], int], args: argparse.Namespace) -
     except OSError as error:
         print(f"error: {error.filename or 'files'}: {error.strerror or error}; check the disk and the rights", file=sys.stderr)
         return FAILED
+    except MemoryError:
+        print("error: memory: there is not enough; give smaller pictures, or fewer at once", file=sys.stderr)
+        return FAILED
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _interrupt_on_signals() -> dict[int, object]:
+    """Have SIGTERM and a lost terminal do what Ctrl-C does, where they would end the process at once; return the handlers."""
+    before = {}
+
+    def interrupt(number: int, _: object) -> None:
+        raise KeyboardInterrupt(number)
+
+    for name in ("SIGTERM", "SIGHUP"):
+        number = getattr(signal, name, None)  # Windows has no SIGHUP
+        if number is not None and signal.getsignal(number) is signal.SIG_DFL:
+            with suppress(ValueError):  # another thread than the main one
+                before[number] = signal.signal(number, interrupt)
+    return before
 
 
 @contextmanager
@@ -190,6 +212,10 @@ def add_detector_arguments(parser: argparse.ArgumentParser, tiles: str) -> None:
         help="auto: look again, closer and in tiles, where a picture shows a crowd of small faces",
     )
     parser.add_argument(
+        "--max-faces", type=positive_int, default=1000, metavar="N", help="most faces of a picture; the surest are kept"
+    )
+    add_max_pixels(parser)
+    parser.add_argument(
         "-m",
         "--model",
         type=Path,
@@ -202,6 +228,17 @@ def add_detector_arguments(parser: argparse.ArgumentParser, tiles: str) -> None:
         type=probability,
         default=0.5,
         help="least confidence, 0..1, of the face detector for a face to count",
+    )
+
+
+def add_max_pixels(parser: argparse.ArgumentParser) -> None:
+    """Add --max-pixels, which bounds the memory that pictures take."""
+    parser.add_argument(
+        "--max-pixels",
+        type=positive_int,
+        default=250_000_000,
+        metavar="N",
+        help="largest picture to read, in pixels: each takes about 10 bytes of memory",
     )
 
 
@@ -251,7 +288,7 @@ def load_detector(args: argparse.Namespace, threads: int = 0):
     from facemask.pipeline import MaskDetector
 
     face_file = choose_face_detector(args.face) if args.face.is_dir() else args.face
-    faces = load_face_detector(face_file, args.detector_size, args.tiles == "auto", threads)
+    faces = load_face_detector(face_file, args.detector_size, args.tiles == "auto", threads, args.max_faces)
     detector = MaskDetector(faces, MaskClassifier.load(args.model, threads))
     info = detector.classifier.info
     classes = ", ".join(info.classes)

@@ -1,13 +1,14 @@
 """Read photos of faces by class, and part them for training, validation and test."""
 
-import xml.etree.ElementTree as ElementTree
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import cv2
 import numpy as np
+from defusedxml import ElementTree
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 from sklearn.model_selection import StratifiedGroupKFold
@@ -16,7 +17,7 @@ from facemask.boxes import Face
 from facemask.crops import square_around
 from facemask.errors import InputError
 from facemask.faces import FaceDetector
-from facemask.media import IMAGE_SUFFIXES, read_image
+from facemask.media import IMAGE_SUFFIXES, MAX_PIXELS, is_large, read_image
 from facemask.workers import work_ahead
 
 CONTEXT = 0.5  # of the face's side, kept around each face for augmentation to move and turn the crop in
@@ -26,6 +27,8 @@ MIN_FACE = 8  # px, longer side: annotated faces below it show nothing to learn 
 # alike: the higher ones serve where the lower leave too few groups to part.
 SAME_PHOTO = (0.86, 0.9, 0.94, 0.98)
 PARTS = 10  # tenths of the data: 8 for training, 1 for validation, 1 for test
+LARGEST_ANNOTATION = 1 << 24  # bytes
+FARTHEST = 1e6  # px: no box's side lies so far out
 EXPECTED_LAYOUT = "expected a folder per class with photos in it, or images/ with Pascal VOC annotations/"
 
 
@@ -69,7 +72,7 @@ def read_dataset(folder: str | Path, names: Iterable[str] | None = None) -> list
     """List the faces of a dataset folder, sorted by path; `names` keeps only annotated photos of those stems.
 
     Two layouts are known: a folder per class, and Pascal VOC (`images/` and `annotations/*.xml`, one object a face).
-    Raises InputError where the folder is neither.
+    Raises InputError where the folder is neither, or a class has no photos.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -81,13 +84,16 @@ def read_dataset(folder: str | Path, names: Iterable[str] | None = None) -> list
             for face, (label, box) in enumerate(zip(photo.labels, photo.boxes.tolist(), strict=True))
             if max(box[2] - box[0], box[3] - box[1]) >= MIN_FACE
         ]
-    samples = [
-        Sample(path, class_folder.name, None)
-        for class_folder in sorted(folder.iterdir())
-        if class_folder.is_dir()
-        for path in sorted(class_folder.iterdir())
-        if path.suffix.lower() in IMAGE_SUFFIXES
-    ]
+    samples = []
+    for class_folder in sorted(folder.iterdir()):
+        if not class_folder.is_dir() or class_folder.name.startswith((".", "_")):  # as .git, __MACOSX
+            continue
+        photos = sorted(path for path in class_folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
+        if not photos:
+            deeper = any(path.suffix.lower() in IMAGE_SUFFIXES for path in class_folder.glob("*/*"))
+            remedy = f"its folders have some: give -d {class_folder}" if deeper else "put some there, or remove it"
+            raise InputError(f"{class_folder}: no photos in this class's folder; {remedy}")
+        samples += [Sample(path, class_folder.name, None) for path in photos]
     if not samples:
         raise InputError(f"{folder}: no photos found in its subfolders; {EXPECTED_LAYOUT}")
     return samples
@@ -108,14 +114,7 @@ def read_annotated_photos(folder: str | Path, names: Iterable[str] | None = None
     for annotation in sorted((folder / "annotations").glob("*.xml")):
         if annotation.stem not in images or (wanted is not None and annotation.stem not in wanted):
             continue
-        boxes, labels = [], []
-        try:
-            for face in ElementTree.parse(annotation).getroot().iter("object"):
-                boxes.append([float(face.findtext(f"bndbox/{side}")) for side in ("xmin", "ymin", "xmax", "ymax")])
-                labels.append(face.findtext("name").strip())
-        except (ElementTree.ParseError, TypeError, ValueError, AttributeError) as error:
-            raise InputError(f"{annotation}: not a Pascal VOC annotation ({error}); mend or remove it") from error
-        photos.append(AnnotatedPhoto(images[annotation.stem], np.array(boxes, float).reshape(-1, 4), tuple(labels)))
+        photos.append(AnnotatedPhoto(images[annotation.stem], *_read_annotation(annotation)))
     if wanted and not photos:
         raise InputError(f"{folder}: none of the {len(wanted)} photos listed is there; list names without suffix, a line each")
     if not any(photo.labels for photo in photos):
@@ -123,7 +122,30 @@ def read_annotated_photos(folder: str | Path, names: Iterable[str] | None = None
     return photos
 
 
-def add_single_faces(samples: Sequence[Sample], detector: FaceDetector, progress=iter, workers: int = 1) -> list[Sample]:
+def _read_annotation(path: Path) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Return the boxes (n, 4) and labels of a Pascal VOC annotation; entities and DTDs are refused."""
+    boxes, labels = [], []
+    try:
+        if not path.is_file() or path.stat().st_size > LARGEST_ANNOTATION:
+            raise ValueError("no ordinary file" if not path.is_file() else "too long")
+        for face in ElementTree.parse(path, forbid_dtd=True).getroot().iter("object"):
+            box = [float(face.findtext(f"bndbox/{side}")) for side in ("xmin", "ymin", "xmax", "ymax")]
+            if not all(abs(side) < FARTHEST for side in box):
+                raise ValueError(f"box {box}")
+            label = face.findtext("name").strip()
+            if not label.isprintable() or not label:
+                raise ValueError(f"name {label!r}")
+            boxes.append(box)
+            labels.append(label)
+    except (ElementTree.ParseError, TypeError, ValueError, AttributeError, LookupError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise InputError(f"{path}: not a Pascal VOC annotation ({reason}); mend or remove it") from error
+    return np.array(boxes, float).reshape(-1, 4), tuple(labels)
+
+
+def add_single_faces(
+    samples: Sequence[Sample], detector: FaceDetector, progress=iter, workers: int = 1, max_pixels: int = MAX_PIXELS
+) -> list[Sample]:
     """Return the samples, and once more, cut out, the face of each whole photo in which the detector finds just one.
 
     So a network learns faces as detection will show them to it. `progress` wraps the list of samples (tqdm); so many
@@ -132,24 +154,33 @@ def add_single_faces(samples: Sequence[Sample], detector: FaceDetector, progress
 
     def find(sample: Sample) -> list[Face]:
         try:
-            return detector.detect(read_image(sample.path))
+            return detector.detect(read_image(sample.path, max_pixels))
         except InputError:
             return []  # load_patches says so
 
     whole = [sample for sample in samples if sample.box is None]
-    found = [(sample, faces.result()) for sample, faces in work_ahead(find, progress(whole), workers)]
+    looks = work_ahead(find, progress(whole), workers, alone=lambda sample: is_large(sample.path))
+    found = [(sample, faces.result()) for sample, faces in looks]
     return [*samples, *(Sample(sample.path, sample.label, faces[0].box) for sample, faces in found if len(faces) == 1)]
 
 
 def class_names(samples: Iterable[Sample]) -> list[str]:
-    """Return the labels in the order that the model's outputs will have: sorted. Raises InputError for fewer than two."""
+    """Return the labels in the order that the model's outputs will have: sorted.
+
+    Raises InputError for fewer than two, and for some that differ in case alone.
+    """
     classes = sorted({sample.label for sample in samples})
+    for first, second in pairwise(sorted(classes, key=str.casefold)):
+        if first.casefold() == second.casefold():
+            raise InputError(f"dataset: the labels {first} and {second} differ in case alone; rename the ones or the others")
     if len(classes) < 2:
         raise InputError(f"dataset: found one class only ({', '.join(classes)}); {EXPECTED_LAYOUT}, two classes or more")
     return classes
 
 
-def load_patches(samples: Sequence[Sample], size: int, progress=iter) -> tuple[dict[int, FacePatch], list[str]]:
+def load_patches(
+    samples: Sequence[Sample], size: int, progress=iter, max_pixels: int = MAX_PIXELS
+) -> tuple[dict[int, FacePatch], list[str]]:
     """Decode every photo once and cut its faces out, with context, at up to 1.5 x `size` px a face.
 
     Returns the patches by index into `samples`, and a message for each photo that cannot be read. `progress` wraps the
@@ -161,7 +192,7 @@ def load_patches(samples: Sequence[Sample], size: int, progress=iter) -> tuple[d
     patches, unreadable = {}, []
     for path in progress(list(by_path)):
         try:
-            image = read_image(path)
+            image = read_image(path, max_pixels)
         except InputError as error:
             unreadable.append(str(error))
             continue

@@ -16,7 +16,7 @@ from sklearn.metrics import balanced_accuracy_score, confusion_matrix, f1_score
 from facemask.boxes import Face, clip_boxes
 from facemask.dataset import AnnotatedPhoto
 from facemask.errors import InputError
-from facemask.media import read_image
+from facemask.media import MAX_PIXELS, read_image
 from facemask.pipeline import Detection, MaskDetector
 
 WORN, NOT_WORN = "with_mask", "without_mask"
@@ -61,14 +61,16 @@ class Match:
     false_alarms: list[list[int]]  # a list a photo, of the indices of detections that found none
 
 
-def evaluate_photo(detector: MaskDetector, photo: AnnotatedPhoto, confidence: float) -> EvaluatedPhoto:
+def evaluate_photo(
+    detector: MaskDetector, photo: AnnotatedPhoto, confidence: float, max_pixels: int = MAX_PIXELS
+) -> EvaluatedPhoto:
     """Run the detector on a photo, and its classifier alone on the true boxes.
 
     Raises InputError if the photo cannot be read, or a true box is empty or outside it.
 
     `confidence` is the least for a detection to be kept: low, or the precision-recall curves are cut off.
     """
-    image = read_image(photo.path)
+    image = read_image(photo.path, max_pixels)
     if len(clip_boxes(photo.boxes, image.shape[1], image.shape[0])[1]) < len(photo.boxes):
         raise InputError(f"{photo.path}: an annotated box is empty or outside the photo; mend the annotation")
     start = time.perf_counter()

@@ -7,7 +7,7 @@ from typing import Protocol
 
 import numpy as np
 
-from facemask.boxes import Face
+from facemask.boxes import MAX_FACES, Face
 from facemask.errors import InputError
 from facemask.files import sha256
 from facemask.masked_faces import MaskedFaceDetector, int8_file
@@ -21,16 +21,21 @@ logger = logging.getLogger(__name__)
 class FaceDetector(Protocol):
     """What finds faces."""
 
+    max_faces: int  # as many as it gives at most
+
     def detect(self, image: np.ndarray, confidence: float = 0.5) -> list[Face]:
         """Find the faces in `image`, uint8 (H, W, 3) BGR, of at least that confidence, 0..1, surest first."""
 
 
-def load_face_detector(path: str | Path, size: int | None = None, tiles: bool = False, threads: int = 0) -> FaceDetector:
+def load_face_detector(
+    path: str | Path, size: int | None = None, tiles: bool = False, threads: int = 0, max_faces: int = MAX_FACES
+) -> FaceDetector:
     """Load an ONNX file: this project's network or the res10 SSD; of a folder what `choose_face_detector` returns.
 
     `size` is the longest side in pixels to which ours scales a picture (None: as it was measured best), `tiles` whether
     it looks again, closer, at a crowd of small faces; res10 has no tiles, and no other size than its own. `threads` is as
-    `open_onnx` takes it. Raises InputError if the file is missing, broken or another network, or if res10 is given a size.
+    `open_onnx` takes it. Of more than `max_faces` in a picture the surest are given; res10 gives 200 at most. Raises
+    InputError if the file is missing, broken or another network, or if res10 is given a size.
     """
     path = Path(path)
     if path.is_dir():
@@ -42,10 +47,10 @@ def load_face_detector(path: str | Path, size: int | None = None, tiles: bool = 
     except (ValueError, OSError) as error:
         raise InputError(f"{path}: not an ONNX file, or a part of one ({error}); copy face_detector/ again") from error
     if ours:
-        return MaskedFaceDetector.load(path, size or MaskedFaceDetector.SIZE, tiles, threads)
+        return MaskedFaceDetector.load(path, size or MaskedFaceDetector.SIZE, tiles, threads, max_faces)
     if size:
         raise InputError(f"{path}: the res10 SSD sees 300x300 px and no other size; leave --detector-size away")
-    return Res10Detector.load(path)
+    return Res10Detector.load(path, max_faces)
 
 
 def choose_face_detector(folder: Path) -> Path:

@@ -3,7 +3,9 @@
 import hashlib
 import json
 import logging
+import mmap
 import os
+import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
@@ -12,6 +14,10 @@ from pathlib import Path
 from typing import TextIO
 
 from facemask.errors import InputError
+
+CHECKSUM_LENGTH = 64  # bytes: a SHA-256 in hexadecimal
+LARGEST_MODEL = 1 << 28  # bytes
+FREE_SPACE = "free some space, or choose another place"
 
 logger = logging.getLogger(__name__)
 
@@ -63,10 +69,10 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
 def text_output(path: str | Path, *, newline: str | None = None) -> Iterator[TextIO]:
     """Yield a UTF-8 text file, by lines, that takes the name `path` when the block ends without an error.
 
-    After an error what was written stays under the temporary name, `NAME.partial.SUFFIX`. Raises InputError as
-    `partial_path` does.
+    After an error what was written stays under the temporary name, `NAME.partial.SUFFIX`; what a killed process left there
+    is given another name. Raises InputError as `partial_path` does.
     """
-    temporary = partial_path(path)
+    temporary = fresh_partial_path(path)
     # surrogateescape: file names need not be UTF-8, and are written as they are.
     with open(temporary, "w", encoding="utf-8", errors="surrogateescape", newline=newline, buffering=1) as file:
         try:
@@ -82,28 +88,34 @@ def text_output(path: str | Path, *, newline: str | None = None) -> Iterator[Tex
 
 
 class JsonLines(AbstractContextManager):
-    """A file of JSON lines that is whole at any line: each is written at once, or not at all.
+    """A file to whose end JSON lines are added, each at once and whole, or not at all."""
 
-    It gets its name when the block ends, also by an error, if there is a line; until then it is NAME.partial.SUFFIX.
-    With `append`, lines are added to the file of that name as they come.
-    """
-
-    def __init__(self, path: str | Path, append: bool = False) -> None:
-        """Raises InputError as `partial_path` does."""
-        self.path = Path(path)
-        self._partial = partial_path(self.path) if append else fresh_partial_path(self.path)
-        self._append = append
-        self._file = open(self.path if append else self._partial, "a+b" if append else "wb", buffering=0)  # noqa: SIM115
-        self._count = 0  # lines written
-        if append and self._file.seek(0, os.SEEK_END):
+    def __init__(self, path: str | Path, name: str | Path | None = None) -> None:
+        """Messages call it `name`. Raises OSError if it cannot be opened."""
+        self.path, self.name = Path(path), name or path
+        self.count = 0  # lines written
+        self._file = open(path, "a+b", buffering=0)  # noqa: SIM115
+        if self._file.seek(0, os.SEEK_END):
             self._file.seek(-1, os.SEEK_END)
             if self._file.read(1) != b"\n":  # a writer was killed within a line
                 self._write(b"\n")
 
+    def records(self) -> Iterator[dict]:
+        """Yield what all lines say, those of before included. Raises InputError if one is no JSON object."""
+        with open(self.path, "rb") as file:
+            for number, line in enumerate(file, 1):
+                try:
+                    record = json.loads(line)
+                except ValueError:
+                    record = None
+                if not isinstance(record, dict):
+                    raise InputError(f"{self.path}: line {number} is broken; remove it, or begin anew")
+                yield record
+
     def write(self, record: dict) -> None:
         """Add a line. Raises InputError if it cannot be written whole."""
         self._write(json.dumps(record).encode() + b"\n")
-        self._count += 1
+        self.count += 1
 
     def _write(self, data: bytes) -> None:
         whole = os.fstat(self._file.fileno()).st_size
@@ -114,17 +126,64 @@ class JsonLines(AbstractContextManager):
         except OSError as error:
             with suppress(OSError):
                 self._file.truncate(whole)
-            reason = error.strerror or error
-            raise InputError(f"{self.path}: cannot be written ({reason}); free some space, or choose another place") from error
+            raise InputError(f"{self.name}: cannot be written ({error.strerror or error}); {FREE_SPACE}") from error
 
     def __exit__(self, *_: object) -> None:
         self._file.close()
-        if self._append:
-            return
-        if self._count:
-            os.replace(self._partial, self.path)
+
+
+@contextmanager
+def json_lines(path: str | Path) -> Iterator[JsonLines]:
+    """Yield JSON lines that take the name `path` when the block ends, also by an error, if there are any.
+
+    Until then they are NAME.partial.SUFFIX; what a killed process left there is given another name. Raises InputError as
+    `partial_path` does.
+    """
+    partial = fresh_partial_path(path)
+    lines = JsonLines(partial, path)
+    try:
+        with lines:
+            yield lines
+    finally:
+        if lines.count:
+            os.replace(partial, path)
         else:
-            self._partial.unlink()
+            partial.unlink()
+
+
+@contextmanager
+def resumable_json_lines(path: str | Path, resume: bool) -> Iterator[JsonLines]:
+    """Yield JSON lines that take the name `path` when the block ends without an error, and can be gone on with otherwise.
+
+    Until then they are NAME.partial.SUFFIX. With `resume` those of before are kept, the whole lines of that file or else
+    of `path`; without, such a file is given another name. Raises InputError as `partial_path` does.
+    """
+    path = Path(path)
+    if resume:
+        partial = partial_path(path)
+        if path.is_file() and not partial.exists():
+            shutil.copyfile(path, partial)
+        _cut_unfinished_line(partial)
+    else:
+        partial = fresh_partial_path(path)
+    try:
+        with JsonLines(partial, path) as lines:
+            yield lines
+    except BaseException:
+        if partial.stat().st_size == 0:
+            partial.unlink()
+        else:
+            logger.warning("not finished: what was done is in %s; the same command with --resume goes on", partial)
+        raise
+    os.replace(partial, path)
+
+
+def _cut_unfinished_line(path: Path) -> None:
+    """Remove what a killed process wrote of its last line, where there is such a file."""
+    if path.is_file() and path.stat().st_size:
+        with open(path, "r+b") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            whole = data.rfind(b"\n") + 1
+        os.truncate(path, whole)
 
 
 def check_writable(path: str | Path) -> None:
@@ -157,3 +216,26 @@ def sha256(path: str | Path) -> str:
     """Return the SHA-256 of a file's bytes in hexadecimal."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def checksum(data: bytes) -> bytes:
+    """Return the SHA-256 of `data` in hexadecimal, which a model file ends with: it is that of all that stands before."""
+    return hashlib.sha256(data).hexdigest().encode()
+
+
+def read_model(path: str | Path) -> bytes:
+    """Return the bytes of a model file of this project.
+
+    Raises InputError if it is missing, too long for one, or does not end with the checksum of the rest: then it is
+    damaged, cut off, or not of this project.
+    """
+    path = Path(path)
+    try:
+        if path.is_file() and path.stat().st_size > LARGEST_MODEL:
+            raise InputError(f"{path}: {path.stat().st_size / 1e9:.1f} GB are too many for a model of this project; give another")
+        data = path.read_bytes()
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}); check the name") from error
+    if data[-CHECKSUM_LENGTH:] != checksum(memoryview(data)[:-CHECKSUM_LENGTH]):
+        raise InputError(f"{path}: damaged, or not a model of this project (its checksum is wrong or missing); copy it again")
+    return data

@@ -4,13 +4,15 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from io import BytesIO
 from pathlib import Path
 
 import cv2
 import numpy as np
 
-from facemask.boxes import Face, clip_boxes, select_boxes
+from facemask.boxes import MAX_FACES, Face, clip_boxes, select_boxes
 from facemask.errors import InputError
+from facemask.files import read_model
 from facemask.onnx_metadata import read_onnx_metadata
 from facemask.runtime import Run, open_onnx
 
@@ -55,8 +57,7 @@ class MaskedFaceDetector:
     SMALLEST_INPUT = 64  # px a side: on less, OpenCV 5's convolutions err
     STRIDE = 4  # px a cell
     MIN_SCORE = 0.03  # of a cell, from which it may be a face
-    MAX_CANDIDATES = 2000
-    MAX_FACES = 1000
+    MAX_CANDIDATES = 2000  # or twice as many as are to be given
     MAX_OVERLAP = 0.55  # intersection over union of two boxes from which the weaker is dropped
     # Looking again, from afar, for large faces:
     AFAR = 3 / 8  # against the look before
@@ -71,21 +72,26 @@ class MaskedFaceDetector:
     TILE_OVERLAP = 64  # px: a small face is whole in one tile at least
     TILES_AT_ONCE = 4  # bounds the memory
 
-    def __init__(self, run: Run, calibration: Calibration, size: int = SIZE, tiles: bool = False) -> None:
+    def __init__(
+        self, run: Run, calibration: Calibration, size: int = SIZE, tiles: bool = False, max_faces: int = MAX_FACES
+    ) -> None:
         """`run` takes float32 (n, 3, H, W) RGB 0..255 and returns (n, 5, H/4, W/4)."""
-        self.size, self.tiles = size, tiles
+        self.size, self.tiles, self.max_faces = size, tiles, max_faces
         self.run, self._calibration = run, calibration
 
     @classmethod
-    def load(cls, path: str | Path, size: int = SIZE, tiles: bool = False, threads: int = 0) -> "MaskedFaceDetector":
+    def load(
+        cls, path: str | Path, size: int = SIZE, tiles: bool = False, threads: int = 0, max_faces: int = MAX_FACES
+    ) -> "MaskedFaceDetector":
         """Load the ONNX file; the other arguments as in `load_face_detector`. Raises InputError if it is broken."""
         path = Path(path)
+        model = read_model(path)
         try:
-            calibration = Calibration.from_json(read_onnx_metadata(path)[cls.METADATA_NAME])
-        except (OSError, KeyError, ValueError, TypeError) as error:
+            calibration = Calibration.from_json(read_onnx_metadata(BytesIO(model))[cls.METADATA_NAME])
+        except (KeyError, ValueError, TypeError) as error:
             raise InputError(f"{path}: not this face detector ({error}); copy face_detector/ again") from error
-        run, _ = open_onnx(path, threads)
-        detector = cls(run, calibration, size, tiles)
+        run, _ = open_onnx(model, path, threads)
+        detector = cls(run, calibration, size, tiles, max_faces)
         side = cls.SMALLEST_INPUT
         cells = detector.run(np.zeros((1, 3, side, side), np.float32))
         expected = (1, 5, side // cls.STRIDE, side // cls.STRIDE)
@@ -105,7 +111,8 @@ class MaskedFaceDetector:
             boxes, scores = self._look_closer(image, scale, boxes, scores, least)
         boxes_afar, scores_afar = self._look_from_afar(resized, confidence)
         boxes, scores = np.concatenate([boxes, boxes_afar / scale]), np.concatenate([scores, scores_afar])
-        boxes, scores = select_boxes(boxes, scores, confidence, self.MAX_OVERLAP, self.MAX_CANDIDATES, self.MAX_FACES)
+        candidates = max(self.MAX_CANDIDATES, 2 * self.max_faces)
+        boxes, scores = select_boxes(boxes, scores, confidence, self.MAX_OVERLAP, candidates, self.max_faces)
         boxes, kept = clip_boxes(boxes, width, height)
         return [Face(tuple(box), float(score)) for box, score in zip(boxes.tolist(), scores[kept], strict=True)]
 

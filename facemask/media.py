@@ -2,28 +2,56 @@
 
 import glob
 import os
+import stat
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator
+from collections import deque
+from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
+from typing import BinaryIO
 
 import cv2
 import numpy as np
 from imutils.paths import list_files
+from PIL import Image
+from PIL.BmpImagePlugin import BmpImageFile
+from PIL.ImageFile import ImageFile
+from PIL.JpegImagePlugin import JpegImageFile
+from PIL.PngImagePlugin import PngImageFile
+from PIL.TiffImagePlugin import TiffImageFile
+from PIL.WebPImagePlugin import WebPImageFile
 
 from facemask.errors import InputError
-from facemask.files import atomic_path
+from facemask.files import FREE_SPACE, atomic_path
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
-ALPHA_SUFFIXES = (".png", ".webp", ".tif", ".tiff")
-START_OF_JPEG, START_OF_SCAN = b"\xff\xd8", b"\xda"
-STARTS_OF_FRAME = set(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
-JPEG_HEAD = 1 << 20  # bytes, in which a JPEG's size stands
+GIVE = "give a JPEG, PNG, WebP, BMP or TIFF file"
+NO_PICTURE = f"not a picture, or a broken one; {GIVE}"
+# What a file begins with tells its kind, whatever its name; OpenCV would decode many other kinds too, little tested ones.
+KINDS = {
+    b"\xff\xd8\xff": JpegImageFile,
+    b"\x89PNG\r\n\x1a\n": PngImageFile,
+    b"RIFF": WebPImageFile,
+    b"BM": BmpImageFile,
+    b"II*\0": TiffImageFile,
+    b"MM\0*": TiffImageFile,
+    b"II+\0": TiffImageFile,
+    b"MM\0+": TiffImageFile,
+}
+START_OF_SCAN, END_OF_JPEG = b"\xff\xda", b"\xff\xd9"
 REDUCED_FLAGS = {
     1: cv2.IMREAD_COLOR, 2: cv2.IMREAD_REDUCED_COLOR_2, 4: cv2.IMREAD_REDUCED_COLOR_4, 8: cv2.IMREAD_REDUCED_COLOR_8
 }  # fmt: skip
-LARGEST_FILE = 1 << 30  # bytes of a picture
+ORIENTATION = 0x0112  # EXIF's tag; 1..8
+FLIPS = {2: 1, 3: -1, 4: 0, 6: 1, 7: -1, 8: 0}  # cv2.flip's code by EXIF's orientation; 5 to 8 are transposed before
+MAX_PIXELS = 250_000_000  # of a picture, unless told otherwise: phones make 200 million
+MAX_SCANNED = 5e9  # pixels times passes over them: a progressive JPEG may ask for thousands of passes, and usually has ten
+LARGE_PIXELS, LARGE_BYTES = 1 << 25, 1 << 26  # of pictures that are not to be worked on several at once
+STRIP = 256  # rows blended at once: bounds the memory
+LARGEST_FILE = 1 << 30  # bytes
 TRIAL_TIME = 10.0  # s for a window to open
 REDUCED_SIDE = 1920  # px: as small as a JPEG's longest side is made
 
@@ -31,127 +59,182 @@ REDUCED_SIDE = 1920  # px: as small as a JPEG's longest side is made
 def find_images(sources: Iterable[str]) -> list[Path]:
     """List the pictures that files, folders (with their subfolders) and globs name, each once, in order.
 
-    Raises InputError where a source names none.
+    Links to folders are not followed, as they may lead round in circles. A subfolder that cannot be looked into is listed
+    itself, so that reading it says so. Raises InputError where a source names none.
     """
     found: dict[Path, None] = {}
     for source in sources:
         path = Path(source)
         if path.is_dir():
-            paths = sorted(Path(name) for name in list_files(source, validExts=IMAGE_SUFFIXES))
+            closed: list[OSError] = []
+            deque(os.walk(source, onerror=closed.append), maxlen=0)
+            paths = sorted(map(Path, [*list_files(source, validExts=IMAGE_SUFFIXES), *(error.filename for error in closed)]))
             if not paths:
                 raise InputError(f"{source}: no pictures in this folder; known are {' '.join(IMAGE_SUFFIXES)}")
         elif path.exists() or not glob.has_magic(source):
             paths = [path]
         else:
-            paths = sorted(match for match in map(Path, glob.glob(source, recursive=True)) if match.is_file())
+            paths = sorted(_glob(path))
             if not paths:
                 raise InputError(f"{source}: no file matches; check the pattern")
         found.update(dict.fromkeys(paths))
     return list(found)
 
 
-def read_image(path: str | Path) -> np.ndarray:
+def _glob(pattern: Path) -> list[Path]:
+    """Return the files that match, without the hidden ones; unlike the glob module's, `**` follows no links."""
+    fixed = next(number for number, part in enumerate(pattern.parts) if glob.has_magic(part))
+    try:
+        matches = Path(*pattern.parts[:fixed]).glob(str(Path(*pattern.parts[fixed:])))
+        return [match for match in matches if match.is_file() and not any(name[0] == "." for name in match.parts[fixed:])]
+    except ValueError as error:
+        raise InputError(f"{pattern}: not a pattern ({error}); check it") from error
+
+
+def read_image(path: str | Path, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     """Read a picture as uint8 (H, W, 3) BGR, upright by its EXIF, transparent parts on white, 16 bits cut to 8.
 
-    Raises InputError if it is missing, empty, broken, too large (2^30 pixels, or OPENCV_IO_MAX_IMAGE_PIXELS) or no
-    picture.
+    Of an animation the first frame is read. Raises InputError as `EncodedPicture.read` and `decode` do.
     """
-    return _decode(path, _read(path))
+    return EncodedPicture.read(path, max_pixels).decode()
 
 
 @dataclass(frozen=True)
-class Picture:
-    """A picture of `width` x `height` px; `image` is uint8 BGR, its sides those divided by `reduction`, rounded up."""
+class EncodedPicture:
+    """A picture's file, read and not yet decoded: Pillow has told its header, OpenCV will decode it."""
 
-    image: np.ndarray
-    width: int
+    path: Path
+    data: np.ndarray  # uint8 (n,), all of the file
+    width: int  # px, as shown upright
     height: int
-    reduction: int
+    orientation: int  # 1..8, how what is decoded must be turned (EXIF 2.32, 4.6.4)
+    has_alpha: bool
+    first_scan: int | None  # byte at which a JPEG's own data begin; None for other kinds
 
+    @classmethod
+    def read(cls, path: str | Path, max_pixels: int = MAX_PIXELS) -> "EncodedPicture":
+        """Read a file. Raises InputError if it is missing, empty, no picture of a known kind, or of too many pixels."""
+        path = Path(path)
+        with _open(path) as file:
+            # As many bytes as it had when it was opened: it may grow for ever.
+            data = np.frombuffer(file.read(os.fstat(file.fileno()).st_size), np.uint8)
+        if not data.size:
+            raise InputError(f"{path}: the file is empty; copy it again")
+        header = _read_header(path, BytesIO(data))
+        width, height = header.size
+        if width * height > max_pixels:
+            raise InputError(
+                f"{path}: {width} x {height} pixels are more than {max_pixels}; make it smaller, or give --max-pixels more"
+            )
+        is_jpeg = isinstance(header, JpegImageFile)
+        if is_jpeg and width * height * data.tobytes().count(START_OF_SCAN) > MAX_SCANNED:
+            raise InputError(f"{path}: a JPEG in too many passes; save it again")
+        orientation = _orientation(header)
+        if orientation >= 5:
+            width, height = height, width
+        has_alpha = not isinstance(header, BmpImageFile) and ("A" in header.mode or "transparency" in header.info)
+        return cls(path, data, width, height, orientation, has_alpha, header.fp.tell() if is_jpeg else None)
 
-def read_reduced(path: str | Path, least_side: int = REDUCED_SIDE) -> Picture:
-    """Read a picture as `read_image` does, a large JPEG at 1/2, 1/4 or 1/8 of its size, which takes a third of the time.
+    def reduction(self, least_side: int) -> int:
+        """Return by what a JPEG's sides can be divided in decoding, 1, 2, 4 or 8, the longest being `least_side` px then."""
+        longest = max(self.width, self.height) if self.first_scan is not None else 0
+        return max(n for n in REDUCED_FLAGS if n == 1 or longest >= n * least_side)
 
-    Its longest side is at least `least_side` px then.
-    """
-    data = _read(path)
-    width, height = _jpeg_size(data) or (0, 0)
-    reduction = max(n for n in REDUCED_FLAGS if n == 1 or max(width, height) >= n * least_side)
-    # By its reduced shape, as stored or turned by EXIF, one knows the whole one's.
-    shapes = {tuple(-(-side // reduction) for side in sides): sides for sides in ((height, width), (width, height))}
-    if reduction > 1 and (width == height or len(shapes) == 2):
-        image = _decode(path, data, REDUCED_FLAGS[reduction])
-        if image.shape[:2] in shapes:
-            height, width = shapes[image.shape[:2]]
-            return Picture(image, width, height, reduction)
-    image = _decode(path, data)
-    return Picture(image, image.shape[1], image.shape[0], 1)
+    def decode(self, reduction: int = 1) -> np.ndarray:
+        """Return the picture as `read_image` does, its sides divided by `reduction` and rounded up (a third of the time).
 
-
-def _read(path: str | Path) -> np.ndarray:
-    try:
-        size = os.stat(path).st_size
-        if size > LARGEST_FILE:
-            raise InputError(f"{path}: {size / 1e9:.1f} GB are too many for a picture; make it smaller")
-        data = np.fromfile(path, np.uint8)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror}); check the name") from error
-    if not data.size:
-        raise InputError(f"{path}: the file is empty; copy it again")
-    return data
-
-
-def _decode(path: str | Path, data: np.ndarray, flags: int = cv2.IMREAD_COLOR) -> np.ndarray:
-    try:
-        image = cv2.imdecode(data, flags)
-        if image is not None and Path(path).suffix.lower() in ALPHA_SUFFIXES:
-            image = _on_white(image, data)
-    except cv2.error as error:
-        reason = "too many pixels" if "PIXELS" in str(error) else "broken"
-        raise InputError(f"{path}: cannot be decoded ({reason}); make it smaller or save it again") from error
-    if image is None or _is_cut_jpeg(data):
-        raise InputError(f"{path}: not a picture, or a broken one; give a JPEG, PNG, WebP, BMP or TIFF file")
-    return image
-
-
-def _on_white(image: np.ndarray, data: np.ndarray) -> np.ndarray:
-    """Lay `image`, decoded from `data`, on white where it is transparent; one that EXIF turned is left as it is."""
-    unchanged = cv2.imdecode(data, cv2.IMREAD_UNCHANGED)
-    if unchanged is None or unchanged.ndim != 3 or unchanged.shape[2] != 4:
+        Raises InputError if it is broken.
+        """
+        broken = InputError(f"{self.path}: {NO_PICTURE}")
+        # OpenCV before 4.11 decodes JPEGs without an end, and leaves the rest grey.
+        if self.first_scan is not None and self.data.tobytes().find(END_OF_JPEG, self.first_scan) < 0:
+            raise broken
+        flags = cv2.IMREAD_UNCHANGED if self.has_alpha else REDUCED_FLAGS[reduction]
+        try:
+            image = cv2.imdecode(self.data, flags | cv2.IMREAD_IGNORE_ORIENTATION)
+        except (cv2.error, MemoryError) as error:
+            raise broken from error
+        if image is None or image.dtype not in (np.uint8, np.uint16):
+            raise broken
+        if image.dtype == np.uint16:
+            image = (image >> 8).astype(np.uint8)
+        if image.ndim == 2 or image.shape[2] == 1:
+            image = cv2.cvtColor(image, cv2.COLOR_GRAY2BGR)
+        if image.shape[2] == 4:
+            image = _on_white(image)
+        image = _turn(image, self.orientation)
+        if image.shape != (-(-self.height // reduction), -(-self.width // reduction), 3):
+            raise broken  # two libraries read two sizes
         return image
-    if not np.array_equal(image, cv2.imdecode(data, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)):
-        return image
-    alpha = unchanged[:, :, 3:].astype(np.float32) / np.iinfo(unchanged.dtype).max
-    return np.rint(image * alpha + 255 * (1 - alpha)).astype(np.uint8)
 
 
-def _is_cut_jpeg(data: np.ndarray) -> bool:
-    """Tell whether `data` is a JPEG without an end (OpenCV before 4.11 decodes those, and leaves the rest grey)."""
-    data = data.tobytes()
-    ends = [2, *(end for _, _, end in _jpeg_segments(data))]
-    return data.startswith(START_OF_JPEG) and data.find(b"\xff\xd9", ends[-1]) < 0  # behind a thumbnail's end
+def is_large(path: Path) -> bool:
+    """Tell whether a picture is so large that several of its kind in memory would be too many; False if it is none."""
+    with suppress(InputError), _open(path) as file:
+        if os.fstat(file.fileno()).st_size > LARGE_BYTES:
+            return True
+        width, height = _read_header(path, file).size
+        return width * height > LARGE_PIXELS
+    return False
 
 
-def _jpeg_size(data: np.ndarray) -> tuple[int, int] | None:
-    """Return width and height of a JPEG as stored, before EXIF turns it; None for another file."""
-    head = data[:JPEG_HEAD].tobytes()
-    for marker, start, end in _jpeg_segments(head):
-        if marker in STARTS_OF_FRAME and start + 9 <= min(end, len(head)):
-            height, width = (int.from_bytes(head[start + at : start + at + 2], "big") for at in (5, 7))
-            return width, height
-    return None
+def _open(path: Path) -> BinaryIO:
+    """Open an ordinary file to read it. Raises InputError if it is none, or too long."""
+    try:
+        # Without O_NONBLOCK the opening of a FIFO waits for a writer, maybe for ever.
+        file = open(path, "rb", opener=lambda name, flags: os.open(name, flags | getattr(os, "O_NONBLOCK", 0)))  # noqa: SIM115
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(f"{path}: cannot be read ({reason}); check the name") from error
+    status = os.fstat(file.fileno())
+    if not stat.S_ISREG(status.st_mode):
+        file.close()
+        raise InputError(f"{path}: is no ordinary file; {GIVE}")
+    if status.st_size > LARGEST_FILE:
+        file.close()
+        raise InputError(f"{path}: {status.st_size / 1e9:.1f} GB are too many for a picture; make it smaller")
+    return file
 
 
-def _jpeg_segments(data: bytes) -> Iterator[tuple[int, int, int]]:
-    """Yield marker, start and end of a JPEG's segments, up to the picture's own data (ITU-T T.81, annex B)."""
-    start = 2 if data.startswith(START_OF_JPEG) else len(data)
-    while data[start : start + 1] == b"\xff" and data[start + 1 : start + 2] != START_OF_SCAN:
-        if data[start + 1 : start + 2] == b"\xff":  # a fill byte
-            start += 1
-            continue
-        end = start + 2 + int.from_bytes(data[start + 2 : start + 4], "big")
-        yield data[start + 1], start, end
-        start = end
+def _read_header(path: Path, file: BinaryIO) -> ImageFile:
+    """Return Pillow's view of a picture that is not decoded. Raises InputError if it is none of the known kinds."""
+    start = file.read(8)
+    file.seek(0)
+    plugin = next((plugin for signature, plugin in KINDS.items() if start.startswith(signature)), None)
+    try:
+        # Not Image.open: that has limits of its own, and warns.
+        header = plugin(file) if plugin else None
+    except Exception as error:  # Pillow's and struct's: of broken files it raises what comes
+        raise InputError(f"{path}: {NO_PICTURE}") from error
+    if header is None or min(header.size) < 1:
+        raise InputError(f"{path}: {NO_PICTURE}")
+    return header
+
+
+def _orientation(header: ImageFile) -> int:
+    """Return what EXIF says of how to turn a picture, 1..8; 1, not to, where it says nothing that is right."""
+    exif = Image.Exif()
+    with suppress(Exception):  # as in _read_header
+        exif.load(header.info.get("exif"))
+        if exif.get(ORIENTATION) in range(1, 9):
+            return int(exif[ORIENTATION])
+    return 1
+
+
+def _turn(image: np.ndarray, orientation: int) -> np.ndarray:
+    if orientation >= 5:
+        image = cv2.transpose(image)
+    return cv2.flip(image, FLIPS[orientation]) if orientation in FLIPS else image
+
+
+def _on_white(image: np.ndarray) -> np.ndarray:
+    """Lay `image`, uint8 (H, W, 4) BGR and alpha, on white; returns uint8 (H, W, 3)."""
+    opaque = np.empty((*image.shape[:2], 3), np.uint8)
+    for start in range(0, len(image), STRIP):
+        strip = image[start : start + STRIP]
+        alpha = strip[..., 3:].astype(np.float32) / 255
+        opaque[start : start + STRIP] = np.rint(strip[..., :3] * alpha + 255 * (1 - alpha))
+    return opaque
 
 
 def write_image(path: str | Path, image: np.ndarray) -> None:
@@ -167,7 +250,7 @@ def write_image(path: str | Path, image: np.ndarray) -> None:
         with atomic_path(path) as temporary:
             temporary.write_bytes(data)
     except OSError as error:
-        raise InputError(f"{path}: cannot be written ({error.strerror}); free some space, or choose another place") from error
+        raise InputError(f"{path}: cannot be written ({error.strerror}); {FREE_SPACE}") from error
 
 
 def has_display() -> bool:

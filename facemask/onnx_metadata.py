@@ -1,25 +1,38 @@
-"""Read the metadata of an ONNX file without the onnx package, which detection need not install."""
+"""Read the metadata of an ONNX file, and add a checksum, without the onnx package, which detection need not install."""
 
 import io
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
+from facemask.files import CHECKSUM_LENGTH, checksum
+
 # Of ModelProto and StringStringEntryProto in https://github.com/onnx/onnx/blob/main/onnx/onnx.proto
 METADATA_PROPS, KEY, VALUE = 14, 1, 2
 # Protobuf's wire types: https://protobuf.dev/programming-guides/encoding/
 VARINT, FIXED64, LENGTH_DELIMITED, FIXED32 = 0, 1, 2, 5
+CHECKSUM_NAME = "sha256"
 LONGEST_ENTRY = 1 << 20  # bytes of metadata: a longer one is not ours
 
 
-def read_onnx_metadata(path: str | Path) -> dict[str, str]:
-    """Return the file's metadata_props. Raises ValueError if it is no ONNX file, OSError if it cannot be read."""
+def read_onnx_metadata(file: str | Path | BinaryIO) -> dict[str, str]:
+    """Return the metadata_props of a file, by its path or open. Raises ValueError if it is no ONNX file, OSError if it
+    cannot be read.
+    """
     metadata = {}
-    with open(path, "rb") as file:
+    with open(file, "rb") if isinstance(file, str | Path) else file as file:
         for number, entry in _fields(file, wanted={METADATA_PROPS}):
             texts = {number: text.decode() for number, text in _fields(io.BytesIO(entry), wanted={KEY, VALUE})}
             metadata[texts.get(KEY, "")] = texts.get(VALUE, "")
     return metadata
+
+
+def with_checksum(model: bytes) -> bytes:
+    """Return a serialized model with its checksum as one more entry of its metadata, at the very end (`files.read_model`)."""
+    key = CHECKSUM_NAME.encode()
+    entry = bytes([KEY << 3 | LENGTH_DELIMITED, len(key)]) + key + bytes([VALUE << 3 | LENGTH_DELIMITED, CHECKSUM_LENGTH])
+    head = bytes([METADATA_PROPS << 3 | LENGTH_DELIMITED, len(entry) + CHECKSUM_LENGTH])  # below 128: a varint of one byte
+    return model + head + entry + checksum(model + head + entry)
 
 
 def _fields(file: BinaryIO, wanted: set[int]) -> Iterator[tuple[int, bytes]]:

@@ -1,6 +1,7 @@
 """Plots of how training went and how good a detector is."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import matplotlib
@@ -12,9 +13,10 @@ from sklearn.metrics import ConfusionMatrixDisplay
 
 from facemask.crops import crop_face
 from facemask.drawing import readable
+from facemask.errors import InputError
 from facemask.evaluation import Mistake
 from facemask.files import atomic_path
-from facemask.media import read_image
+from facemask.media import MAX_PIXELS, read_image
 
 
 def plot_training(
@@ -81,8 +83,13 @@ def plot_reliability(path: str | Path, calibration: Mapping) -> None:
     save_figure(figure, path)
 
 
-def plot_mistakes(path: str | Path, mistakes: Mapping[str, Sequence[Mistake]], columns: int = 12) -> None:
-    """Write a sheet of mistakes, a block of rows a kind, each cut out with as much around it as the face is large."""
+def plot_mistakes(
+    path: str | Path, mistakes: Mapping[str, Sequence[Mistake]], columns: int = 12, max_pixels: int = MAX_PIXELS
+) -> None:
+    """Write a sheet of mistakes, a block of rows a kind, each cut out with as much around it as the face is large.
+
+    Where a photo is gone by now its place is empty.
+    """
     kinds = {kind: found for kind, found in mistakes.items() if found}
     rows = {kind: -(-len(found) // columns) for kind, found in kinds.items()}
     figure = plt.figure(figsize=(1.25 * columns, 1.7 * max(sum(rows.values()), 1)), constrained_layout=True)
@@ -93,9 +100,10 @@ def plot_mistakes(path: str | Path, mistakes: Mapping[str, Sequence[Mistake]], c
         for axes in panels:
             axes.axis("off")
         for axes, mistake in zip(panels, found, strict=False):  # the last row may not be full
-            crop = crop_face(read_image(mistake.path), mistake.box, 128, margin=0.5)
-            axes.imshow(crop[:, :, ::-1])
-            axes.set_title(_caption(mistake), fontsize=6)
+            with suppress(InputError):
+                crop = crop_face(read_image(mistake.path, max_pixels), mistake.box, 128, margin=0.5)
+                axes.imshow(crop[:, :, ::-1])
+                axes.set_title(_caption(mistake), fontsize=6)
     save_figure(figure, path)
 
 

@@ -6,8 +6,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from facemask.boxes import Face, clip_boxes, select_boxes
+from facemask.boxes import MAX_FACES, Face, clip_boxes, select_boxes
 from facemask.errors import InputError
+from facemask.files import read_model
 from facemask.runtime import read_with_opencv
 
 
@@ -20,19 +21,19 @@ class Res10Detector:
     # What its Caffe DetectionOutput layer says (deploy.prototxt):
     MIN_CONFIDENCE = 0.01
     MAX_CANDIDATES = 400
-    MAX_FACES = 200
+    MOST_FACES = 200
     MAX_OVERLAP = 0.45  # intersection over union of two boxes from which the weaker is dropped
 
-    def __init__(self, network) -> None:
-        self._network = network
+    def __init__(self, network, max_faces: int = MAX_FACES) -> None:
+        self._network, self.max_faces = network, min(max_faces, self.MOST_FACES)
         self._lock = threading.Lock()
 
     @classmethod
-    def load(cls, path: str | Path) -> "Res10Detector":
+    def load(cls, path: str | Path, max_faces: int = MAX_FACES) -> "Res10Detector":
         """Load the ONNX file. Raises InputError if it is broken or another network."""
-        path = Path(path)
+        model = read_model(path)
         try:
-            detector = cls(read_with_opencv(path))
+            detector = cls(read_with_opencv(model), max_faces)
             boxes, scores = detector._forward(np.zeros((cls.SIZE, cls.SIZE, 3), np.uint8))
         except (cv2.error, SystemError) as error:
             raise InputError(f"{path}: not a face detector that OpenCV can load; copy face_detector/ again") from error
@@ -44,7 +45,7 @@ class Res10Detector:
         """Find the faces in `image`, uint8 (H, W, 3) BGR, of at least that confidence, surest first."""
         boxes, scores = self._forward(image)
         boxes, scores = select_boxes(
-            boxes, scores, max(confidence, self.MIN_CONFIDENCE), self.MAX_OVERLAP, self.MAX_CANDIDATES, self.MAX_FACES
+            boxes, scores, max(confidence, self.MIN_CONFIDENCE), self.MAX_OVERLAP, self.MAX_CANDIDATES, self.max_faces
         )
         height, width = image.shape[:2]
         boxes, kept = clip_boxes(boxes * (width, height, width, height), width, height)

@@ -13,26 +13,26 @@ CPU_AVX_512VNNI = 23  # of OpenCV's enum CpuFeatures, which Python does not name
 Run = Callable[[np.ndarray], np.ndarray]  # the values of a network's one input to those of its one output
 
 
-def open_onnx(path: Path, threads: int = 0) -> tuple[Run, str]:
-    """Load a network with one input and one output; returns what runs it, and the name of that library.
+def open_onnx(model: bytes, path: Path, threads: int = 0) -> tuple[Run, str]:
+    """Load a network with one input and one output, read from `path`; returns what runs it, and the name of that library.
 
     What runs it may be called from several threads at once; each call computes with `threads` of its own (0: one a
     core) in onnxruntime, while OpenCV takes one call after the other. Raises InputError if the file is broken.
     """
     try:
-        return open_with_onnxruntime(path, threads), "onnxruntime"
+        return open_with_onnxruntime(model, path, threads), "onnxruntime"
     except ImportError:
-        return open_with_opencv(path), "cv2.dnn"
+        return open_with_opencv(model, path), "cv2.dnn"
 
 
-def read_with_opencv(path: Path) -> cv2.dnn.Net:
-    """Read a network with OpenCV. Raises cv2.error or SystemError if it cannot."""
+def read_with_opencv(model: bytes) -> cv2.dnn.Net:
+    """Read an ONNX network with OpenCV. Raises cv2.error or SystemError if it cannot."""
     # OpenCV 5's classic engine loads a network faster than its new one and runs these no slower.
     engine = (cv2.dnn.ENGINE_CLASSIC,) if hasattr(cv2.dnn, "ENGINE_CLASSIC") else ()
-    return cv2.dnn.readNetFromONNX(str(path), *engine)
+    return cv2.dnn.readNetFromONNX(np.frombuffer(model, np.uint8), *engine)
 
 
-def open_with_onnxruntime(path: Path, threads: int = 0) -> Run:
+def open_with_onnxruntime(model: bytes, path: Path, threads: int = 0) -> Run:
     """Load a network as `open_onnx` does. Raises ImportError where onnxruntime is not installed."""
     import onnxruntime
 
@@ -42,7 +42,7 @@ def open_with_onnxruntime(path: Path, threads: int = 0) -> Run:
     # Idle threads that spin take the cores from what comes between two networks: drawing, decoding, the other network.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:
-        session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's exceptions have no common base below Exception
         raise InputError(f"{path}: onnxruntime cannot load it; copy it again") from error
     name = session.get_inputs()[0].name
@@ -62,10 +62,10 @@ def runs_int8() -> bool:
     return cv2.checkHardwareSupport(CPU_AVX_512VNNI)
 
 
-def open_with_opencv(path: Path) -> Run:
+def open_with_opencv(model: bytes, path: Path) -> Run:
     """Load a network as `open_onnx` does."""
     try:
-        network = read_with_opencv(path)
+        network = read_with_opencv(model)
     except (cv2.error, SystemError) as error:
         raise InputError(f"{path}: OpenCV cannot load it; copy it again, or pip install onnxruntime") from error
 

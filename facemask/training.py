@@ -9,28 +9,32 @@ import zipfile
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
+import h5py
 import keras
 import numpy as np
-import onnx
 from scipy.optimize import minimize_scalar
 from scipy.special import logsumexp
 from tqdm.keras import TqdmCallback
 
 from facemask.augment import augment
-from facemask.classifier import METADATA_NAME, SHA256_NAME, ModelInfo
+from facemask.classifier import METADATA_NAME, SHA256_NAME, ZIP_ERRORS, ModelInfo
 from facemask.crops import crop_face
 from facemask.dataset import FacePatch
 from facemask.errors import InputError
 from facemask.export import to_onnx
-from facemask.files import atomic_path, sha256
+from facemask.files import CHECKSUM_LENGTH, LARGEST_MODEL, atomic_path, checksum, read_model, sha256
+from facemask.onnx_metadata import with_checksum
 
 HEAD_RATE = 1e-3  # of Adam, for the head on the frozen backbone
 HEAD_EPOCHS = 50
 HEAD_BATCH = 256
 DROPOUT = 0.3  # before the last layer
 FINE_TUNE_RATE = 2e-4  # of Adam at its highest; at 5e-4 the frozen BatchNorms let it diverge
+WEIGHTS_NAME = "model.weights.h5"  # in a .keras file (a zip)
 SETTINGS_NAME = "settings.json"  # in a checkpoint, of the training that it belongs to
 TEMPERATURES = (1.0, 5.0)  # sought between: it only softens, since few held-out faces, all right, would ask for certainty
 WARM_UP = 0.05  # of the steps
@@ -100,6 +104,7 @@ class AugmentedBatches(keras.utils.PyDataset):
 class Network:
     """A classifier and its two parts, which share their layers with it."""
 
+    info: ModelInfo
     model: keras.Model  # (n, size, size, 3) RGB 0..255 -> (n, classes) probabilities
     features: keras.Model  # (n, size, size, 3) RGB 0..255 -> (n, 1280)
     head: keras.Model  # (n, 1280) -> (n, classes) probabilities
@@ -117,13 +122,8 @@ def build_network(info: ModelInfo, weights: str) -> Network:
     if weights.endswith(".keras"):
         _copy_weights(network, info, weights)
     elif weights != "imagenet":
-        try:
-            backbone.load_weights(weights)
-        except (OSError, ValueError, KeyError) as error:
-            raise InputError(
-                f"{weights}: not the weights of MobileNetV2(include_top=False) ({_first_line(error)}); "
-                "give mobilenet_v2_imagenet_no_top.weights.h5 or a detector's .keras"
-            ) from error
+        expected = "MobileNetV2(include_top=False)'s weights"
+        _load_weights(backbone, Path(weights), weights, expected)
     return network
 
 
@@ -136,9 +136,8 @@ def _build_on(backbone: keras.Model, info: ModelInfo) -> Network:
     scaled = keras.layers.Rescaling(1 / 127.5, offset=-1, name="scale")(images)
     # training=False holds for good: BatchNorm keeps its ImageNet statistics also while fine-tuning.
     features = keras.layers.GlobalAveragePooling2D(name="features")(backbone(scaled, training=False))
-    return Network(
-        keras.Model(images, head(features), name="mask_detector"), keras.Model(images, features, name="feature_extractor"), head
-    )
+    model = keras.Model(images, head(features), name="mask_detector")
+    return Network(info, model, keras.Model(images, features, name="feature_extractor"), head)
 
 
 def _load_backbone(size: int, weights: str | None) -> keras.Model:
@@ -155,22 +154,61 @@ def _load_backbone(size: int, weights: str | None) -> keras.Model:
 
 
 def _copy_weights(network: Network, info: ModelInfo, path: str) -> None:
-    source_info = ModelInfo.of_keras(path)
     source = load_keras(path)
-    try:
-        network.model.get_layer("mobilenet_v2").set_weights(source.get_layer("mobilenet_v2").get_weights())
-        if source_info.classes == info.classes:
-            network.head.set_weights(source.get_layer("head").get_weights())
-    except ValueError as error:
-        raise InputError(f"{path}: not a detector of this project ({_first_line(error)}); train it anew") from error
+    network.model.get_layer("mobilenet_v2").set_weights(source.model.get_layer("mobilenet_v2").get_weights())
+    if source.info.classes == info.classes:
+        network.head.set_weights(source.head.get_weights())
 
 
-def load_keras(path: str | Path) -> keras.Model:
-    """Load a `.keras` file in safe mode: nothing in it is run. Raises InputError if it is missing, broken or unsafe."""
+def load_keras(path: str | Path) -> Network:
+    """Load a `.keras` file of `save_detector`.
+
+    Only the numbers are read from it: the network is built here, so nothing that the file may say of layers, functions or
+    modules is ever run. Raises InputError if it is missing, broken or of another network.
+    """
+    model = read_model(path)
+    info = ModelInfo.of_keras(path, model)
+    network = _build_on(_load_backbone(info.input_size, None), info)
+    with TemporaryDirectory() as folder:
+        weights = Path(folder) / WEIGHTS_NAME
+        try:
+            with zipfile.ZipFile(BytesIO(model)) as archive:
+                weights.write_bytes(archive.read(WEIGHTS_NAME))
+        except ZIP_ERRORS as error:
+            raise InputError(f"{path}: not a model written by train_mask_detector.py; train it anew") from error
+        _load_weights(network.model, weights, path, "a model written by train_mask_detector.py; train it anew")
+    return network
+
+
+def _load_weights(model: keras.Model, file: Path, name: str | Path, expected: str) -> None:
+    """Read the model's weights from an HDF5 file. Raises InputError, calling it `name`, if they do not fit."""
     try:
-        return keras.saving.load_model(path, compile=False, safe_mode=True)
-    except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
-        raise InputError(f"{path}: cannot be loaded as a Keras model ({_first_line(error)}); train it anew") from error
+        _check_hdf5(file)
+        model.load_weights(file)
+    except Exception as error:  # h5py raises what comes of broken files
+        raise InputError(f"{name}: not {expected} ({_first_line(error)})") from error
+
+
+def _check_hdf5(path: Path) -> None:
+    """Raise ValueError if an HDF5 file holds anything but numbers of its own, or more than a model of ours may."""
+    size = 0
+
+    def check(name: str, link: object) -> None:
+        nonlocal size
+        if not isinstance(link, h5py.HardLink):
+            raise ValueError(f"{name} lies elsewhere")
+        item = file[name]
+        if isinstance(item, h5py.Dataset):
+            if item.is_virtual or item.external:
+                raise ValueError(f"{name} lies elsewhere")
+            if item.dtype.kind not in "fiub":
+                raise ValueError(f"{name} holds no numbers")
+            size += item.nbytes
+            if size > LARGEST_MODEL:
+                raise ValueError("too large")
+
+    with h5py.File(path, "r") as file:
+        file.visititems_links(check)
 
 
 def train_head(network: Network, features: np.ndarray, labels: np.ndarray, validation: tuple, seed: int) -> dict:
@@ -359,6 +397,9 @@ def save_detector(model: keras.Model, info: ModelInfo, path: str | Path) -> Path
         uncompiled.save(temporary)
         with zipfile.ZipFile(temporary, "a") as archive:
             archive.writestr(METADATA_NAME, info.to_json())
+            archive.comment = bytes(CHECKSUM_LENGTH)  # at the very end
+        data = temporary.read_bytes()[:-CHECKSUM_LENGTH]
+        temporary.write_bytes(data + checksum(data))
     return export_onnx(model, info, path)
 
 
@@ -367,7 +408,7 @@ def export_onnx(model: keras.Model, info: ModelInfo, keras_path: Path) -> Path:
     onnx_path = keras_path.with_suffix(".onnx")
     proto = to_onnx(model, {METADATA_NAME: info.to_json(), SHA256_NAME: sha256(keras_path)})
     with atomic_path(onnx_path) as temporary:
-        onnx.save(proto, temporary)
+        temporary.write_bytes(with_checksum(proto.SerializeToString()))
     return onnx_path
 
 

@@ -21,7 +21,7 @@ import numpy as np
 
 from facemask.errors import InputError
 from facemask.files import check_writable, fresh_partial_path
-from facemask.media import IMAGE_SUFFIXES, find_images, read_image
+from facemask.media import IMAGE_SUFFIXES, MAX_PIXELS, find_images, read_image
 
 DEFAULT_RATE = 25.0  # frames per second, for sources that state none
 LOWEST_RATE, HIGHEST_RATE = 0.01, 240.0  # frames per second; beyond, what is stated is a container's time base, no rate
@@ -84,20 +84,25 @@ class VideoSource(AbstractContextManager, ABC):
 
 
 def open_source(
-    source: str, width: int | None = None, stride: int = 1, rate: float | None = None, patience: float = math.inf
+    source: str,
+    width: int | None = None,
+    stride: int = 1,
+    rate: float | None = None,
+    patience: float = math.inf,
+    max_pixels: int = MAX_PIXELS,
 ) -> VideoSource:
     """Open a camera (its index, as "0"), a video file, pictures (a folder, glob or frame_%04d.jpg), a URL, or "-".
 
     "-" is standard input, in any format that FFmpeg tells by its beginning, as motion JPEG. Frames are scaled down to
     `width` px, of which a camera is asked as well; only every `stride`-th is given. `rate`, in frames per second, is that
     of pictures, of standard input and of what states none. A live source that has dropped is opened again for `patience` seconds.
-    Raises InputError if it cannot be opened.
+    Raises InputError if it cannot be opened, or its frames have more than `max_pixels`.
     """
     path = Path(source)
     is_remote = "://" in source
     are_pictures = path.suffix.lower() in IMAGE_SUFFIXES or (glob.has_magic(source) and not path.exists())
     if path.is_dir() or (are_pictures and not is_remote):
-        return PictureSource(source, rate or DEFAULT_RATE, width, stride)
+        return PictureSource(source, rate or DEFAULT_RATE, width, stride, max_pixels)
     is_camera = source.isdecimal() and int(source) < 1000
     if not (is_camera or is_remote or source == STANDARD_INPUT or path.is_char_device() or path.is_fifo() or path.is_file()):
         raise InputError(f"{source}: no such video; give a file, a stream's URL, or a camera's index (0 is the first)")
@@ -109,6 +114,9 @@ def open_source(
         if is_camera:
             raise InputError(f"{name}: cannot be opened; plug it in, try -i 1, or give a video: -i FILE")
         raise InputError(f"{name}: cannot be opened as a video; check that it is one and plays elsewhere")
+    columns, rows = (round(capture.get(side)) for side in (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT))
+    if columns * rows > max_pixels:
+        raise InputError(f"{name}: {columns} x {rows} pixels a frame are more than {max_pixels}; give --max-pixels more")
     stated = capture.get(cv2.CAP_PROP_FPS)
     # Of motion JPEG in a pipe, which has neither rate nor times, FFmpeg makes up both.
     is_made_up = rate is not None and is_pipe and capture.get(cv2.CAP_PROP_FOURCC) == MOTION_JPEG
@@ -248,7 +256,7 @@ class PipeSource(FileSource):
 class PictureSource(VideoSource):
     """Pictures as frames, in the order of the numbers in their names; one that cannot be read is left out, with a warning."""
 
-    def __init__(self, source: str, rate: float, width: int | None, stride: int) -> None:
+    def __init__(self, source: str, rate: float, width: int | None, stride: int, max_pixels: int = MAX_PIXELS) -> None:
         """Raises InputError if there is none."""
         super().__init__(source, rate, width, stride)
         if PLACE_OF_NUMBER.search(source):
@@ -256,6 +264,7 @@ class PictureSource(VideoSource):
             if not glob.glob("[0-9]*".join(parts)):
                 raise InputError(f"{source}: no file matches; check the pattern")
             source = "[0-9]*".join(parts)
+        self._max_pixels = max_pixels
         self._paths = sorted(find_images([source]), key=_by_numbers)[::stride]
         self.frame_count = len(self._paths)
 
@@ -264,7 +273,7 @@ class PictureSource(VideoSource):
             if self._stopped.is_set():
                 return
             try:
-                image = read_image(path)
+                image = read_image(path, self._max_pixels)
             except InputError as error:
                 if len(self._paths) == 1:
                     raise

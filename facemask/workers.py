@@ -27,19 +27,27 @@ def share_cores() -> tuple[int, int]:
 
 
 def work_ahead(
-    function: Callable[[Item], Result], items: Iterable[Item], workers: int, ahead: int = AHEAD
+    function: Callable[[Item], Result],
+    items: Iterable[Item],
+    workers: int,
+    ahead: int = AHEAD,
+    alone: Callable[[Item], bool] = lambda item: False,
 ) -> Iterator[tuple[Item, "Future[Result]"]]:
     """Call `function` on items in so many threads; yield each item with its finished future, in the order of items.
 
-    `items` is walked in the caller's thread, at most `ahead` items a worker further than what was yielded. When the
-    caller stops or an item cannot be had, what is begun is finished and dropped, and no more is begun.
+    `items` is walked in the caller's thread, at most `ahead` items a worker further than what was yielded. An item that is
+    to be worked on `alone` is begun when all before it are yielded, and the next after it is. When the caller stops or an
+    item cannot be had, what is begun is finished and dropped, and no more is begun.
     """
     pending: deque[tuple[Item, Future[Result]]] = deque()
     with ThreadPoolExecutor(workers, thread_name_prefix="worker") as pool:
         try:
             for item in items:
+                is_alone = alone(item)
+                while pending and is_alone:
+                    yield _finished(pending)
                 pending.append((item, pool.submit(function, item)))
-                while pending and (pending[0][1].done() or len(pending) >= ahead * workers):
+                while pending and (is_alone or pending[0][1].done() or len(pending) >= ahead * workers):
                     yield _finished(pending)
             while pending:
                 yield _finished(pending)

@@ -29,7 +29,7 @@ def person(label="without_mask", settled=True, number=1, last=2.5):
 def record(tmp_path, frames, **arguments):
     """Return the events of frames, each (tracks, left)."""
     path = tmp_path / "events.jsonl"
-    with JsonLines(path, append=True) as file:
+    with JsonLines(path) as file:
         recorder = EventRecorder(ALERT, file, **arguments)
         for tracks, left in frames:
             recorder.update(tracks, left, PICTURE)

@@ -5,7 +5,15 @@ from pathlib import Path
 import pytest
 
 from facemask.errors import InputError
-from facemask.files import JsonLines, atomic_path, check_outputs, check_writable, sha256, text_output
+from facemask.files import (
+    JsonLines,
+    atomic_path,
+    check_outputs,
+    check_writable,
+    json_lines,
+    sha256,
+    text_output,
+)
 
 
 def test_atomic_path_when_done(tmp_path):
@@ -69,7 +77,7 @@ def test_sha256(tmp_path):
 
 
 def test_json_lines_are_whole_as_they_come(tmp_path):
-    with JsonLines(tmp_path / "a.jsonl") as lines:
+    with json_lines(tmp_path / "a.jsonl") as lines:
         lines.write({"a": [1, "ü"]})
         assert (tmp_path / "a.partial.jsonl").read_bytes() == b'{"a": [1, "\\u00fc"]}\n'
         lines.write({})
@@ -81,7 +89,7 @@ def test_json_lines_are_whole_as_they_come(tmp_path):
 def test_json_lines_at_the_end(tmp_path, count, error):
     """What was written takes its name; of a run without any line nothing stays, and the file of the run before does."""
     (tmp_path / "a.jsonl").write_text("old\n")
-    with suppress(RuntimeError), JsonLines(tmp_path / "a.jsonl") as lines:
+    with suppress(RuntimeError), json_lines(tmp_path / "a.jsonl") as lines:
         for _ in range(count):
             lines.write({})
         if error:
@@ -102,14 +110,14 @@ def test_json_lines_appended(tmp_path, before, after):
     path = tmp_path / "a.jsonl"
     if before is not None:
         path.write_text(before)
-    with JsonLines(path, append=True) as lines:
+    with JsonLines(path) as lines:
         lines.write({})
         assert path.read_text() == after
     assert path.read_text() == after
 
 
 def test_json_lines_on_a_full_disk_stay_whole(tmp_path):
-    with pytest.raises(InputError) as error, JsonLines(tmp_path / "a.jsonl") as lines:
+    with pytest.raises(InputError) as error, json_lines(tmp_path / "a.jsonl") as lines:
         lines.write({"a": 1})
         file = lines._file
 
@@ -134,14 +142,14 @@ def test_json_lines_on_a_full_disk_stay_whole(tmp_path):
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs Linux' full device")
 def test_json_lines_on_the_full_device(tmp_path):
     (tmp_path / "a.partial.jsonl").symlink_to("/dev/full")
-    with pytest.raises(InputError, match="No space left on device"), JsonLines(tmp_path / "a.jsonl") as lines:
+    with pytest.raises(InputError, match="No space left on device"), json_lines(tmp_path / "a.jsonl") as lines:
         lines.write({})
     assert not (tmp_path / "a.jsonl").exists()
 
 
 def test_json_lines_keep_what_a_killed_process_left(tmp_path):
     (tmp_path / "a.partial.jsonl").write_text("old\n")
-    with JsonLines(tmp_path / "a.jsonl") as lines:
+    with json_lines(tmp_path / "a.jsonl") as lines:
         lines.write({})
     assert sorted((path.name, path.read_text()) for path in tmp_path.iterdir()) == [
         ("a.jsonl", "{}\n"),

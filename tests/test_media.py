@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from facemask.errors import InputError
-from facemask.media import find_images, has_display, read_image, read_reduced, write_image
+from facemask.media import EncodedPicture, find_images, has_display, read_image, write_image
 from tests.conftest import EXAMPLES
 
 # Four corners of different grey, so that each way of turning it shows.
@@ -52,31 +52,33 @@ def test_read_image_turns_by_exif(tmp_path, orientation):
         pytest.param(3840, 65, 2, id="half"),
         pytest.param(7681, 70, 4, id="quarter"),
         pytest.param(70, 15363, 8, id="eighth, tall"),
-        pytest.param(4000, 3999, 1, id="nearly square"),
+        pytest.param(4000, 3999, 2, id="nearly square"),
         pytest.param(4000, 4000, 2, id="square"),
     ],
 )
-def test_read_reduced(tmp_path, orientation, width, height, reduction):
+def test_decode_reduced(tmp_path, orientation, width, height, reduction):
     (tmp_path / "a.jpg").write_bytes(jpeg_with_orientation(orientation, cv2.resize(CORNERS, (width, height))))
-    whole, picture = read_image(tmp_path / "a.jpg"), read_reduced(tmp_path / "a.jpg")
-    assert (picture.height, picture.width, picture.reduction) == (*whole.shape[:2], reduction)
+    picture = EncodedPicture.read(tmp_path / "a.jpg")
+    whole, reduced = picture.decode(), picture.decode(reduction)
+    assert (picture.height, picture.width) == whole.shape[:2]
+    assert picture.reduction(least_side=1920) == reduction
     rows, columns = -(-picture.height // reduction), -(-picture.width // reduction)
-    assert picture.image.shape == (rows, columns, 3)
-    assert np.abs(picture.image.astype(int) - cv2.resize(whole, (columns, rows), interpolation=cv2.INTER_AREA)).mean() < 3
+    assert reduced.shape == (rows, columns, 3)
+    assert np.abs(reduced.astype(int) - cv2.resize(whole, (columns, rows), interpolation=cv2.INTER_AREA)).mean() < 3
 
 
 @pytest.mark.parametrize("name", ["a.png", "a.bmp"])
-def test_read_reduced_reduces_no_other_kind(tmp_path, name):
+def test_no_other_kind_is_reduced(tmp_path, name):
     cv2.imwrite(str(tmp_path / name), cv2.resize(CORNERS, (4000, 50)))
-    picture = read_reduced(tmp_path / name)
-    assert (picture.width, picture.height, picture.reduction) == (4000, 50, 1)
+    picture = EncodedPicture.read(tmp_path / name)
+    assert (picture.width, picture.height, picture.reduction(1920)) == (4000, 50, 1)
 
 
-def test_read_reduced_cut_jpeg(tmp_path):
+def test_decode_reduced_cut_jpeg(tmp_path):
     whole = jpeg_with_orientation(1, cv2.resize(CORNERS, (4000, 500)))
     (tmp_path / "a.jpg").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(InputError, match="not a picture, or a broken one"):
-        read_reduced(tmp_path / "a.jpg")
+        EncodedPicture.read(tmp_path / "a.jpg").decode(2)
 
 
 GREY = np.full((4, 6), 100, np.uint8)
