@@ -63,7 +63,7 @@ endef
 
 .venv-opencv4/test: requirements-detect.txt requirements-test.txt
 	$(PYTHON) -m venv .venv-opencv4
-	.venv-opencv4/bin/pip install --quiet --disable-pip-version-check "numpy<3" imutils tqdm trackers av onnx pytest
+	.venv-opencv4/bin/pip install --quiet --disable-pip-version-check "numpy<3" pillow imutils tqdm trackers av onnx pytest hypothesis
 	.venv-opencv4/bin/pip uninstall --quiet --yes opencv-python
 	.venv-opencv4/bin/pip install --quiet --disable-pip-version-check --force-reinstall --no-deps "opencv-python-headless>=4.10,<4.11"
 	@touch $@

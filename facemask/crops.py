@@ -20,10 +20,13 @@ def crop_face(image: np.ndarray, box: Sequence[float], size: int, margin: float)
     """Cut a face as the classifier sees it: uint8 (size, size, 3), colour order as in `image`.
 
     `box` is x1, y1, x2, y2 in pixels with a part inside `image` (H, W, 3). What of the square around it lies outside
-    the image is left away, and the rest stretched.
+    the image is left away, and the rest, a pixel at least, stretched. Raises ValueError if no part of the box is inside.
     """
     height, width = image.shape[:2]
-    x1, y1, x2, y2 = (round(value) for value in square_around(box, margin))
-    crop = image[max(y1, 0) : min(y2, height), max(x1, 0) : min(x2, width)]
+    if not (max(box[0], 0) < min(box[2], width) and max(box[1], 0) < min(box[3], height)):
+        raise ValueError(f"box {tuple(box)} has no part in an image of {width}x{height} px")
+    x1, y1, x2, y2 = square_around(box, margin)
+    left, top = round(min(max(x1, 0), width - 1)), round(min(max(y1, 0), height - 1))
+    crop = image[top : max(round(min(y2, height)), top + 1), left : max(round(min(x2, width)), left + 1)]
     shrinks = min(crop.shape[:2]) > size
     return cv2.resize(crop, (size, size), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)

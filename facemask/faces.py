@@ -42,10 +42,9 @@ def load_face_detector(
         path = choose_face_detector(path)
     if not path.is_file():
         raise InputError(f"{path}: no such face detector; give -f the folder face_detector/ or its .onnx file")
-    try:
+    ours = False
+    with suppress(ValueError, OSError):  # a broken file's checksum will tell
         ours = MaskedFaceDetector.METADATA_NAME in read_onnx_metadata(path)
-    except (ValueError, OSError) as error:
-        raise InputError(f"{path}: not an ONNX file, or a part of one ({error}); copy face_detector/ again") from error
     if ours:
         return MaskedFaceDetector.load(path, size or MaskedFaceDetector.SIZE, tiles, threads, max_faces)
     if size:

@@ -20,7 +20,9 @@ from facemask.runtime import Run, open_onnx
 REACH = 0.25  # of the face's size: as far around its own cell others are heard
 LEAST_REACH, REACH_CELLS = 1.5, 5  # cells: the next eight at least, and at most so many away
 STANDING_OUT = 0.4  # power of the ratio of a face's own cell to the mean of those heard, in its score
-HIGHEST_SCORE = 0.999
+LOWEST_SCORE, HIGHEST_SCORE = 1e-6, 0.999
+SILENT = np.array([-60, 0, 0, 0, 0], np.float32).reshape(5, 1, 1)  # a cell without a face
+FARTHEST = 1e4  # cells from a cell to the centre of its face
 PIXEL_BLUR = 0.5  # px: standard deviation of what a pixel sees, which grows by blurring as the picture shrinks (Lowe, 2004)
 NO_BLUR = 0.95  # scale from which there is nothing to blur
 
@@ -178,8 +180,9 @@ def decode(cells: np.ndarray, min_score: float, stride: int) -> tuple[np.ndarray
     and width in cells. A cell whose score is at least `min_score` and no neighbour's is higher is a face, as in CenterNet
     (Zhou et al., "Objects as Points", 2019). Its box is the mean of those that the cells around it tell, weighted by
     their scores. Its score grows with how well those boxes agree and with how much it stands out among the cells: both
-    tell a box that is right (face_detector/README.md has the figures).
+    tell a box that is right (face_detector/README.md has the figures). Cells with a value that is not finite tell nothing.
     """
+    cells = np.where(np.isfinite(cells).all(axis=0), cells, SILENT)
     logits = cells[0]
     rows, columns = np.nonzero((logits >= _logit(min_score)) & (logits >= cv2.dilate(logits, np.ones((3, 3), np.uint8))))
     if not len(rows):
@@ -198,12 +201,13 @@ def decode(cells: np.ndarray, min_score: float, stride: int) -> tuple[np.ndarray
     agreement = (_overlap(boxes, box) * weights).sum(axis=0) / total
     peak = _sigmoid(logits[rows, columns])
     standing_out = peak * np.count_nonzero(weights, axis=0) / total
-    return box * stride, np.minimum(peak * agreement * standing_out**STANDING_OUT, HIGHEST_SCORE)
+    return box * stride, np.clip(peak * agreement * standing_out**STANDING_OUT, LOWEST_SCORE, HIGHEST_SCORE)
 
 
 def _boxes(cells: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
     """Return the boxes (..., 4), in cells, that cells (5, ...) at those rows and columns tell."""
-    centre = np.stack([columns + 0.5 + cells[2], rows + 0.5 + cells[1]], axis=-1)
+    away = np.clip(cells[1:3], -FARTHEST, FARTHEST)
+    centre = np.stack([columns + 0.5 + away[1], rows + 0.5 + away[0]], axis=-1)
     half = np.exp(np.clip(np.stack([cells[4], cells[3]], axis=-1), -5, 8)) / 2
     return np.concatenate([centre - half, centre + half], axis=-1)
 

@@ -29,11 +29,11 @@ class Res10Detector:
         self._lock = threading.Lock()
 
     @classmethod
-    def load(cls, path: str | Path, max_faces: int = MAX_FACES) -> "Res10Detector":
+    def load(cls, path: Path, max_faces: int = MAX_FACES) -> "Res10Detector":
         """Load the ONNX file. Raises InputError if it is broken or another network."""
-        model = read_model(path)
+        read_model(path)  # checks it
         try:
-            detector = cls(read_with_opencv(model), max_faces)
+            detector = cls(read_with_opencv(path), max_faces)
             boxes, scores = detector._forward(np.zeros((cls.SIZE, cls.SIZE, 3), np.uint8))
         except (cv2.error, SystemError) as error:
             raise InputError(f"{path}: not a face detector that OpenCV can load; copy face_detector/ again") from error
@@ -49,7 +49,7 @@ class Res10Detector:
         )
         height, width = image.shape[:2]
         boxes, kept = clip_boxes(boxes * (width, height, width, height), width, height)
-        return [Face(tuple(box), float(score)) for box, score in zip(boxes.tolist(), scores[kept], strict=True)]
+        return [Face(tuple(box), min(float(score), 1.0)) for box, score in zip(boxes.tolist(), scores[kept], strict=True)]
 
     def _forward(self, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return boxes (n, 4), in fractions of the image and not clipped, and scores (n,)."""

@@ -14,7 +14,7 @@ Run = Callable[[np.ndarray], np.ndarray]  # the values of a network's one input 
 
 
 def open_onnx(model: bytes, path: Path, threads: int = 0) -> tuple[Run, str]:
-    """Load a network with one input and one output, read from `path`; returns what runs it, and the name of that library.
+    """Load a network with one input and one output, whose file `path` holds `model`; returns what runs it, and the name of that library.
 
     What runs it may be called from several threads at once; each call computes with `threads` of its own (0: one a
     core) in onnxruntime, while OpenCV takes one call after the other. Raises InputError if the file is broken.
@@ -22,14 +22,15 @@ def open_onnx(model: bytes, path: Path, threads: int = 0) -> tuple[Run, str]:
     try:
         return open_with_onnxruntime(model, path, threads), "onnxruntime"
     except ImportError:
-        return open_with_opencv(model, path), "cv2.dnn"
+        return open_with_opencv(path), "cv2.dnn"
 
 
-def read_with_opencv(model: bytes) -> cv2.dnn.Net:
+def read_with_opencv(path: Path) -> cv2.dnn.Net:
     """Read an ONNX network with OpenCV. Raises cv2.error or SystemError if it cannot."""
-    # OpenCV 5's classic engine loads a network faster than its new one and runs these no slower.
+    # OpenCV 5's classic engine loads a network faster than its new one and runs these no slower. Of a network in memory
+    # OpenCV 5.0 does not heed it.
     engine = (cv2.dnn.ENGINE_CLASSIC,) if hasattr(cv2.dnn, "ENGINE_CLASSIC") else ()
-    return cv2.dnn.readNetFromONNX(np.frombuffer(model, np.uint8), *engine)
+    return cv2.dnn.readNetFromONNX(str(path), *engine)
 
 
 def open_with_onnxruntime(model: bytes, path: Path, threads: int = 0) -> Run:
@@ -62,10 +63,10 @@ def runs_int8() -> bool:
     return cv2.checkHardwareSupport(CPU_AVX_512VNNI)
 
 
-def open_with_opencv(model: bytes, path: Path) -> Run:
+def open_with_opencv(path: Path) -> Run:
     """Load a network as `open_onnx` does."""
     try:
-        network = read_with_opencv(model)
+        network = read_with_opencv(path)
     except (cv2.error, SystemError) as error:
         raise InputError(f"{path}: OpenCV cannot load it; copy it again, or pip install onnxruntime") from error
 

@@ -72,6 +72,7 @@ class _Evidence:
     """What the classifier said of a track, the newer the more."""
 
     MEMORY = 2.0  # s, after which a look counts 1/e
+    LEAST_WEIGHT = 1e-6  # of a look, so that there is a mean
 
     weighted: np.ndarray  # (classes,), sum of probabilities by weight
     weight: float = 0.0
@@ -82,6 +83,7 @@ class _Evidence:
     box: Box = (0, 0, 0, 0)  # of the last face, as it was found
 
     def add(self, probabilities: np.ndarray, weight: float, time: float, height: int) -> None:
+        weight = max(weight, self.LEAST_WEIGHT)
         kept = math.exp(-max(time - self.time, 0) / self.MEMORY)
         self.weighted = kept * self.weighted + weight * probabilities
         self.weight = kept * self.weight + weight

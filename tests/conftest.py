@@ -13,6 +13,7 @@ import pytest  # noqa: E402
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = ROOT.parent / "shared"
 EXAMPLES = ROOT / "examples"
+DAMAGED = "damaged, or not a model of this project (its checksum is wrong or missing); copy it again"
 
 
 @pytest.fixture(autouse=True)

@@ -13,7 +13,7 @@ onnxruntime = pytest.importorskip("onnxruntime")
 from face_detector import quantize  # noqa: E402
 from facemask.files import sha256  # noqa: E402
 from facemask.masked_faces import MaskedFaceDetector, int8_file  # noqa: E402
-from facemask.onnx_metadata import read_onnx_metadata  # noqa: E402
+from facemask.onnx_metadata import CHECKSUM_NAME, read_onnx_metadata  # noqa: E402
 from facemask.runtime import runs_int8  # noqa: E402
 from tests.conftest import EXAMPLES, ROOT  # noqa: E402
 from tests.test_masked_faces import PEOPLE  # noqa: E402
@@ -59,16 +59,21 @@ def test_quantize(tmp_path, capsys):
     assert f"[INFO] saved to {output}" in capsys.readouterr().err
     assert sorted(path.name for path in tmp_path.iterdir()) == ["faces.int8.onnx", "faces.onnx", "photos"]
     assert output.stat().st_size < file.stat().st_size / 2
-    metadata = read_onnx_metadata(output)
-    assert metadata == read_onnx_metadata(file) | {MaskedFaceDetector.SOURCE_NAME: sha256(file)}
+    check_metadata(output, file)
     faces = MaskedFaceDetector.load(output).detect(cv2.imread(str(EXAMPLES / "people.jpg")))
     found = sorted((face.box for face in faces), key=lambda box: (box[1] > 330, box[0]))
     np.testing.assert_allclose(found, PEOPLE, atol=20)
 
 
+def check_metadata(made, source):
+    """The metadata of the file in float32, which it was made from, and that file's hash; and a checksum of its own."""
+    metadata, before = read_onnx_metadata(made), read_onnx_metadata(source)
+    assert metadata.pop(CHECKSUM_NAME) != before.pop(CHECKSUM_NAME)
+    assert metadata == before | {MaskedFaceDetector.SOURCE_NAME: sha256(source)}
+
+
 def test_shipped_file_is_of_the_shipped_detector():
-    metadata = read_onnx_metadata(int8_file(FILE))
-    assert metadata == read_onnx_metadata(FILE) | {MaskedFaceDetector.SOURCE_NAME: sha256(FILE)}
+    check_metadata(int8_file(FILE), FILE)
 
 
 @needs_int8

@@ -1,12 +1,12 @@
 import cv2
 import numpy as np
-import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from facemask.boxes import select_boxes
 from facemask.errors import InputError
 from facemask.faces import load_face_detector
+from facemask.onnx_metadata import with_checksum
 from facemask.res10 import Res10Detector
 from tests.conftest import EXAMPLES, ROOT
 
@@ -79,7 +79,8 @@ def test_load_network_with_other_output_shapes(tmp_path, shape):
         [helper.make_tensor_value_info(name, TensorProto.FLOAT, size) for name, size in outputs.items()],
         [numpy_helper.from_array(np.array(size, np.int64), f"{name}_shape") for name, size in outputs.items()],
     )
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8), path)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
+    path.write_bytes(with_checksum(model.SerializeToString()))
     with pytest.raises(InputError) as error:
         load_face_detector(path)
     assert str(error.value) == f"{path}: not the res10 face detector (outputs {shape}, (270000,)); give -f its file"
