@@ -2,8 +2,9 @@ PYTHON ?= python3
 SHARED ?= ../shared
 WEIGHTS ?= $(SHARED)/weights/mobilenet_v2_imagenet_no_top.weights.h5
 BIN := .venv/bin
+INSTALL := install --quiet --disable-pip-version-check -c requirements.lock
 
-.PHONY: help demo test train evaluate bench clean
+.PHONY: help demo test fuzz train evaluate bench lock audit clean
 
 help: ## say what there is to make
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -14,6 +15,9 @@ demo: .venv/detect ## install what detection needs, find the masks in examples/p
 test: .venv/test .venv-opencv4/test ## install what tests need and run them, the detector's on OpenCV 4 too
 	$(BIN)/python -m pytest
 	.venv-opencv4/bin/python -m pytest -m "not training"
+
+fuzz: .venv/test ## try to break it: 20,000 mutated pictures, 2,000 models, 2,000 annotations, 200 kills; twenty minutes
+	$(BIN)/python -m tests.fuzz
 
 train: $(SHARED)/photos .venv/train ## train the shipped model again, from the photos in ../shared: half an hour on two cores
 	$(BIN)/python train_mask_detector.py -d $(SHARED)/dataset $(SHARED)/tutorial_dataset $(SHARED)/photos \
@@ -30,40 +34,49 @@ $(SHARED)/photos:
 	@echo "error: $@: no such folder: these photos are not public (MODEL_CARD.md); with others: python dataset/download.py," \
 	  "python train_mask_detector.py -d dataset, python evaluate_mask_detector.py -d your_annotated_photos"; exit 1
 
+lock: ## choose the locked versions anew, at least a week old; needs uv, from PyPI
+	printf 'pip>=26.3\nopencv-python-headless\n' | uv pip compile --quiet --no-config --universal --python-version 3.11 --upgrade \
+	  --generate-hashes --no-annotate --exclude-newer "7 days" --custom-compile-command "make lock" requirements-test.txt - -o requirements.lock
+
+audit: ## look the locked versions up in a database of known flaws; needs pip-audit, from PyPI, and the internet
+	pip-audit --strict --disable-pip --require-hashes -r requirements.lock
+
 clean: ## remove the environments and what the demo wrote
 	rm -rf .venv .venv-opencv4 demo.jpg
 
 # opencv-python needs a desktop's libraries (libGL); where they are missing, its headless twin takes its place.
 define use-headless-if-needed
 	@$(1)/python -c "import cv2" 2>/dev/null || { \
-	  version=$$($(1)/pip list --format=freeze | sed -n 's/^opencv-python==//p'); \
 	  echo "no desktop libraries here: using opencv-python-headless"; \
 	  $(1)/pip uninstall --quiet --yes opencv-python; \
-	  $(1)/pip install --quiet --force-reinstall --no-deps opencv-python-headless==$$version; }
+	  $(1)/pip $(INSTALL) --force-reinstall --no-deps opencv-python-headless; }
 endef
 
 .venv/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(0 if (3, 11) <= sys.version_info < (3, 14) else "error: Python %d.%d: 3.11 to 3.13 is needed; install one, then make PYTHON=python3.12" % sys.version_info[:2])'
 	$(PYTHON) -m venv .venv
+	@sed -n '/^pip==/,/[^\\]$$/p' requirements.lock > .venv/pip.lock  # from 26.1 on pip checks the hashes of constraints
+	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r .venv/pip.lock
 
-.venv/detect: requirements-detect.txt | .venv/bin/python
-	$(BIN)/pip install --quiet --disable-pip-version-check -r $<
+.venv/detect: requirements-detect.txt requirements.lock | .venv/bin/python
+	$(BIN)/pip $(INSTALL) -r $<
 	$(call use-headless-if-needed,$(BIN))
 	@touch $@
 
 .venv/train: requirements.txt .venv/detect
-	$(BIN)/pip install --quiet --disable-pip-version-check -r $<
+	$(BIN)/pip $(INSTALL) -r $<
 	$(call use-headless-if-needed,$(BIN))
 	@touch $@
 
 .venv/test: requirements-test.txt .venv/train
-	$(BIN)/pip install --quiet --disable-pip-version-check -r $<
+	$(BIN)/pip $(INSTALL) -r $<
 	$(call use-headless-if-needed,$(BIN))
 	@touch $@
 
-.venv-opencv4/test: requirements-detect.txt requirements-test.txt
+.venv-opencv4/test: requirements-detect.txt requirements-test.txt requirements.lock .venv/bin/python
 	$(PYTHON) -m venv .venv-opencv4
-	.venv-opencv4/bin/pip install --quiet --disable-pip-version-check "numpy<3" pillow imutils tqdm trackers av onnx pytest hypothesis
+	.venv-opencv4/bin/pip install --quiet --disable-pip-version-check --require-hashes -r .venv/pip.lock
+	.venv-opencv4/bin/pip $(INSTALL) numpy pillow imutils tqdm trackers av onnx pytest hypothesis
 	.venv-opencv4/bin/pip uninstall --quiet --yes opencv-python
-	.venv-opencv4/bin/pip install --quiet --disable-pip-version-check --force-reinstall --no-deps "opencv-python-headless>=4.10,<4.11"
+	.venv-opencv4/bin/pip install --quiet --disable-pip-version-check --force-reinstall --no-deps opencv-python-headless==4.10.0.84
 	@touch $@

@@ -18,6 +18,7 @@ import os
 import sys
 import time
 from collections import Counter
+from collections.abc import Iterable
 from contextlib import ExitStack, closing
 from dataclasses import asdict
 from pathlib import Path
@@ -55,7 +56,7 @@ def detect(args: argparse.Namespace) -> int:
     from tqdm.contrib.logging import logging_redirect_tqdm
 
     from facemask.drawing import draw_detections, readable
-    from facemask.files import check_outputs, partial_path, resumable_json_lines, text_output
+    from facemask.files import check_outputs, partial_path, read_json_lines, resumable_json_lines, text_output
     from facemask.media import REDUCED_SIDE, EncodedPicture, find_images, is_large, write_image
     from facemask.pipeline import enlarge
     from facemask.workers import AHEAD, FAR_AHEAD, share_cores, work_ahead
@@ -81,20 +82,18 @@ def detect(args: argparse.Namespace) -> int:
                 detections = enlarge(detections, reduction, picture.width, picture.height)
         return image if args.output or show else None, picture.width, picture.height, detections
 
+    before = {name_of(record, args.jsonl) for record in read_json_lines(args.jsonl)} if args.resume else set()
+    remaining = [path for path in paths if str(path) not in before]
+    if before:
+        logger.info("%d of %d pictures were done before", len(paths) - len(remaining), len(paths))
     done, failed, labels, start, shown = 0, 0, Counter(), time.perf_counter(), 0.0
     with ExitStack() as stack:
         jsonl = stack.enter_context(resumable_json_lines(args.jsonl, args.resume)) if args.jsonl else None
         if args.csv and args.resume:
             partial_path(args.csv).unlink(missing_ok=True)  # all of it is written again, from the JSON lines
         rows = csv.writer(stack.enter_context(text_output(args.csv, newline=""))) if args.csv else None
-        before = set()
-        for record in jsonl.records() if args.resume else ():
-            before.add(name_of(record, args.jsonl))
-            if rows:
-                write_rows(rows, record, is_first=len(before) == 1)
-        remaining = [path for path in paths if str(path) not in before]
-        if before:
-            logger.info("%d of %d pictures were done before", len(paths) - len(remaining), len(paths))
+        if rows:
+            write_rows(rows, read_json_lines(args.jsonl) if args.resume else [], is_first=True)
         workers, threads = share_cores() if len(remaining) > 1 else (1, 0)
         detector = cli.load_detector(args, threads)
         stack.enter_context(logging_redirect_tqdm([logging.getLogger()]))
@@ -113,7 +112,7 @@ def detect(args: argparse.Namespace) -> int:
                 logger.warning("%s: of its faces the surest %d are given; --max-faces gives more", path, len(detections))
             labels.update(detection.label for detection in detections)
             for line in describe(path, detections, readable):
-                tqdm.write(line)
+                tqdm.write(cli.one_line(line))
             if args.output or show:
                 annotated = draw_detections(image, detections)
                 if args.output:
@@ -124,7 +123,7 @@ def detect(args: argparse.Namespace) -> int:
                     shown += time.perf_counter() - before_showing
             record = {"image": str(path), "width": width, "height": height, "faces": [asdict(face) for face in detections]}
             if rows:
-                write_rows(rows, record, is_first=done == 0 and not before)
+                write_rows(rows, [record], is_first=done == 0 and not before)
             if jsonl:
                 jsonl.write(record)  # last: what has a line is done
             done += 1
@@ -160,13 +159,15 @@ def name_of(record: dict, jsonl: Path) -> str:
     return record["image"]
 
 
-def write_rows(rows, record: dict, is_first: bool) -> None:
-    """Write a picture's faces to a csv.writer, and before the first picture's what the columns are."""
-    if is_first:
-        rows.writerow(CSV_COLUMNS)
-    for face in record["faces"]:
-        probability, confidence = round(face["probability"], 4), round(face["confidence"], 4)
-        rows.writerow((record["image"], *face["box"], confidence, face["label"], probability))
+def write_rows(rows, records: Iterable[dict], is_first: bool) -> None:
+    """Write the faces of pictures to a csv.writer, and before the first picture what the columns are."""
+    for record in records:
+        if is_first:
+            rows.writerow(CSV_COLUMNS)
+            is_first = False
+        for face in record["faces"]:
+            confidence, probability = round(face["confidence"], 4), round(face["probability"], 4)
+            rows.writerow((record["image"], *face["box"], confidence, face["label"], probability))
 
 
 def name_outputs(paths: list[Path], output: Path | None) -> dict[Path, Path]:

@@ -6,6 +6,7 @@ import math
 import os
 import signal
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -32,9 +33,28 @@ class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescript
         return super()._get_help_string(action)
 
 
+class OneLineFormatter(logging.Formatter):
+    """Writes a record as one line, whatever is in it."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return one_line(super().format(record))
+
+
+def one_line(text: str) -> str:
+    """Return text with line feeds, codes that a terminal would obey, and bytes that are not UTF-8 written as escapes.
+
+    File names may hold any of them.
+    """
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
+
+
 def run(script: Callable[[argparse.Namespace], int], args: argparse.Namespace) -> int:
     """Run a script's work and return its exit code; a user's mistake becomes one line on stderr."""
-    logging.basicConfig(level=logging.INFO, format="[%(levelname)s] %(message)s", stream=sys.stderr, force=True)
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(OneLineFormatter("[%(levelname)s] %(message)s"))
+    logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
     logging.addLevelName(logging.WARNING, "WARN")
     quiet_libraries()
     with suppress(AttributeError):  # stdout may be another object, in tests
@@ -43,7 +63,7 @@ def run(script: Callable[[argparse.Namespace], int], args: argparse.Namespace) -
     try:
         return script(args)
     except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(one_line(f"error: {error}"), file=sys.stderr)
         return FAILED
     except ImportError as error:
         print(f"error: {explain_import(error)}", file=sys.stderr)
@@ -57,7 +77,8 @@ def run(script: Callable[[argparse.Namespace], int], args: argparse.Namespace) -
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILED
     except OSError as error:
-        print(f"error: {error.filename or 'files'}: {error.strerror or error}; check the disk and the rights", file=sys.stderr)
+        what, why = error.filename or "files", error.strerror or error
+        print(one_line(f"error: {what}: {why}; check the disk and the rights"), file=sys.stderr)
         return FAILED
     except MemoryError:
         print("error: memory: there is not enough; give smaller pictures, or fewer at once", file=sys.stderr)
@@ -109,9 +130,11 @@ def stop_on_signals(stop: Callable[[], None]) -> Iterator[list[int]]:
 
 
 def quiet_libraries() -> None:
-    """Have OpenCV, FFmpeg and TensorFlow, not yet imported, leave the telling to us: what they say takes many lines."""
+    """Have OpenCV, FFmpeg, TensorFlow and Pillow, not yet imported, leave the telling to us: what they say takes many lines."""
     for name, value in (("OPENCV_LOG_LEVEL", "SILENT"), ("OPENCV_FFMPEG_LOGLEVEL", "-8"), ("TF_CPP_MIN_LOG_LEVEL", "3")):
         os.environ.setdefault(name, value)
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", module="PIL")  # of broken EXIF and the like
 
 
 def explain_import(error: ImportError) -> str:

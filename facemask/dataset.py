@@ -8,7 +8,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from defusedxml import ElementTree
+from defusedxml import DefusedXmlException, ElementTree
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 from sklearn.model_selection import StratifiedGroupKFold
@@ -123,7 +123,7 @@ def read_annotated_photos(folder: str | Path, names: Iterable[str] | None = None
 
 
 def _read_annotation(path: Path) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Return the boxes (n, 4) and labels of a Pascal VOC annotation; entities and DTDs are refused."""
+    """Return the boxes (n, 4) and labels of a Pascal VOC annotation. Raises InputError if it is none."""
     boxes, labels = [], []
     try:
         if not path.is_file() or path.stat().st_size > LARGEST_ANNOTATION:
@@ -137,6 +137,8 @@ def _read_annotation(path: Path) -> tuple[np.ndarray, tuple[str, ...]]:
                 raise ValueError(f"name {label!r}")
             boxes.append(box)
             labels.append(label)
+    except DefusedXmlException as error:
+        raise InputError(f"{path}: has a DTD or entities, which no annotation needs; remove them") from error
     except (ElementTree.ParseError, TypeError, ValueError, AttributeError, LookupError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(f"{path}: not a Pascal VOC annotation ({reason}); mend or remove it") from error

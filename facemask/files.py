@@ -100,18 +100,6 @@ class JsonLines(AbstractContextManager):
             if self._file.read(1) != b"\n":  # a writer was killed within a line
                 self._write(b"\n")
 
-    def records(self) -> Iterator[dict]:
-        """Yield what all lines say, those of before included. Raises InputError if one is no JSON object."""
-        with open(self.path, "rb") as file:
-            for number, line in enumerate(file, 1):
-                try:
-                    record = json.loads(line)
-                except ValueError:
-                    record = None
-                if not isinstance(record, dict):
-                    raise InputError(f"{self.path}: line {number} is broken; remove it, or begin anew")
-                yield record
-
     def write(self, record: dict) -> None:
         """Add a line. Raises InputError if it cannot be written whole."""
         self._write(json.dumps(record).encode() + b"\n")
@@ -178,6 +166,29 @@ def resumable_json_lines(path: str | Path, resume: bool) -> Iterator[JsonLines]:
     os.replace(partial, path)
 
 
+def read_json_lines(path: str | Path) -> Iterator[dict]:
+    """Yield the records that `resumable_json_lines` goes on with, without those of a line that was not finished.
+
+    Raises InputError if another line is no JSON object.
+    """
+    path = Path(path)
+    partial = partial_path(path)
+    source = partial if partial.exists() else path
+    if not source.exists():
+        return
+    with open(source, "rb") as file:
+        for number, line in enumerate(file, 1):
+            if not line.endswith(b"\n"):
+                return
+            try:
+                record = json.loads(line)
+            except ValueError:
+                record = None
+            if not isinstance(record, dict):
+                raise InputError(f"{source}: line {number} is broken; remove it, or leave --resume away")
+            yield record
+
+
 def _cut_unfinished_line(path: Path) -> None:
     """Remove what a killed process wrote of its last line, where there is such a file."""
     if path.is_file() and path.stat().st_size:
@@ -204,12 +215,12 @@ def check_writable(path: str | Path) -> None:
 
 def check_outputs(outputs: Iterable[Path], inputs: Iterable[Path]) -> None:
     """Raise InputError unless all outputs can be written, none over an input and no two to one file."""
-    taken = {path.resolve() for path in inputs}
+    taken = {os.path.realpath(path) for path in inputs}  # which minds no link that leads to itself
     for output in outputs:
         check_writable(output)
-        if output.resolve() in taken or partial_path(output).resolve() in taken:
+        if os.path.realpath(output) in taken or os.path.realpath(partial_path(output)) in taken:
             raise InputError(f"{output}: is an input, or another output too; choose another name for it")
-        taken.add(output.resolve())
+        taken.add(os.path.realpath(output))
 
 
 def sha256(path: str | Path) -> str:

@@ -185,7 +185,8 @@ def _open(path: Path) -> BinaryIO:
         file = open(path, "rb", opener=lambda name, flags: os.open(name, flags | getattr(os, "O_NONBLOCK", 0)))  # noqa: SIM115
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
-        raise InputError(f"{path}: cannot be read ({reason}); check the name") from error
+        remedy = "check your rights" if isinstance(error, PermissionError) else "check the name"
+        raise InputError(f"{path}: cannot be read ({reason}); {remedy}") from error
     status = os.fstat(file.fileno())
     if not stat.S_ISREG(status.st_mode):
         file.close()

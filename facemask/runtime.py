@@ -14,7 +14,9 @@ Run = Callable[[np.ndarray], np.ndarray]  # the values of a network's one input 
 
 
 def open_onnx(model: bytes, path: Path, threads: int = 0) -> tuple[Run, str]:
-    """Load a network with one input and one output, whose file `path` holds `model`; returns what runs it, and the name of that library.
+    """Load a network with one input and one output, whose file `path` holds `model`.
+
+    Returns what runs it, and the name of that library.
 
     What runs it may be called from several threads at once; each call computes with `threads` of its own (0: one a
     core) in onnxruntime, while OpenCV takes one call after the other. Raises InputError if the file is broken.
@@ -39,7 +41,7 @@ def open_with_onnxruntime(model: bytes, path: Path, threads: int = 0) -> Run:
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
-    options.log_severity_level = 3  # errors; warnings about machines without a GPU are not for the user
+    options.log_severity_level = 4  # nothing: what it raises is told by us
     # Idle threads that spin take the cores from what comes between two networks: drawing, decoding, the other network.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:

@@ -5,6 +5,7 @@ import csv
 import json
 import shutil
 import sys
+import warnings
 import zipfile
 from collections.abc import Sequence
 from contextlib import suppress
@@ -122,8 +123,8 @@ def build_network(info: ModelInfo, weights: str) -> Network:
     if weights.endswith(".keras"):
         _copy_weights(network, info, weights)
     elif weights != "imagenet":
-        expected = "MobileNetV2(include_top=False)'s weights"
-        _load_weights(backbone, Path(weights), weights, expected)
+        remedy = "give mobilenet_v2_imagenet_no_top.weights.h5 or a detector's .keras"
+        _load_weights(backbone, Path(weights), weights, "MobileNetV2(include_top=False)'s weights", remedy)
     return network
 
 
@@ -176,39 +177,43 @@ def load_keras(path: str | Path) -> Network:
                 weights.write_bytes(archive.read(WEIGHTS_NAME))
         except ZIP_ERRORS as error:
             raise InputError(f"{path}: not a model written by train_mask_detector.py; train it anew") from error
-        _load_weights(network.model, weights, path, "a model written by train_mask_detector.py; train it anew")
+        _load_weights(network.model, weights, path, "a model written by train_mask_detector.py", "train it anew")
     return network
 
 
-def _load_weights(model: keras.Model, file: Path, name: str | Path, expected: str) -> None:
+def _load_weights(model: keras.Model, file: Path, name: str | Path, expected: str, remedy: str) -> None:
     """Read the model's weights from an HDF5 file. Raises InputError, calling it `name`, if they do not fit."""
-    try:
-        _check_hdf5(file)
-        model.load_weights(file)
-    except Exception as error:  # h5py raises what comes of broken files
-        raise InputError(f"{name}: not {expected} ({_first_line(error)})") from error
+    why_not = _what_is_strange(file)
+    if not why_not:
+        try:
+            with warnings.catch_warnings(action="ignore"):  # Keras' hundreds of what it skips, before it raises
+                model.load_weights(file)
+            return
+        except Exception:  # Keras' and h5py's have no common base below it
+            why_not = "of another network"
+    raise InputError(f"{name}: not {expected} ({why_not}); {remedy}")
 
 
-def _check_hdf5(path: Path) -> None:
-    """Raise ValueError if an HDF5 file holds anything but numbers of its own, or more than a model of ours may."""
+def _what_is_strange(path: Path) -> str:
+    """Say what no weights are in an HDF5 file: data elsewhere, other things than numbers, too many; "" if nothing is."""
     size = 0
 
-    def check(name: str, link: object) -> None:
+    def look(name: str, link: object) -> str | None:
         nonlocal size
-        if not isinstance(link, h5py.HardLink):
-            raise ValueError(f"{name} lies elsewhere")
-        item = file[name]
+        item = file[name] if isinstance(link, h5py.HardLink) else None
+        if item is None or (isinstance(item, h5py.Dataset) and (item.is_virtual or item.external)):
+            return "its data lie elsewhere"
         if isinstance(item, h5py.Dataset):
-            if item.is_virtual or item.external:
-                raise ValueError(f"{name} lies elsewhere")
-            if item.dtype.kind not in "fiub":
-                raise ValueError(f"{name} holds no numbers")
             size += item.nbytes
-            if size > LARGEST_MODEL:
-                raise ValueError("too large")
+            if item.dtype.kind not in "fiub":
+                return "it holds other things than numbers"
+        return "it is too large" if size > LARGEST_MODEL else None
 
-    with h5py.File(path, "r") as file:
-        file.visititems_links(check)
+    try:
+        with h5py.File(path, "r") as file:
+            return file.visititems_links(look) or ""
+    except Exception:  # as above
+        return "no HDF5 file, or a broken one"
 
 
 def train_head(network: Network, features: np.ndarray, labels: np.ndarray, validation: tuple, seed: int) -> dict:

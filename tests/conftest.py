@@ -34,6 +34,21 @@ def astronaut() -> np.ndarray:
     return cv2.imread(str(EXAMPLES / "astronaut.jpg"))
 
 
+def write_class_folders(folder: Path) -> None:
+    """Write forty views of the example faces, bare and masked, as photos in class folders."""
+    from facemask.augment import augment
+    from facemask.dataset import FacePatch
+
+    faces = {"astronaut": (142, 60, 237, 178), "obama": (238, 79, 474, 379), "biden": (300, 120, 560, 480)}
+    rng = np.random.default_rng(0)
+    for label, suffix in (("with_mask", "_mask"), ("without_mask", "")):
+        (folder / label).mkdir(parents=True)
+        for number in range(20):
+            name = list(faces)[number % 3]
+            image = cv2.imread(str(EXAMPLES / f"{name}{suffix}.jpg"))
+            cv2.imwrite(str(folder / label / f"{number}.png"), augment(FacePatch(image, faces[name]), 96, 0.2, rng))
+
+
 @pytest.fixture
 def video(tmp_path: Path) -> Path:
     """Twelve frames of 160x120 at 29.97 frames per second; the grey level of frame n is 20 n."""

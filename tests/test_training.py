@@ -18,28 +18,19 @@ from sklearn.metrics import log_loss  # noqa: E402
 import train_mask_detector  # noqa: E402
 from facemask import export, training  # noqa: E402
 from facemask.__main__ import main as export_main  # noqa: E402
-from facemask.augment import augment  # noqa: E402
 from facemask.classifier import MaskClassifier, ModelInfo  # noqa: E402
 from facemask.dataset import FacePatch  # noqa: E402
 from facemask.errors import InputError  # noqa: E402
 from facemask.files import read_model  # noqa: E402
-from tests.conftest import DAMAGED, EXAMPLES, ROOT  # noqa: E402
+from tests.conftest import DAMAGED, EXAMPLES, ROOT, write_class_folders  # noqa: E402
 
 MODEL = ROOT / "mask_detector.keras"
-FACES = {"astronaut": (142, 60, 237, 178), "obama": (238, 79, 474, 379), "biden": (300, 120, 560, 480)}
 
 
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory):
-    """Forty views of the example faces, bare and masked, as photos in class folders."""
     folder = tmp_path_factory.mktemp("dataset")
-    rng = np.random.default_rng(0)
-    for label, suffix in (("with_mask", "_mask"), ("without_mask", "")):
-        (folder / label).mkdir()
-        for number in range(20):
-            name = list(FACES)[number % 3]
-            image = cv2.imread(str(EXAMPLES / f"{name}{suffix}.jpg"))
-            cv2.imwrite(str(folder / label / f"{number}.png"), augment(FacePatch(image, FACES[name]), 96, 0.2, rng))
+    write_class_folders(folder)
     return folder
 
 
