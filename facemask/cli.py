@@ -52,13 +52,18 @@ def one_line(text: str) -> str:
 
 def run(script: Callable[[argparse.Namespace], int], args: argparse.Namespace) -> int:
     """Run a script's work and return its exit code; a user's mistake becomes one line on stderr."""
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(OneLineFormatter("[%(levelname)s] %(message)s"))
-    logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
-    logging.addLevelName(logging.WARNING, "WARN")
-    quiet_libraries()
-    with suppress(AttributeError):  # stdout may be another object, in tests
-        sys.stdout.reconfigure(errors="backslashreplace")
+    with _python_alone_on_stderr():
+        handler = logging.StreamHandler(sys.stderr)
+        handler.setFormatter(OneLineFormatter("[%(levelname)s] %(message)s"))
+        logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
+        logging.addLevelName(logging.WARNING, "WARN")
+        quiet_libraries()
+        with suppress(AttributeError):  # stdout may be another object, in tests
+            sys.stdout.reconfigure(errors="backslashreplace")
+        return _run(script, args)
+
+
+def _run(script: Callable[[argparse.Namespace], int], args: argparse.Namespace) -> int:
     before = _interrupt_on_signals()
     try:
         return script(args)
@@ -86,6 +91,26 @@ def run(script: Callable[[argparse.Namespace], int], args: argparse.Namespace) -
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def _python_alone_on_stderr() -> Iterator[None]:
+    """Send elsewhere what C libraries write to stderr of broken pictures and the like: lines that name no file."""
+    if sys.stderr is not sys.__stderr__ or sys.stderr is None:  # somebody reads it, as tests do
+        yield
+        return
+    before = sys.stderr
+    before.flush()
+    number = before.fileno()
+    sys.stderr = open(os.dup(number), "w", buffering=1, encoding=before.encoding, errors="backslashreplace")  # noqa: SIM115
+    with open(os.devnull, "wb") as nowhere:
+        os.dup2(nowhere.fileno(), number)
+    try:
+        yield
+    finally:
+        sys.stderr.flush()
+        os.dup2(sys.stderr.fileno(), number)
+        sys.stderr = before
 
 
 def _interrupt_on_signals() -> dict[int, object]:

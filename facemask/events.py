@@ -6,6 +6,7 @@ import queue
 import shlex
 import shutil
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Collection
@@ -90,6 +91,14 @@ class EventRecorder:
         self.count += 1
 
 
+def _stderr() -> int | None:
+    """Return where Python's stderr goes, which need not be the process' own (`cli.run`); None where it is no file."""
+    try:
+        return sys.stderr.fileno()
+    except (AttributeError, OSError):  # closed, or a test's
+        return None
+
+
 class CommandRunner(AbstractContextManager):
     """Runs a command for each event, one after the other in a thread of its own, the event on its standard input."""
 
@@ -122,7 +131,12 @@ class CommandRunner(AbstractContextManager):
             try:
                 # In a session of its own: Ctrl-C is for us, and it may finish.
                 code = subprocess.run(
-                    self._arguments, input=event.encode(), timeout=self.TIME_LIMIT, start_new_session=True, check=False
+                    self._arguments,
+                    input=event.encode(),
+                    stderr=_stderr(),
+                    timeout=self.TIME_LIMIT,
+                    start_new_session=True,
+                    check=False,
                 ).returncode
                 if code:
                     logger.warning("--on-event: %s ended with code %d", self._arguments[0], code)

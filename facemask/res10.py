@@ -8,7 +8,7 @@ import numpy as np
 
 from facemask.boxes import MAX_FACES, Face, clip_boxes, select_boxes
 from facemask.errors import InputError
-from facemask.files import read_model
+from facemask.files import CHECKSUM_LENGTH, read_model
 from facemask.runtime import read_with_opencv
 
 
@@ -16,6 +16,7 @@ class Res10Detector:
     """The res10 300x300 SSD of OpenCV's samples, as `face_detector/convert_res10.py` writes it."""
 
     FILE_NAME = "res10_300x300_ssd.onnx"
+    CHECKSUM = b"ecaddf0395999194f92b70481bd2ae954f64ae5cb1b70862a890ce3d20f2f73c"  # with which that very file ends
     SIZE = 300  # px, side of the network's input
     MEAN_BGR = (104.0, 177.0, 123.0)  # of the pictures that it was trained on
     # What its Caffe DetectionOutput layer says (deploy.prototxt):
@@ -30,16 +31,13 @@ class Res10Detector:
 
     @classmethod
     def load(cls, path: Path, max_faces: int = MAX_FACES) -> "Res10Detector":
-        """Load the ONNX file. Raises InputError if it is broken or another network."""
-        read_model(path)  # checks it
+        """Load the ONNX file. Raises InputError if it is another: OpenCV can crash on a file that is made to hurt."""
+        if read_model(path)[-CHECKSUM_LENGTH:] != cls.CHECKSUM:
+            raise InputError(f"{path}: not a face detector of this project; give -f the folder face_detector/")
         try:
-            detector = cls(read_with_opencv(path), max_faces)
-            boxes, scores = detector._forward(np.zeros((cls.SIZE, cls.SIZE, 3), np.uint8))
+            return cls(read_with_opencv(path), max_faces)
         except (cv2.error, SystemError) as error:
-            raise InputError(f"{path}: not a face detector that OpenCV can load; copy face_detector/ again") from error
-        if boxes.ndim != 2 or boxes.shape[1] != 4 or scores.shape != (len(boxes),):
-            raise InputError(f"{path}: not the res10 face detector (outputs {boxes.shape}, {scores.shape}); give -f its file")
-        return detector
+            raise InputError(f"{path}: OpenCV cannot load it; pip install --upgrade opencv-python") from error
 
     def detect(self, image: np.ndarray, confidence: float = 0.5) -> list[Face]:
         """Find the faces in `image`, uint8 (H, W, 3) BGR, of at least that confidence, surest first."""

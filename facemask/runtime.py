@@ -45,7 +45,7 @@ def open_with_onnxruntime(model: bytes, path: Path, threads: int = 0) -> Run:
     # Idle threads that spin take the cores from what comes between two networks: drawing, decoding, the other network.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:
-        session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"], enable_fallback=0)
     except Exception as error:  # onnxruntime's exceptions have no common base below Exception
         raise InputError(f"{path}: onnxruntime cannot load it; copy it again") from error
     name = session.get_inputs()[0].name

@@ -1,5 +1,6 @@
 """What tests share: the repository's own pictures and networks, and ../shared where it is present."""
 
+import os
 from pathlib import Path
 
 from facemask import cli
@@ -9,6 +10,11 @@ cli.quiet_libraries()  # as a script does, before OpenCV is imported
 import cv2  # noqa: E402
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
+from hypothesis import settings  # noqa: E402
+
+if os.environ.get("FUZZ"):
+    settings.register_profile("fuzz", max_examples=2000, deadline=None)
+    settings.load_profile("fuzz")
 
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = ROOT.parent / "shared"

@@ -217,3 +217,44 @@ def test_help_imports_nothing_heavy():
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
+
+
+def test_resume_looks_at_new_pictures_alone(tmp_path, capsys):
+    """Of a whole run of before nothing is done again; what is new comes behind it, in both files."""
+    arguments = ["-i", str(tmp_path), "--jsonl", str(tmp_path / "o.jsonl"), "--csv", str(tmp_path / "o.csv")]
+    shutil.copy(ASTRONAUT, tmp_path / "b.jpg")
+    assert detect_mask_image.main(arguments) == 0
+    shutil.copy(PEOPLE, tmp_path / "a.jpg")
+    capsys.readouterr()
+    assert detect_mask_image.main([*arguments, "--resume"]) == 0
+    out, err = capsys.readouterr()
+    assert {line.split(":")[0] for line in out.splitlines()} == {f"{tmp_path}/a.jpg"}
+    assert "[INFO] 1 of 2 pictures were done before\n" in err and "[INFO] 1 of 1 pictures, 8 faces" in err
+    records = [json.loads(line) for line in (tmp_path / "o.jsonl").read_text().splitlines()]
+    assert [record["image"] for record in records] == [f"{tmp_path}/b.jpg", f"{tmp_path}/a.jpg"]
+    rows = list(csv.DictReader((tmp_path / "o.csv").open()))
+    assert [row["image"] for row in rows] == [f"{tmp_path}/b.jpg"] + [f"{tmp_path}/a.jpg"] * 8
+    assert detect_mask_image.main([*arguments, "--resume"]) == 0
+    assert "[INFO] 2 of 2 pictures were done before\n" in capsys.readouterr().err
+    assert [json.loads(line) for line in (tmp_path / "o.jsonl").read_text().splitlines()] == records
+    assert list(csv.DictReader((tmp_path / "o.csv").open())) == rows
+
+
+def test_results_within_the_folder_are_not_looked_at(tmp_path, capsys):
+    shutil.copy(ASTRONAUT, tmp_path / "a.jpg")
+    arguments = ["-i", str(tmp_path), "-o", str(tmp_path / "annotated")]
+    for _ in range(2):
+        assert detect_mask_image.main(arguments) == 0
+        assert "[INFO] 1 of 1 pictures" in capsys.readouterr().err
+    assert [path.name for path in (tmp_path / "annotated").iterdir()] == ["a.jpg"]
+
+
+def test_only_one_line_of_a_picture_that_libraries_complain_of(tmp_path):
+    """libpng and libjpeg write to stderr themselves, without a file's name."""
+    png = bytearray(cv2.imencode(".png", cv2.imread(ASTRONAUT))[1].tobytes())
+    png[200] ^= 255
+    (tmp_path / "a.png").write_bytes(png)
+    command = [sys.executable, str(ROOT / "detect_mask_image.py"), "-i", "a.png"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    lines = [line for line in done.stderr.splitlines() if not line.startswith("[INFO]")]
+    assert lines == ["error: a.png: not a picture, or a broken one; give a JPEG, PNG, WebP, BMP or TIFF file"]

@@ -63,7 +63,7 @@ def test_choose_face_detector(tmp_path, monkeypatch, caplog, change, chosen, war
         pytest.param(
             "mask_detector.onnx",
             "model",
-            "not a face detector that OpenCV can load; copy face_detector/ again",
+            "not a face detector of this project; give -f the folder face_detector/",
             id="another network",
         ),
     ],

@@ -6,14 +6,20 @@ import pytest
 
 from facemask.errors import InputError
 from facemask.files import (
+    LARGEST_MODEL,
     JsonLines,
     atomic_path,
     check_outputs,
     check_writable,
+    checksum,
     json_lines,
+    read_json_lines,
+    read_model,
+    resumable_json_lines,
     sha256,
     text_output,
 )
+from tests.conftest import DAMAGED
 
 
 def test_atomic_path_when_done(tmp_path):
@@ -169,3 +175,74 @@ def test_check_writable_refuses_a_device():
     with pytest.raises(InputError) as error:
         check_writable("/dev/null")
     assert str(error.value) == "/dev/null: is no ordinary file; choose another name"
+
+
+def test_resumable_json_lines_interrupted_then_gone_on_with(tmp_path, caplog):
+    path, partial = tmp_path / "a.jsonl", tmp_path / "a.partial.jsonl"
+    with pytest.raises(KeyboardInterrupt), resumable_json_lines(path, resume=False) as lines:
+        lines.write({"a": 1})
+        raise KeyboardInterrupt
+    assert [file.name for file in tmp_path.iterdir()] == ["a.partial.jsonl"]
+    assert caplog.messages == [f"not finished: what was done is in {partial}; the same command with --resume goes on"]
+    with open(partial, "a") as file:
+        file.write('{"a": 2')  # a process was killed here
+    assert list(read_json_lines(path)) == [{"a": 1}]
+    with resumable_json_lines(path, resume=True) as lines:
+        lines.write({"a": 3})
+    assert [(file.name, file.read_text()) for file in tmp_path.iterdir()] == [("a.jsonl", '{"a": 1}\n{"a": 3}\n')]
+
+
+def test_resumable_json_lines_add_to_a_whole_file(tmp_path):
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"a": 1}\n')
+    assert list(read_json_lines(path)) == [{"a": 1}]
+    with resumable_json_lines(path, resume=True) as lines:
+        lines.write({"a": 2})
+        assert path.read_text() == '{"a": 1}\n'  # until the end
+    assert [(file.name, file.read_text()) for file in tmp_path.iterdir()] == [("a.jsonl", '{"a": 1}\n{"a": 2}\n')]
+
+
+def test_resumable_json_lines_of_nothing_to_go_on_with(tmp_path):
+    assert list(read_json_lines(tmp_path / "a.jsonl")) == []
+    with resumable_json_lines(tmp_path / "a.jsonl", resume=True):
+        pass
+    assert (tmp_path / "a.jsonl").read_text() == ""
+
+
+def test_resumable_json_lines_anew_keep_what_a_killed_process_left(tmp_path):
+    (tmp_path / "a.partial.jsonl").write_text("{}\n")
+    with resumable_json_lines(tmp_path / "a.jsonl", resume=False):
+        pass
+    assert sorted((path.name, path.read_text()) for path in tmp_path.iterdir()) == [
+        ("a.jsonl", ""),
+        ("a.partial-1.jsonl", "{}\n"),
+    ]
+
+
+@pytest.mark.parametrize("line", ["", "text", "[1]", "3"])
+def test_read_json_lines_of_a_broken_line(tmp_path, line):
+    (tmp_path / "a.jsonl").write_text(f"{{}}\n{line}\n{{}}\n")
+    with pytest.raises(InputError) as error:
+        list(read_json_lines(tmp_path / "a.jsonl"))
+    assert str(error.value) == f"{tmp_path}/a.jsonl: line 2 is broken; remove it, or leave --resume away"
+
+
+@pytest.mark.parametrize("data", [b"", b"model", b"x" * 64, checksum(b"model"), b"model" + checksum(b"other")])
+def test_read_model_damaged(tmp_path, data):
+    (tmp_path / "m").write_bytes(data)
+    with pytest.raises(InputError) as error:
+        read_model(tmp_path / "m")
+    assert str(error.value) == f"{tmp_path}/m: {DAMAGED}"
+
+
+def test_read_model_whole(tmp_path):
+    (tmp_path / "m").write_bytes(b"model" + checksum(b"model"))
+    assert read_model(tmp_path / "m") == b"model" + checksum(b"model")
+
+
+def test_read_model_too_long(tmp_path):
+    with open(tmp_path / "m", "wb") as file:
+        file.truncate(LARGEST_MODEL + 1)
+    with pytest.raises(InputError) as error:
+        read_model(tmp_path / "m")
+    assert str(error.value) == f"{tmp_path}/m: 0.3 GB are too many for a model of this project; give another"

@@ -169,3 +169,10 @@ def test_load_truncated(tmp_path):
     with pytest.raises(InputError) as error:
         MaskedFaceDetector.load(path)
     assert str(error.value) == f"{path}: {DAMAGED}"
+
+
+def test_detect_at_most_so_many(detector):
+    image = cv2.imread(str(EXAMPLES / "people.jpg"))
+    whole = detector.detect(image)
+    assert MaskedFaceDetector.load(FILE, max_faces=3).detect(image) == whole[:3]
+    assert len(whole) == 8

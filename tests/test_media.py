@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from facemask.errors import InputError
-from facemask.media import EncodedPicture, find_images, has_display, read_image, write_image
+from facemask.media import EncodedPicture, find_images, has_display, is_large, read_image, write_image
 from tests.conftest import EXAMPLES
 
 # Four corners of different grey, so that each way of turning it shows.
@@ -209,3 +209,42 @@ def test_has_display_with_one_that_does_not_answer(monkeypatch):
     monkeypatch.setenv("DISPLAY", ":4242")
     monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
     assert not has_display()
+
+
+def test_max_pixels(tmp_path, astronaut):
+    cv2.imwrite(str(tmp_path / "a.png"), astronaut)  # 380 x 400
+    assert read_image(tmp_path / "a.png", max_pixels=152_000).shape == (400, 380, 3)
+    with pytest.raises(InputError) as error:
+        read_image(tmp_path / "a.png", max_pixels=151_999)
+    assert str(error.value) == (
+        f"{tmp_path}/a.png: 380 x 400 pixels are more than 151999; make it smaller, or give --max-pixels more"
+    )
+
+
+@pytest.mark.parametrize(
+    ("side", "name", "large"),
+    [
+        pytest.param(5792, "a.jpg", False, id="33.5 million pixels"),
+        pytest.param(5800, "a.jpg", True, id="33.6 million pixels"),
+        pytest.param(5800, "a.png", True, id="PNG"),
+        pytest.param(10, "a.jpg", False, id="small"),
+    ],
+)
+def test_is_large(tmp_path, side, name, large):
+    cv2.imwrite(str(tmp_path / name), np.zeros((side, side), np.uint8))
+    assert is_large(tmp_path / name) is large
+
+
+def test_is_large_of_a_long_file_and_of_no_picture(tmp_path):
+    with open(tmp_path / "long.jpg", "wb") as file:
+        file.truncate((1 << 26) + 1)
+    (tmp_path / "text.jpg").write_text("text")
+    assert [is_large(tmp_path / name) for name in ("long.jpg", "text.jpg", "none.jpg")] == [True, False, False]
+
+
+def test_each_file_is_read_once(tmp_path, astronaut, monkeypatch):
+    """What is decoded twice, small and whole, is one picture, also if the file changes meanwhile."""
+    cv2.imwrite(str(tmp_path / "a.jpg"), cv2.resize(astronaut, None, fx=12, fy=12))
+    picture = EncodedPicture.read(tmp_path / "a.jpg")
+    (tmp_path / "a.jpg").unlink()
+    assert picture.decode(2).shape == (2400, 2280, 3) and picture.decode().shape == (4800, 4560, 3)

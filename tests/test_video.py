@@ -474,3 +474,17 @@ def test_sink_tells_of_a_full_disk(tmp_path, suffix):
 def test_sink_bad_output(tmp_path, name, message):
     with pytest.raises(InputError, match=message):
         VideoSink(tmp_path / name, Fraction(25))
+
+
+def test_frames_of_too_many_pixels(video, tmp_path):
+    with pytest.raises(InputError) as error:
+        open_source(str(video), max_pixels=19_199)
+    assert str(error.value) == f"{video}: 160 x 120 pixels a frame are more than 19199; give --max-pixels more"
+    with open_source(str(video), max_pixels=19_200) as source:
+        assert next(source.frames()).image.shape == (120, 160, 3)
+
+
+def test_picture_of_too_many_pixels(tmp_path):
+    cv2.imwrite(str(tmp_path / "a.png"), np.zeros((100, 100), np.uint8))
+    with pytest.raises(InputError, match="100 x 100 pixels are more than 9999"), open_source(str(tmp_path), max_pixels=9_999) as source:
+        list(source.frames())

@@ -74,3 +74,25 @@ def test_work_ahead_gives_what_is_done_before_it_fills_up():
         taken.append(number)
     assert taken == [0, 1, 2, 3]
     assert taken_before[2] >= 1 and taken_before[3] >= 2
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_work_alone(workers):
+    """Items that are to be worked on alone are, also while the caller has the result in hand; the order stays."""
+    running, together, results = [], {}, []
+
+    def work(number: int) -> int:
+        running.append(number)
+        time.sleep(0.01)
+        together[number] = list(running)
+        running.remove(number)
+        return number
+
+    for number, future in work_ahead(work, range(12), workers, alone=lambda number: number in (0, 5, 6, 11)):
+        assert future.result() == number
+        if number in (0, 5, 6, 11):
+            time.sleep(0.03)
+            assert max(together) == number
+        results.append(number)
+    assert results == list(range(12))
+    assert all(together[number] == [number] for number in (0, 5, 6, 11))
