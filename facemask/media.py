@@ -104,7 +104,7 @@ class EncodedPicture:
     """A picture's file, read and not yet decoded: Pillow has told its header, OpenCV will decode it."""
 
     path: Path
-    data: np.ndarray  # uint8 (n,), all of the file
+    data: bytes  # all of the file
     width: int  # px, as shown upright
     height: int
     orientation: int  # 1..8, how what is decoded must be turned (EXIF 2.32, 4.6.4)
@@ -117,8 +117,8 @@ class EncodedPicture:
         path = Path(path)
         with _open(path) as file:
             # As many bytes as it had when it was opened: it may grow for ever.
-            data = np.frombuffer(file.read(os.fstat(file.fileno()).st_size), np.uint8)
-        if not data.size:
+            data = file.read(os.fstat(file.fileno()).st_size)
+        if not data:
             raise InputError(f"{path}: the file is empty; copy it again")
         header = _read_header(path, BytesIO(data))
         width, height = header.size
@@ -127,7 +127,7 @@ class EncodedPicture:
                 f"{path}: {width} x {height} pixels are more than {max_pixels}; make it smaller, or give --max-pixels more"
             )
         is_jpeg = isinstance(header, JpegImageFile)
-        if is_jpeg and width * height * data.tobytes().count(START_OF_SCAN) > MAX_SCANNED:
+        if is_jpeg and width * height * data.count(START_OF_SCAN) > MAX_SCANNED:
             raise InputError(f"{path}: a JPEG in too many passes; save it again")
         orientation = _orientation(header)
         if orientation >= 5:
@@ -147,11 +147,11 @@ class EncodedPicture:
         """
         broken = InputError(f"{self.path}: {NO_PICTURE}")
         # OpenCV before 4.11 decodes JPEGs without an end, and leaves the rest grey.
-        if self.first_scan is not None and self.data.tobytes().find(END_OF_JPEG, self.first_scan) < 0:
+        if self.first_scan is not None and self.data.find(END_OF_JPEG, self.first_scan) < 0:
             raise broken
         flags = cv2.IMREAD_UNCHANGED if self.has_alpha else REDUCED_FLAGS[reduction]
         try:
-            image = cv2.imdecode(self.data, flags | cv2.IMREAD_IGNORE_ORIENTATION)
+            image = cv2.imdecode(np.frombuffer(self.data, np.uint8), flags | cv2.IMREAD_IGNORE_ORIENTATION)
         except (cv2.error, MemoryError) as error:
             raise broken from error
         if image is None or image.dtype not in (np.uint8, np.uint16):
@@ -233,8 +233,11 @@ def _on_white(image: np.ndarray) -> np.ndarray:
     opaque = np.empty((*image.shape[:2], 3), np.uint8)
     for start in range(0, len(image), STRIP):
         strip = image[start : start + STRIP]
-        alpha = strip[..., 3:].astype(np.float32) / 255
-        opaque[start : start + STRIP] = np.rint(strip[..., :3] * alpha + 255 * (1 - alpha))
+        colour, alpha = cv2.cvtColor(strip, cv2.COLOR_BGRA2BGR), strip[..., 3:]
+        if alpha.min() < 255:
+            share = alpha.astype(np.float32) / 255
+            colour = np.rint(colour * share + 255 * (1 - share))
+        opaque[start : start + STRIP] = colour
     return opaque
 
 
