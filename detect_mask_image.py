@@ -62,7 +62,10 @@ def detect(args: argparse.Namespace) -> int:
     from facemask.workers import AHEAD, FAR_AHEAD, share_cores, work_ahead
 
     paths = leave_out_results(find_images(args.image), args.output)
-    outputs = name_outputs(paths, args.output)
+    before = {name_of(record, args.jsonl) for record in read_json_lines(args.jsonl)} if args.resume else set()
+    remaining = [path for path in paths if str(path) not in before]
+    # Those done before come first, as then, so that no new picture takes the name of what they were annotated as.
+    outputs = name_outputs([path for path in paths if str(path) in before] + remaining, args.output)
     check_outputs(filter(None, (*outputs.values(), args.jsonl, args.csv)), paths)
     show = cli.wants_window(args.show if args.show is not None or not args.output else False)
 
@@ -82,8 +85,6 @@ def detect(args: argparse.Namespace) -> int:
                 detections = enlarge(detections, reduction, picture.width, picture.height)
         return image if args.output or show else None, picture.width, picture.height, detections
 
-    before = {name_of(record, args.jsonl) for record in read_json_lines(args.jsonl)} if args.resume else set()
-    remaining = [path for path in paths if str(path) not in before]
     if before:
         logger.info("%d of %d pictures were done before", len(paths) - len(remaining), len(paths))
     done, failed, labels, start, shown = 0, 0, Counter(), time.perf_counter(), 0.0

@@ -258,3 +258,15 @@ def test_only_one_line_of_a_picture_that_libraries_complain_of(tmp_path):
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     lines = [line for line in done.stderr.splitlines() if not line.startswith("[INFO]")]
     assert lines == ["error: a.png: not a picture, or a broken one; give a JPEG, PNG, WebP, BMP or TIFF file"]
+
+
+def test_resume_keeps_annotated_pictures_of_the_same_name(tmp_path):
+    arguments = ["-i", str(tmp_path / "in"), "--jsonl", str(tmp_path / "o.jsonl"), "-o", str(tmp_path / "out"), "--resume"]
+    (tmp_path / "in/sub").mkdir(parents=True)
+    shutil.copy(PEOPLE, tmp_path / "in/sub/a.jpg")
+    assert detect_mask_image.main(arguments) == 0
+    first = (tmp_path / "out/a.jpg").read_bytes()
+    shutil.copy(ASTRONAUT, tmp_path / "in/a.jpg")  # comes before it
+    assert detect_mask_image.main(arguments) == 0
+    assert (tmp_path / "out/a.jpg").read_bytes() == first
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a.jpg", "a_2.jpg"]
