@@ -4,7 +4,7 @@ WEIGHTS ?= $(SHARED)/weights/mobilenet_v2_imagenet_no_top.weights.h5
 BIN := .venv/bin
 INSTALL := install --quiet --disable-pip-version-check -c requirements.lock
 
-.PHONY: help demo test fuzz train evaluate bench lock audit clean
+.PHONY: help demo install test fuzz train evaluate bench lock audit clean
 
 help: ## say what there is to make
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -12,11 +12,13 @@ help: ## say what there is to make
 demo: .venv/detect ## install what detection needs, find the masks in examples/people.jpg
 	$(BIN)/python detect_mask_image.py -i examples/people.jpg -o demo.jpg --no-show
 
+install: .venv/train ## install what training and measuring need too
+
 test: .venv/test .venv-opencv4/test ## install what tests need and run them, the detector's on OpenCV 4 too
 	$(BIN)/python -m pytest
 	.venv-opencv4/bin/python -m pytest -m "not training"
 
-fuzz: .venv/test ## try to break it: 20,000 mutated pictures, 2,000 models, 2,000 annotations, 200 kills; half an hour on two cores
+fuzz: .venv/test ## try to break it: 20,000 mutated pictures, 2,000 models, 2,000 annotations, 200 kills; a quarter of an hour
 	FUZZ=1 $(BIN)/python -m pytest -s --hypothesis-show-statistics tests/test_fuzz.py tests/test_properties.py
 
 train: $(SHARED)/photos .venv/train ## train the shipped model again, from the photos in ../shared: half an hour on two cores
@@ -52,13 +54,14 @@ define use-headless-if-needed
 	  $(1)/pip $(INSTALL) --force-reinstall --no-deps opencv-python-headless; }
 endef
 
-.venv/bin/python:
+.venv/pip: requirements.lock
 	@$(PYTHON) -c 'import sys; sys.exit(0 if (3, 11) <= sys.version_info < (3, 14) else "error: Python %d.%d: 3.11 to 3.13 is needed; install one, then make PYTHON=python3.12" % sys.version_info[:2])'
-	$(PYTHON) -m venv .venv
+	$(PYTHON) -m venv --clear .venv
 	@sed -n '/^pip==/,/[^\\]$$/p' requirements.lock > .venv/pip.lock  # from 26.1 on pip checks the hashes of constraints
 	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r .venv/pip.lock
+	@touch $@
 
-.venv/detect: requirements-detect.txt requirements.lock | .venv/bin/python
+.venv/detect: requirements-detect.txt requirements.lock .venv/pip
 	$(BIN)/pip $(INSTALL) -r $<
 	$(call use-headless-if-needed,$(BIN))
 	@touch $@
@@ -73,8 +76,8 @@ endef
 	$(call use-headless-if-needed,$(BIN))
 	@touch $@
 
-.venv-opencv4/test: requirements-detect.txt requirements-test.txt requirements.lock .venv/bin/python
-	$(PYTHON) -m venv .venv-opencv4
+.venv-opencv4/test: requirements-detect.txt requirements-test.txt requirements.lock .venv/pip
+	$(PYTHON) -m venv --clear .venv-opencv4
 	.venv-opencv4/bin/pip install --quiet --disable-pip-version-check --require-hashes -r .venv/pip.lock
 	.venv-opencv4/bin/pip $(INSTALL) numpy pillow imutils tqdm trackers av onnx pytest hypothesis
 	.venv-opencv4/bin/pip uninstall --quiet --yes opencv-python

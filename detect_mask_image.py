@@ -156,7 +156,7 @@ def leave_out_results(paths: list[Path], output: Path | None) -> list[Path]:
 def name_of(record: dict, jsonl: Path) -> str:
     """Return the name of the picture that a JSON line is about. Raises InputError if the line is not one of ours."""
     if not isinstance(record.get("image"), str) or not isinstance(record.get("faces"), list):
-        raise InputError(f"{jsonl}: has lines that this script did not write; leave --resume away, or name another file")
+        raise InputError(f"{jsonl}: has lines that this script did not write; leave out --resume, or name another file")
     return record["image"]
 
 

@@ -91,7 +91,7 @@ def read_dataset(folder: str | Path, names: Iterable[str] | None = None) -> list
         photos = sorted(path for path in class_folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
         if not photos:
             deeper = any(path.suffix.lower() in IMAGE_SUFFIXES for path in class_folder.glob("*/*"))
-            remedy = f"its folders have some: give -d {class_folder}" if deeper else "put some there, or remove it"
+            remedy = "its folders have some: give -d the one to train on" if deeper else "put some there, or remove it"
             raise InputError(f"{class_folder}: no photos in this class's folder; {remedy}")
         samples += [Sample(path, class_folder.name, None) for path in photos]
     if not samples:
@@ -174,7 +174,7 @@ def class_names(samples: Iterable[Sample]) -> list[str]:
     classes = sorted({sample.label for sample in samples})
     for first, second in pairwise(sorted(classes, key=str.casefold)):
         if first.casefold() == second.casefold():
-            raise InputError(f"dataset: the labels {first} and {second} differ in case alone; rename the ones or the others")
+            raise InputError(f"dataset: the labels {first} and {second} differ in case alone; rename one of them")
     if len(classes) < 2:
         raise InputError(f"dataset: found one class only ({', '.join(classes)}); {EXPECTED_LAYOUT}, two classes or more")
     return classes
@@ -272,4 +272,5 @@ def split_samples(
             return split, groups, threshold
     counts = [len(np.unique(groups[labels == index])) for index in range(len(classes))]
     found = ", ".join(f"{name} {count}" for name, count in zip(classes, counts, strict=True))
+    found += "; near-duplicates count once"
     raise InputError(f"dataset: too few photos that differ ({found}); give {PARTS} or more, better hundreds, of each class")

@@ -185,7 +185,7 @@ def read_json_lines(path: str | Path) -> Iterator[dict]:
             except ValueError:
                 record = None
             if not isinstance(record, dict):
-                raise InputError(f"{source}: line {number} is broken; remove it, or leave --resume away")
+                raise InputError(f"{source}: line {number} is broken; remove it, or leave out --resume")
             yield record
 
 

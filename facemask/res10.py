@@ -31,7 +31,7 @@ class Res10Detector:
 
     @classmethod
     def load(cls, path: Path, max_faces: int = MAX_FACES) -> "Res10Detector":
-        """Load the ONNX file. Raises InputError if it is another: OpenCV can crash on a file that is made to hurt."""
+        """Load the ONNX file. Raises InputError if it is another: OpenCV can crash on a malicious file."""
         if read_model(path)[-CHECKSUM_LENGTH:] != cls.CHECKSUM:
             raise InputError(f"{path}: not a face detector of this project; give -f the folder face_detector/")
         try:

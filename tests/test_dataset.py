@@ -187,7 +187,7 @@ def test_split_samples_of_too_few():
     with pytest.raises(InputError) as error:
         split_samples(features, labels, range(36), ("many", "few"), 0)
     assert str(error.value) == (
-        "dataset: too few photos that differ (many 30, few 6); give 10 or more, better hundreds, of each class"
+        "dataset: too few photos that differ (many 30, few 6; near-duplicates count once); give 10 or more, better hundreds, of each class"
     )
 
 

@@ -193,7 +193,7 @@ def wait_until(condition) -> None:
 def test_killed_process_leaves_what_it_had(tmp_path):
     """Whole lines, and a video that can be played, under names that say that they are not finished."""
     image = people()
-    with Camera([image] * 600, 30) as camera:
+    with Camera([image] * 3000, 30) as camera:
         process = start("-i", camera.url, "-o", tmp_path / "out.mp4", "--jsonl", tmp_path / "out.jsonl", "--events", tmp_path / "e.jsonl")
         lines, video = tmp_path / "out.partial.jsonl", tmp_path / "out.partial.mp4"
         wait_until(lambda: lines.exists() and lines.read_bytes().count(b"\n") > 150)

@@ -224,7 +224,7 @@ def test_read_json_lines_of_a_broken_line(tmp_path, line):
     (tmp_path / "a.jsonl").write_text(f"{{}}\n{line}\n{{}}\n")
     with pytest.raises(InputError) as error:
         list(read_json_lines(tmp_path / "a.jsonl"))
-    assert str(error.value) == f"{tmp_path}/a.jsonl: line 2 is broken; remove it, or leave --resume away"
+    assert str(error.value) == f"{tmp_path}/a.jsonl: line 2 is broken; remove it, or leave out --resume"
 
 
 @pytest.mark.parametrize("data", [b"", b"model", b"x" * 64, checksum(b"model"), b"model" + checksum(b"other")])

@@ -44,7 +44,7 @@ from tests.conftest import EXAMPLES, ROOT
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="limits and signals as Linux has them")
 
-HAS_ONNXRUNTIME = find_spec("onnxruntime") is not None  # without, what is made to hurt can crash OpenCV's reader of models
+HAS_ONNXRUNTIME = find_spec("onnxruntime") is not None  # without, a malicious model can crash OpenCV
 MANY = bool(os.environ.get("FUZZ"))
 SLOWEST, HANGS = 10, 30  # s
 MOST_MEMORY = 12 * MAX_PIXELS  # bytes more than before: a broken file may say that it is as large as is allowed
