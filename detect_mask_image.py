@@ -24,12 +24,13 @@ from dataclasses import asdict
 from pathlib import Path
 
 from facemask import cli
-from facemask.errors import InputError
+from facemask.errors import InputError, OutputError
 
 logger = logging.getLogger("facemask")
 
 WINDOW = "Face masks"
 SMALL_FACE = 32  # px high in a picture read reduced: with a smaller one the whole is read
+LONGEST_STEM = 220  # bytes of a name: file systems hold 255, with what is put behind it
 CSV_COLUMNS = ("image", "x1", "y1", "x2", "y2", "confidence", "label", "probability")
 
 
@@ -62,10 +63,9 @@ def detect(args: argparse.Namespace) -> int:
     from facemask.workers import AHEAD, FAR_AHEAD, share_cores, work_ahead
 
     paths = leave_out_results(find_images(args.image), args.output)
-    before = {name_of(record, args.jsonl) for record in read_json_lines(args.jsonl)} if args.resume else set()
+    before = check_records(read_json_lines(args.jsonl), args.jsonl) if args.resume else {}
     remaining = [path for path in paths if str(path) not in before]
-    # Those done before come first, as then, so that no new picture takes the name of what they were annotated as.
-    outputs = name_outputs([path for path in paths if str(path) in before] + remaining, args.output)
+    outputs = name_outputs(remaining, args.output, set(before.values()))
     check_outputs(filter(None, (*outputs.values(), args.jsonl, args.csv)), paths)
     show = cli.wants_window(args.show if args.show is not None or not args.output else False)
 
@@ -111,18 +111,27 @@ def detect(args: argparse.Namespace) -> int:
                 continue
             if len(detections) == detector.faces.max_faces:
                 logger.warning("%s: of its faces the surest %d are given; --max-faces gives more", path, len(detections))
+            record = {"image": str(path), "width": width, "height": height, "faces": [asdict(face) for face in detections]}
             labels.update(detection.label for detection in detections)
             for line in describe(path, detections, readable):
                 tqdm.write(cli.one_line(line))
             if args.output or show:
                 annotated = draw_detections(image, detections)
                 if args.output:
-                    write_image(outputs[path], annotated)
+                    try:
+                        write_image(outputs[path], annotated)
+                        record["annotated"] = str(outputs[path])
+                    except OutputError:
+                        raise
+                    except InputError as error:
+                        if len(paths) == 1:
+                            raise
+                        logger.warning("%s", error)
+                        failed += 1
                 if show:
                     before_showing = time.perf_counter()
                     show = show_picture(annotated)
                     shown += time.perf_counter() - before_showing
-            record = {"image": str(path), "width": width, "height": height, "faces": [asdict(face) for face in detections]}
             if rows:
                 write_rows(rows, [record], is_first=done == 0 and not before)
             if jsonl:
@@ -153,11 +162,23 @@ def leave_out_results(paths: list[Path], output: Path | None) -> list[Path]:
     return [path for path in paths if not os.path.abspath(path).startswith(folder)] or paths
 
 
-def name_of(record: dict, jsonl: Path) -> str:
-    """Return the name of the picture that a JSON line is about. Raises InputError if the line is not one of ours."""
-    if not isinstance(record.get("image"), str) or not isinstance(record.get("faces"), list):
-        raise InputError(f"{jsonl}: has lines that this script did not write; leave out --resume, or name another file")
-    return record["image"]
+def check_records(records: Iterable[dict], jsonl: Path) -> dict[str, str | None]:
+    """Return what each picture of a JSONL file was annotated as, if it was. Raises InputError if a record is not one of ours."""
+    annotated = {}
+    for record in records:
+        try:
+            os.fsencode(record["image"])
+            for face in record["faces"]:
+                x1, y1, x2, y2 = face["box"]
+                numbers = x1, y1, x2, y2, face["confidence"], face["probability"]
+                if not all(isinstance(number, int | float) for number in numbers) or not isinstance(face["label"], str):
+                    raise TypeError
+            annotated[record["image"]] = record.get("annotated")
+        except (KeyError, TypeError, ValueError) as error:
+            raise InputError(
+                f"{jsonl}: has lines that this script did not write; leave out --resume, or name another file"
+            ) from error
+    return annotated
 
 
 def write_rows(rows, records: Iterable[dict], is_first: bool) -> None:
@@ -171,13 +192,13 @@ def write_rows(rows, records: Iterable[dict], is_first: bool) -> None:
             rows.writerow((record["image"], *face["box"], confidence, face["label"], probability))
 
 
-def name_outputs(paths: list[Path], output: Path | None) -> dict[Path, Path]:
+def name_outputs(paths: list[Path], output: Path | None, taken: set[str | None]) -> dict[Path, Path]:
     """Say where each annotated picture goes: `output` itself for one picture, else a file of its name in that folder.
 
-    Makes the folder. Raises InputError if it cannot, or if `output` names a single file for many pictures.
+    Names that are `taken` are left to those who have them. Makes the folder. Raises InputError if it cannot, or if `output`
+    names a single file for many pictures.
     """
-    from facemask.files import make_folder
-    from facemask.media import IMAGE_SUFFIXES
+    from facemask.files import IMAGE_SUFFIXES, make_folder
 
     if output is None:
         return {}
@@ -186,16 +207,19 @@ def name_outputs(paths: list[Path], output: Path | None) -> dict[Path, Path]:
             raise InputError(f"{output}: cannot write this kind of picture; use .jpg or .png, or name a folder")
         if len(paths) > 1:
             raise InputError(f"{output}: is one file for {len(paths)} pictures; give -o a folder")
-        return {paths[0]: output}
+        return dict.fromkeys(paths, output)
     make_folder(output)
-    outputs, taken = {}, set()
+    outputs, numbers = {}, Counter()
     for path in paths:
+        stem = os.fsdecode(os.fsencode(path.stem)[:LONGEST_STEM])
         suffix = path.suffix if path.suffix.lower() in IMAGE_SUFFIXES else ".jpg"
-        name, number = path.stem + suffix, 2
-        while name in taken:
-            name, number = f"{path.stem}_{number}{suffix}", number + 1
-        taken.add(name)
-        outputs[path] = output / name
+        while True:
+            numbers[stem, suffix] += 1
+            number = numbers[stem, suffix]
+            outputs[path] = output / (f"{stem}_{number}{suffix}" if number > 1 else f"{stem}{suffix}")
+            if str(outputs[path]) not in taken:
+                break
+        taken.add(str(outputs[path]))
     return outputs
 
 

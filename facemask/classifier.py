@@ -43,8 +43,11 @@ class ModelInfo:
     @classmethod
     def from_json(cls, text: str | bytes) -> "ModelInfo":
         """Raises ValueError, KeyError or TypeError if the text is not what `to_json` writes."""
-        fields = json.loads(text)
-        info = cls(tuple(map(str, fields["classes"])), int(fields["input_size"]), float(fields["margin"]))
+        try:
+            fields = json.loads(text)
+            info = cls(tuple(map(str, fields["classes"])), int(fields["input_size"]), float(fields["margin"]))
+        except (OverflowError, RecursionError) as error:
+            raise ValueError(str(error)) from error
         is_sound = all(name.isprintable() and name for name in info.classes) and len(set(info.classes)) == len(info.classes) >= 2
         if not (is_sound and info.input_size in INPUT_SIZES and 0 <= info.margin <= 1):
             raise ValueError("classes, input_size or margin are none")
@@ -103,7 +106,10 @@ class MaskClassifier:
         probabilities = [np.empty((0, len(self.info.classes)), np.float32)]
         for start in range(0, len(boxes), self.BATCH_SIZE):
             crops = [crop_face(image, box, size, margin) for box in boxes[start : start + self.BATCH_SIZE]]
-            probabilities.append(self._run(cv2.dnn.blobFromImages(crops, swapRB=True)))
+            part = self._run(cv2.dnn.blobFromImages(crops, swapRB=True))
+            if part.shape != (len(crops), len(self.info.classes)) or not np.isfinite(part).all():
+                raise InputError("the mask classifier: gives no probabilities of some faces; train it anew")
+            probabilities.append(part)
         return np.concatenate(probabilities)
 
     @classmethod
@@ -138,15 +144,17 @@ class MaskClassifier:
         return cls(info, run, "Keras")._checked(path)
 
     def _checked(self, path: Path) -> "MaskClassifier":
-        """Return self if the network's output fits its metadata, shown on a black face; else raise InputError."""
+        """Return self if the network's output fits its metadata, shown black and noise; else raise InputError."""
         size = self.info.input_size
+        images = np.zeros((2, 3, size, size), np.float32)
+        images[1] = np.random.default_rng(0).uniform(0, 255, images[1].shape)
         try:
-            probabilities = self._run(np.zeros((1, 3, size, size), np.float32))
+            probabilities = np.asarray(self._run(images), np.float32)
         except Exception as error:  # onnxruntime's and OpenCV's have no common base below it
-            raise InputError(f"{path}: cannot see a face of {size} x {size} px; train it anew") from error
-        if probabilities.shape != (1, len(self.info.classes)):
+            raise InputError(f"{path}: cannot see faces of {size} x {size} px; train it anew") from error
+        if probabilities.shape != (len(images), len(self.info.classes)):
             received = f"gives {probabilities.shape[1:]} outputs for {len(self.info.classes)} classes"
             raise InputError(f"{path}: {received}; train it anew")
-        if not (np.all(probabilities >= 0) and abs(probabilities.sum() - 1) < 0.01):
+        if not (np.all(probabilities >= 0) and np.all(np.abs(probabilities.sum(axis=1) - 1) < 0.01)):
             raise InputError(f"{path}: its outputs are no probabilities; train it anew")
         return self

@@ -1,6 +1,7 @@
 """What the command lines share: argument types, messages, exit codes."""
 
 import argparse
+import faulthandler
 import logging
 import math
 import os
@@ -66,6 +67,17 @@ def run(script: Callable[[argparse.Namespace], int], args: argparse.Namespace) -
 def _run(script: Callable[[argparse.Namespace], int], args: argparse.Namespace) -> int:
     before = _interrupt_on_signals()
     try:
+        return _tell_errors(script, args)
+    except KeyboardInterrupt as error:
+        print("[INFO] stopped", file=sys.stderr)
+        return 128 + (error.args[0] if error.args else signal.SIGINT)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _tell_errors(script: Callable[[argparse.Namespace], int], args: argparse.Namespace) -> int:
+    try:
         return script(args)
     except InputError as error:
         print(one_line(f"error: {error}"), file=sys.stderr)
@@ -73,9 +85,6 @@ def _run(script: Callable[[argparse.Namespace], int], args: argparse.Namespace) 
     except ImportError as error:
         print(f"error: {explain_import(error)}", file=sys.stderr)
         return FAILED
-    except KeyboardInterrupt as error:
-        print("[INFO] stopped", file=sys.stderr)
-        return 128 + (error.args[0] if error.args else signal.SIGINT)
     except BrokenPipeError:
         # Whoever read stdout has gone (`| head`); Python would complain once more when it flushes at exit.
         with suppress(OSError):
@@ -88,15 +97,16 @@ def _run(script: Callable[[argparse.Namespace], int], args: argparse.Namespace) 
     except MemoryError:
         print("error: memory: there is not enough; give smaller pictures, or fewer at once", file=sys.stderr)
         return FAILED
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 @contextmanager
 def _python_alone_on_stderr() -> Iterator[None]:
     """Send elsewhere what C libraries write to stderr of broken pictures and the like: lines that name no file."""
-    if sys.stderr is not sys.__stderr__ or sys.stderr is None:  # somebody reads it, as tests do
+    if sys.stdout is None:  # closed by who started us
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115
+    if sys.stderr is not sys.__stderr__:  # somebody reads it, as tests do
         yield
         return
     before = sys.stderr
@@ -105,24 +115,33 @@ def _python_alone_on_stderr() -> Iterator[None]:
     sys.stderr = open(os.dup(number), "w", buffering=1, encoding=before.encoding, errors="backslashreplace")  # noqa: SIM115
     with open(os.devnull, "wb") as nowhere:
         os.dup2(nowhere.fileno(), number)
+    faulthandler.enable(sys.stderr)  # a crash is told all the same
     try:
         yield
     finally:
-        sys.stderr.flush()
+        faulthandler.disable()
+        with suppress(OSError):  # as of a terminal that is gone
+            sys.stderr.flush()
         os.dup2(sys.stderr.fileno(), number)
         sys.stderr = before
 
 
 def _interrupt_on_signals() -> dict[int, object]:
-    """Have SIGTERM and a lost terminal do what Ctrl-C does, where they would end the process at once; return the handlers."""
-    before = {}
+    """Have SIGTERM and a lost terminal do what Ctrl-C does; a second one ends the process at once. Returns the handlers before.
+
+    Those that somebody ignores or handles otherwise stay so.
+    """
+    before, came = {}, []
 
     def interrupt(number: int, _: object) -> None:
+        if came:
+            os._exit(128 + number)  # all that is written is whole at any moment
+        came.append(number)
         raise KeyboardInterrupt(number)
 
-    for name in ("SIGTERM", "SIGHUP"):
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
         number = getattr(signal, name, None)  # Windows has no SIGHUP
-        if number is not None and signal.getsignal(number) is signal.SIG_DFL:
+        if number is not None and signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler):
             with suppress(ValueError):  # another thread than the main one
                 before[number] = signal.signal(number, interrupt)
     return before
@@ -159,6 +178,7 @@ def quiet_libraries() -> None:
     for name, value in (("OPENCV_LOG_LEVEL", "SILENT"), ("OPENCV_FFMPEG_LOGLEVEL", "-8"), ("TF_CPP_MIN_LOG_LEVEL", "3")):
         os.environ.setdefault(name, value)
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
+    logging.getLogger("PIL").setLevel(logging.CRITICAL)
     warnings.filterwarnings("ignore", module="PIL")  # of broken EXIF and the like
 
 

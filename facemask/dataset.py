@@ -208,7 +208,7 @@ def load_patches(
 def _cut_patch(image: np.ndarray, box: tuple | None, size: int) -> FacePatch | None:
     height, width = image.shape[:2]
     box = np.array(box or (0, 0, width, height), float)
-    if not (box[0] < width and box[1] < height and box[2] > 0 and box[3] > 0):
+    if not (max(box[0], 0) < min(box[2], width) and max(box[1], 0) < min(box[3], height)):
         return None
     x1, y1, x2, y2 = np.round(square_around(box, CONTEXT)).astype(int)
     x1, y1, x2, y2 = max(x1, 0), max(y1, 0), min(x2, width), min(y2, height)

@@ -6,3 +6,7 @@ class InputError(Exception):
 
     The message reads `what: why; what to do`, on one line: the scripts print it after `error: ` and exit 1.
     """
+
+
+class OutputError(InputError):
+    """Where outputs go nothing can be written any more, as on a full disk: there is no use in going on."""

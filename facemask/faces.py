@@ -2,6 +2,7 @@
 
 import logging
 from contextlib import suppress
+from io import BytesIO
 from pathlib import Path
 from typing import Protocol
 
@@ -9,7 +10,7 @@ import numpy as np
 
 from facemask.boxes import MAX_FACES, Face
 from facemask.errors import InputError
-from facemask.files import sha256
+from facemask.files import read_model, sha256
 from facemask.masked_faces import MaskedFaceDetector, int8_file
 from facemask.onnx_metadata import read_onnx_metadata
 from facemask.res10 import Res10Detector
@@ -42,9 +43,10 @@ def load_face_detector(
         path = choose_face_detector(path)
     if not path.is_file():
         raise InputError(f"{path}: no such face detector; give -f the folder face_detector/ or its .onnx file")
+    model = read_model(path)
     ours = False
-    with suppress(ValueError, OSError):  # a broken file's checksum will tell
-        ours = MaskedFaceDetector.METADATA_NAME in read_onnx_metadata(path)
+    with suppress(ValueError):
+        ours = MaskedFaceDetector.METADATA_NAME in read_onnx_metadata(BytesIO(model))
     if ours:
         return MaskedFaceDetector.load(path, size or MaskedFaceDetector.SIZE, tiles, threads, max_faces)
     if size:

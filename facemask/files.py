@@ -15,8 +15,10 @@ from typing import TextIO
 
 from facemask.errors import InputError
 
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 CHECKSUM_LENGTH = 64  # bytes: a SHA-256 in hexadecimal
 LARGEST_MODEL = 1 << 28  # bytes
+DAMAGED = "damaged, or no model of this version (its checksum is wrong or missing); copy it again, or train it anew"
 FREE_SPACE = "free some space, or choose another place"
 
 logger = logging.getLogger(__name__)
@@ -31,13 +33,18 @@ def make_folder(path: Path) -> None:
 
 
 def partial_path(path: str | Path) -> Path:
-    """Return the name, beside `path` and with its suffix, under which it is written until it is whole.
+    """Return the name, beside `path`, under which it is written until it is whole: NAME.partial.SUFFIX.
 
-    Raises InputError if `path` cannot be written.
+    Of a picture it is NAME.SUFFIX.partial, which no folder run takes for a picture. Raises InputError if `path` cannot be
+    written, or what has that name already is not what an earlier run left.
     """
     path = Path(path)
     check_writable(path)
-    return path.with_name(f"{path.stem}.partial{path.suffix}")
+    is_picture = path.suffix.lower() in IMAGE_SUFFIXES
+    partial = path.with_name(f"{path.name}.partial" if is_picture else f"{path.stem}.partial{path.suffix}")
+    if partial.is_symlink() or (partial.exists() and not partial.is_file()):
+        raise InputError(f"{partial}: is no ordinary file, and in the way; remove it")
+    return partial
 
 
 def fresh_partial_path(path: str | Path) -> Path:
@@ -150,7 +157,12 @@ def resumable_json_lines(path: str | Path, resume: bool) -> Iterator[JsonLines]:
     if resume:
         partial = partial_path(path)
         if path.is_file() and not partial.exists():
-            shutil.copyfile(path, partial)
+            copy = partial.with_name(f"{partial.name}.copy")
+            try:
+                shutil.copyfile(path, copy)
+                os.replace(copy, partial)
+            finally:
+                copy.unlink(missing_ok=True)
         _cut_unfinished_line(partial)
     else:
         partial = fresh_partial_path(path)
@@ -182,7 +194,7 @@ def read_json_lines(path: str | Path) -> Iterator[dict]:
                 return
             try:
                 record = json.loads(line)
-            except ValueError:
+            except (ValueError, RecursionError):
                 record = None
             if not isinstance(record, dict):
                 raise InputError(f"{source}: line {number} is broken; remove it, or leave out --resume")
@@ -242,11 +254,13 @@ def read_model(path: str | Path) -> bytes:
     """
     path = Path(path)
     try:
-        if path.is_file() and path.stat().st_size > LARGEST_MODEL:
+        if path.exists() and not path.is_file():
+            raise InputError(f"{path}: is no ordinary file; give a model of this project")
+        if path.stat().st_size > LARGEST_MODEL:
             raise InputError(f"{path}: {path.stat().st_size / 1e9:.1f} GB are too many for a model of this project; give another")
         data = path.read_bytes()
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}); check the name") from error
     if data[-CHECKSUM_LENGTH:] != checksum(memoryview(data)[:-CHECKSUM_LENGTH]):
-        raise InputError(f"{path}: damaged, or not a model of this project (its checksum is wrong or missing); copy it again")
+        raise InputError(f"{path}: {DAMAGED}")
     return data

@@ -44,8 +44,14 @@ class Calibration:
     @classmethod
     def from_json(cls, text: str) -> "Calibration":
         """Raises ValueError, KeyError or TypeError if the text is not what `to_json` writes."""
-        fields = json.loads(text)
-        return cls(float(fields["slope"]), float(fields["shift"]))
+        try:
+            fields = json.loads(text)
+            calibration = cls(float(fields["slope"]), float(fields["shift"]))
+        except (OverflowError, RecursionError) as error:
+            raise ValueError(str(error)) from error
+        if not (math.isfinite(calibration.slope) and math.isfinite(calibration.shift)):
+            raise ValueError("slope or shift is not finite")
+        return calibration
 
 
 class MaskedFaceDetector:
@@ -95,7 +101,10 @@ class MaskedFaceDetector:
         run, _ = open_onnx(model, path, threads)
         detector = cls(run, calibration, size, tiles, max_faces)
         side = cls.SMALLEST_INPUT
-        cells = detector.run(np.zeros((1, 3, side, side), np.float32))
+        try:
+            cells = np.asarray(detector.run(np.zeros((1, 3, side, side), np.float32)), np.float32)
+        except Exception as error:  # onnxruntime's and OpenCV's have no common base below it
+            raise InputError(f"{path}: not this face detector (it cannot see a picture); copy face_detector/ again") from error
         expected = (1, 5, side // cls.STRIDE, side // cls.STRIDE)
         if cells.shape != expected:
             raise InputError(f"{path}: not this face detector (output {cells.shape}, not {expected}); copy face_detector/ again")
@@ -159,6 +168,8 @@ class MaskedFaceDetector:
         padded = np.zeros((len(images), height, width, 3), np.uint8)
         padded[:, : size[0], : size[1]] = images
         cells = self.run(cv2.dnn.blobFromImages(list(padded), swapRB=True))
+        if cells.shape != (len(images), 5, height // self.STRIDE, width // self.STRIDE):
+            raise InputError("the face detector: gives no faces of some pictures; copy face_detector/ again")
         found = []
         for one in cells:
             boxes, scores = decode(one, self.MIN_SCORE, self.STRIDE)

@@ -3,12 +3,14 @@
 import glob
 import os
 import stat
+import struct
 import subprocess
 import sys
 from collections import deque
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO
@@ -20,35 +22,23 @@ from PIL import Image
 from PIL.BmpImagePlugin import BmpImageFile
 from PIL.ImageFile import ImageFile
 from PIL.JpegImagePlugin import JpegImageFile
-from PIL.PngImagePlugin import PngImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
-from facemask.errors import InputError
-from facemask.files import FREE_SPACE, atomic_path
+from facemask.errors import InputError, OutputError
+from facemask.files import FREE_SPACE, IMAGE_SUFFIXES, atomic_path
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 GIVE = "give a JPEG, PNG, WebP, BMP or TIFF file"
 NO_PICTURE = f"not a picture, or a broken one; {GIVE}"
-# What a file begins with tells its kind, whatever its name; OpenCV would decode many other kinds too, little tested ones.
-KINDS = {
-    b"\xff\xd8\xff": JpegImageFile,
-    b"\x89PNG\r\n\x1a\n": PngImageFile,
-    b"RIFF": WebPImageFile,
-    b"BM": BmpImageFile,
-    b"II*\0": TiffImageFile,
-    b"MM\0*": TiffImageFile,
-    b"II+\0": TiffImageFile,
-    b"MM\0+": TiffImageFile,
-}
 START_OF_SCAN, END_OF_JPEG = b"\xff\xda", b"\xff\xd9"
 REDUCED_FLAGS = {
     1: cv2.IMREAD_COLOR, 2: cv2.IMREAD_REDUCED_COLOR_2, 4: cv2.IMREAD_REDUCED_COLOR_4, 8: cv2.IMREAD_REDUCED_COLOR_8
 }  # fmt: skip
+LONGEST_EXIF = 1 << 20  # bytes
 ORIENTATION = 0x0112  # EXIF's tag; 1..8
 FLIPS = {2: 1, 3: -1, 4: 0, 6: 1, 7: -1, 8: 0}  # cv2.flip's code by EXIF's orientation; 5 to 8 are transposed before
 MAX_PIXELS = 250_000_000  # of a picture, unless told otherwise: phones make 200 million
-MAX_SCANNED = 5e9  # pixels times passes over them: a progressive JPEG may ask for thousands of passes, and usually has ten
+MAX_SCANNED = 2.5e9  # pixels times passes over them: a progressive JPEG may ask for thousands of passes, and usually has ten
 LARGE_PIXELS, LARGE_BYTES = 1 << 25, 1 << 26  # of pictures that are not to be worked on several at once
 STRIP = 256  # rows blended at once: bounds the memory
 LARGEST_FILE = 1 << 30  # bytes
@@ -67,8 +57,12 @@ def find_images(sources: Iterable[str]) -> list[Path]:
         path = Path(source)
         if path.is_dir():
             closed: list[OSError] = []
-            deque(os.walk(source, onerror=closed.append), maxlen=0)
-            paths = sorted(map(Path, [*list_files(source, validExts=IMAGE_SUFFIXES), *(error.filename for error in closed)]))
+            try:
+                deque(os.walk(source, onerror=closed.append), maxlen=0)
+                names = [*list_files(source, validExts=IMAGE_SUFFIXES), *(error.filename for error in closed)]
+            except RecursionError as error:
+                raise InputError(f"{source}: has folders within folders, too deep; give those below it") from error
+            paths = sorted(map(Path, names))
             if not paths:
                 raise InputError(f"{source}: no pictures in this folder; known are {' '.join(IMAGE_SUFFIXES)}")
         elif path.exists() or not glob.has_magic(source):
@@ -87,8 +81,8 @@ def _glob(pattern: Path) -> list[Path]:
     try:
         matches = Path(*pattern.parts[:fixed]).glob(str(Path(*pattern.parts[fixed:])))
         return [match for match in matches if match.is_file() and not any(name[0] == "." for name in match.parts[fixed:])]
-    except ValueError as error:
-        raise InputError(f"{pattern}: not a pattern ({error}); check it") from error
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{pattern}: cannot be matched ({error}); give folders or files") from error
 
 
 def read_image(path: str | Path, max_pixels: int = MAX_PIXELS) -> np.ndarray:
@@ -107,37 +101,38 @@ class EncodedPicture:
     data: bytes  # all of the file
     width: int  # px, as shown upright
     height: int
-    orientation: int  # 1..8, how what is decoded must be turned (EXIF 2.32, 4.6.4)
-    has_alpha: bool
-    first_scan: int | None  # byte at which a JPEG's own data begin; None for other kinds
+    header: "Header"
+    has_end: bool  # False for a JPEG that was cut off
 
     @classmethod
     def read(cls, path: str | Path, max_pixels: int = MAX_PIXELS) -> "EncodedPicture":
         """Read a file. Raises InputError if it is missing, empty, no picture of a known kind, or of too many pixels."""
         path = Path(path)
         with _open(path) as file:
-            # As many bytes as it had when it was opened: it may grow for ever.
-            data = file.read(os.fstat(file.fileno()).st_size)
+            try:
+                data = file.read(os.fstat(file.fileno()).st_size)  # no more than it had when opened: it may grow for ever
+            except OSError as error:  # a broken disk or card
+                raise InputError(f"{path}: cannot be read ({error.strerror}); copy it again") from error
         if not data:
             raise InputError(f"{path}: the file is empty; copy it again")
-        header = _read_header(path, BytesIO(data))
-        width, height = header.size
+        header = Header.read(path, BytesIO(data))
+        width, height = header.width, header.height
         if width * height > max_pixels:
             raise InputError(
                 f"{path}: {width} x {height} pixels are more than {max_pixels}; make it smaller, or give --max-pixels more"
             )
-        is_jpeg = isinstance(header, JpegImageFile)
-        if is_jpeg and width * height * data.count(START_OF_SCAN) > MAX_SCANNED:
-            raise InputError(f"{path}: a JPEG in too many passes; save it again")
-        orientation = _orientation(header)
-        if orientation >= 5:
+        end = None
+        if header.first_scan is not None:
+            end = data.find(END_OF_JPEG, header.first_scan)
+            if width * height * (1 + data.count(START_OF_SCAN, header.first_scan, max(end, 0))) > MAX_SCANNED:
+                raise InputError(f"{path}: a JPEG in too many passes; save it again")
+        if header.orientation >= 5:
             width, height = height, width
-        has_alpha = not isinstance(header, BmpImageFile) and ("A" in header.mode or "transparency" in header.info)
-        return cls(path, data, width, height, orientation, has_alpha, header.fp.tell() if is_jpeg else None)
+        return cls(path, data, width, height, header, end != -1)
 
     def reduction(self, least_side: int) -> int:
         """Return by what a JPEG's sides can be divided in decoding, 1, 2, 4 or 8, the longest being `least_side` px then."""
-        longest = max(self.width, self.height) if self.first_scan is not None else 0
+        longest = max(self.width, self.height) if self.header.first_scan is not None else 0
         return max(n for n in REDUCED_FLAGS if n == 1 or longest >= n * least_side)
 
     def decode(self, reduction: int = 1) -> np.ndarray:
@@ -147,9 +142,9 @@ class EncodedPicture:
         """
         broken = InputError(f"{self.path}: {NO_PICTURE}")
         # OpenCV before 4.11 decodes JPEGs without an end, and leaves the rest grey.
-        if self.first_scan is not None and self.data.find(END_OF_JPEG, self.first_scan) < 0:
+        if not self.has_end:
             raise broken
-        flags = cv2.IMREAD_UNCHANGED if self.has_alpha else REDUCED_FLAGS[reduction]
+        flags = cv2.IMREAD_UNCHANGED if self.header.has_alpha else REDUCED_FLAGS[reduction]
         try:
             image = cv2.imdecode(np.frombuffer(self.data, np.uint8), flags | cv2.IMREAD_IGNORE_ORIENTATION)
         except (cv2.error, MemoryError) as error:
@@ -157,12 +152,12 @@ class EncodedPicture:
         if image is None or image.dtype not in (np.uint8, np.uint16):
             raise broken
         if image.dtype == np.uint16:
-            image = (image >> 8).astype(np.uint8)
+            image = np.ascontiguousarray(image.astype("<u2", copy=False).view(np.uint8)[..., 1::2])  # the upper bytes
         if image.ndim == 2 or image.shape[2] == 1:
             image = cv2.cvtColor(image, cv2.COLOR_GRAY2BGR)
         if image.shape[2] == 4:
             image = _on_white(image)
-        image = _turn(image, self.orientation)
+        image = _turn(image, self.header.orientation)
         if image.shape != (-(-self.height // reduction), -(-self.width // reduction), 3):
             raise broken  # two libraries read two sizes
         return image
@@ -173,8 +168,8 @@ def is_large(path: Path) -> bool:
     with suppress(InputError), _open(path) as file:
         if os.fstat(file.fileno()).st_size > LARGE_BYTES:
             return True
-        width, height = _read_header(path, file).size
-        return width * height > LARGE_PIXELS
+        header = Header.read(path, file)
+        return header.width * header.height > LARGE_PIXELS
     return False
 
 
@@ -197,29 +192,77 @@ def _open(path: Path) -> BinaryIO:
     return file
 
 
-def _read_header(path: Path, file: BinaryIO) -> ImageFile:
-    """Return Pillow's view of a picture that is not decoded. Raises InputError if it is none of the known kinds."""
-    start = file.read(8)
-    file.seek(0)
-    plugin = next((plugin for signature, plugin in KINDS.items() if start.startswith(signature)), None)
-    try:
-        # Not Image.open: that has limits of its own, and warns.
-        header = plugin(file) if plugin else None
-    except Exception as error:  # Pillow's and struct's: of broken files it raises what comes
-        raise InputError(f"{path}: {NO_PICTURE}") from error
-    if header is None or min(header.size) < 1:
-        raise InputError(f"{path}: {NO_PICTURE}")
-    return header
+@dataclass(frozen=True)
+class Header:
+    """What a picture's file says of it before it is decoded."""
+
+    width: int  # px, as stored
+    height: int
+    orientation: int = 1  # 1..8, how what is decoded must be turned (EXIF 2.32, 4.6.4)
+    has_alpha: bool = False
+    first_scan: int | None = None  # byte at which a JPEG's own data begin; None for other kinds
+
+    @classmethod
+    def read(cls, path: Path, file: BinaryIO) -> "Header":
+        """Read it from a file that is open at its beginning. Raises InputError if it is none of the known kinds."""
+        try:
+            start = file.read(8)
+            file.seek(0)
+            reader = next((reader for signature, reader in KINDS.items() if start.startswith(signature)), None)
+            header = reader(file) if reader else None
+        except Exception as error:  # Pillow's and struct's: of broken files it raises what comes
+            raise InputError(f"{path}: {NO_PICTURE}") from error
+        if header is None or min(header.width, header.height) < 1:
+            raise InputError(f"{path}: {NO_PICTURE}")
+        return header
+
+    @classmethod
+    def by_pillow(cls, plugin: type[ImageFile], file: BinaryIO) -> "Header":
+        picture = plugin(file)  # not Image.open: that has limits of its own, and warns
+        has_alpha = plugin is not BmpImageFile and ("A" in picture.mode or "transparency" in picture.info)
+        first_scan = file.tell() if plugin is JpegImageFile else None
+        return cls(*picture.size, _orientation(picture.info.get("exif")), has_alpha, first_scan)
+
+    @classmethod
+    def of_png(cls, file: BinaryIO) -> "Header":
+        """Read a PNG's chunks up to its picture's: Pillow refuses the picture for what is wrong with a comment in it."""
+        file.seek(8)
+        width = height = colour = 0
+        orientation, has_alpha = 1, False
+        while (head := file.read(8)) and (kind := head[4:]) != b"IDAT":
+            length = int.from_bytes(head[:4], "big")
+            if kind == b"IHDR":
+                width, height, _, colour = struct.unpack(">IIBB", file.read(10))
+                length -= 10
+            elif kind == b"eXIf" and length < LONGEST_EXIF:
+                orientation = _orientation(b"Exif\0\0" + file.read(length))
+                length = 0
+            has_alpha |= kind == b"tRNS" or colour in (4, 6)
+            file.seek(length + 4, os.SEEK_CUR)
+        return cls(width, height, orientation, has_alpha)
 
 
-def _orientation(header: ImageFile) -> int:
+def _orientation(exif: bytes | None) -> int:
     """Return what EXIF says of how to turn a picture, 1..8; 1, not to, where it says nothing that is right."""
-    exif = Image.Exif()
-    with suppress(Exception):  # as in _read_header
-        exif.load(header.info.get("exif"))
-        if exif.get(ORIENTATION) in range(1, 9):
-            return int(exif[ORIENTATION])
+    tags = Image.Exif()
+    with suppress(Exception):  # as in Header.read
+        tags.load(exif)
+        if tags.get(ORIENTATION) in range(1, 9):
+            return int(tags[ORIENTATION])
     return 1
+
+
+# What a file begins with tells its kind, whatever its name; OpenCV would decode many other kinds too, little tested ones.
+KINDS = {
+    b"\xff\xd8\xff": partial(Header.by_pillow, JpegImageFile),
+    b"\x89PNG\r\n\x1a\n": Header.of_png,
+    b"RIFF": partial(Header.by_pillow, WebPImageFile),
+    b"BM": partial(Header.by_pillow, BmpImageFile),
+    b"II*\0": partial(Header.by_pillow, TiffImageFile),
+    b"MM\0*": partial(Header.by_pillow, TiffImageFile),
+    b"II+\0": partial(Header.by_pillow, TiffImageFile),
+    b"MM\0+": partial(Header.by_pillow, TiffImageFile),
+}
 
 
 def _turn(image: np.ndarray, orientation: int) -> np.ndarray:
@@ -242,19 +285,22 @@ def _on_white(image: np.ndarray) -> np.ndarray:
 
 
 def write_image(path: str | Path, image: np.ndarray) -> None:
-    """Write `image`, uint8 (H, W, 3) BGR, in the format of the suffix, whole or not at all; InputError if it cannot."""
+    """Write `image`, uint8 (H, W, 3) BGR, in the format of the suffix, whole or not at all.
+
+    Raises InputError if that format cannot hold it, OutputError if the disk does not take it.
+    """
     path = Path(path)
     try:
         done, data = cv2.imencode(path.suffix, image)
     except cv2.error:
         done = False
     if not done:
-        raise InputError(f"{path}: OpenCV cannot write this kind of picture; use .jpg or .png")
+        raise InputError(f"{path}: cannot be written as this kind of picture; use .jpg or .png")
     try:
         with atomic_path(path) as temporary:
             temporary.write_bytes(data)
     except OSError as error:
-        raise InputError(f"{path}: cannot be written ({error.strerror}); {FREE_SPACE}") from error
+        raise OutputError(f"{path}: cannot be written ({error.strerror}); {FREE_SPACE}") from error
 
 
 def has_display() -> bool:

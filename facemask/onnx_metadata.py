@@ -9,6 +9,7 @@ from facemask.files import CHECKSUM_LENGTH, checksum
 
 # Of ModelProto and StringStringEntryProto in https://github.com/onnx/onnx/blob/main/onnx/onnx.proto
 METADATA_PROPS, KEY, VALUE = 14, 1, 2
+GRAPH, NODE, OPERATOR, DOMAIN, FUNCTIONS = 7, 1, 4, 7, 25  # of ModelProto, GraphProto, NodeProto
 # Protobuf's wire types: https://protobuf.dev/programming-guides/encoding/
 VARINT, FIXED64, LENGTH_DELIMITED, FIXED32 = 0, 1, 2, 5
 CHECKSUM_NAME = "sha256"
@@ -27,6 +28,19 @@ def read_onnx_metadata(file: str | Path | BinaryIO) -> dict[str, str]:
     return metadata
 
 
+def read_operators(model: bytes) -> set[str]:
+    """Return the names of the operators in a serialized model, with their domains before them. Raises ValueError as above."""
+    operators = set()
+    for number, part in _fields(io.BytesIO(model), {GRAPH, FUNCTIONS}, longest=len(model)):
+        if number == FUNCTIONS:
+            operators.add("functions")
+            continue
+        for _, node in _fields(io.BytesIO(part), {NODE}, longest=len(part)):
+            names = {name: text.decode() for name, text in _fields(io.BytesIO(node), {OPERATOR, DOMAIN})}
+            operators.add(names.get(DOMAIN, "") + names.get(OPERATOR, ""))
+    return operators
+
+
 def with_checksum(model: bytes) -> bytes:
     """Return a serialized model with its checksum as one more entry of its metadata, at the very end (`files.read_model`)."""
     key = CHECKSUM_NAME.encode()
@@ -35,13 +49,15 @@ def with_checksum(model: bytes) -> bytes:
     return model + head + entry + checksum(model + head + entry)
 
 
-def _fields(file: BinaryIO, wanted: set[int]) -> Iterator[tuple[int, bytes]]:
-    """Yield number and bytes of a message's wanted fields, stepping over all others."""
+def _fields(file: BinaryIO, wanted: set[int], longest: int = LONGEST_ENTRY) -> Iterator[tuple[int, bytes]]:
+    """Yield number and bytes of a message's wanted fields of at most `longest` bytes, stepping over all others."""
     size = file.seek(0, io.SEEK_END)
     file.seek(0)
     while file.tell() < size:
         key = _varint(file)
         number, wire_type = key >> 3, key & 7
+        if number == 0:
+            raise ValueError("no field has the number 0")
         if wire_type == VARINT:
             _varint(file)
             continue
@@ -53,7 +69,7 @@ def _fields(file: BinaryIO, wanted: set[int]) -> Iterator[tuple[int, bytes]]:
             raise ValueError(f"unknown wire type {wire_type}")
         if file.tell() + length > size:
             raise ValueError("truncated")
-        if number in wanted and wire_type == LENGTH_DELIMITED and length <= LONGEST_ENTRY:
+        if number in wanted and wire_type == LENGTH_DELIMITED and length <= longest:
             yield number, file.read(length)
         else:
             file.seek(length, io.SEEK_CUR)

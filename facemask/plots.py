@@ -18,6 +18,8 @@ from facemask.evaluation import Mistake
 from facemask.files import atomic_path
 from facemask.media import MAX_PIXELS, read_image
 
+plt.rcParams["text.parse_math"] = False  # labels may hold dollars
+
 
 def plot_training(
     path: str | Path, head: dict[str, list], fine_tuning: dict[str, list], confusion: np.ndarray, classes: Sequence[str]
@@ -119,5 +121,5 @@ def _caption(mistake: Mistake) -> str:
 def save_figure(figure: plt.Figure, path: str | Path) -> None:
     """Write a figure in the format of the suffix, whole or not at all, and close it."""
     with atomic_path(path) as temporary:
-        figure.savefig(temporary, dpi=100)
+        figure.savefig(temporary, dpi=100, format=Path(path).suffix[1:].lower())
     plt.close(figure)

@@ -8,7 +8,13 @@ import cv2
 import numpy as np
 
 from facemask.errors import InputError
+from facemask.onnx_metadata import read_operators
 
+# What this project's networks are made of: none of them loops, branches, or makes something large of little.
+OPERATORS = {
+    "Add", "Clip", "Conv", "ConvTranspose", "DequantizeLinear", "Flatten", "Gemm", "GlobalAveragePool", "Mul",
+    "QuantizeLinear", "Relu", "Softmax",
+}  # fmt: skip
 CPU_AVX_512VNNI = 23  # of OpenCV's enum CpuFeatures, which Python does not name
 Run = Callable[[np.ndarray], np.ndarray]  # the values of a network's one input to those of its one output
 
@@ -19,8 +25,15 @@ def open_onnx(model: bytes, path: Path, threads: int = 0) -> tuple[Run, str]:
     Returns what runs it, and the name of that library.
 
     What runs it may be called from several threads at once; each call computes with `threads` of its own (0: one a
-    core) in onnxruntime, while OpenCV takes one call after the other. Raises InputError if the file is broken.
+    core) in onnxruntime, while OpenCV takes one call after the other. Raises InputError if the file is broken, or has
+    operators that no network of this project has.
     """
+    try:
+        unknown = sorted(read_operators(model) - OPERATORS)
+    except ValueError as error:
+        raise InputError(f"{path}: not an ONNX file, or a part of one ({error}); copy it again") from error
+    if unknown:
+        raise InputError(f"{path}: not a network of this project (it has {unknown[0]}); train it anew")
     try:
         return open_with_onnxruntime(model, path, threads), "onnxruntime"
     except ImportError:
@@ -46,9 +59,9 @@ def open_with_onnxruntime(model: bytes, path: Path, threads: int = 0) -> Run:
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:
         session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"], enable_fallback=0)
+        name = session.get_inputs()[0].name
     except Exception as error:  # onnxruntime's exceptions have no common base below Exception
         raise InputError(f"{path}: onnxruntime cannot load it; copy it again") from error
-    name = session.get_inputs()[0].name
     return lambda images: session.run(None, {name: images})[0]
 
 

@@ -19,7 +19,7 @@ if os.environ.get("FUZZ"):
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = ROOT.parent / "shared"
 EXAMPLES = ROOT / "examples"
-DAMAGED = "damaged, or not a model of this project (its checksum is wrong or missing); copy it again"
+DAMAGED = "damaged, or no model of this version (its checksum is wrong or missing); copy it again, or train it anew"
 
 
 @pytest.fixture(autouse=True)

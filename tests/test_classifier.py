@@ -140,3 +140,42 @@ def test_model_info_survives_json():
 def test_model_info_of_shipped_model():
     info = ModelInfo.of_keras(MODEL, read_model(MODEL))
     assert info.classes == ("mask_weared_incorrect", "with_mask", "without_mask")
+
+
+def renamed(model: bytes, old: bytes, new: bytes) -> bytes:
+    """A model whose metadata read otherwise, with its checksum; the text is of the same length."""
+    entry = len(with_checksum(b""))
+    assert model.count(old) == 1 and len(old) == len(new)
+    return with_checksum(model[:-entry].replace(old, new))
+
+
+@pytest.mark.parametrize("text", ['"margin": 1e9', '"margin": NaN', '"margin": "a"', '"margin": -.1'])
+def test_load_metadata_that_cannot_be_used(tmp_path, text):
+    path = tmp_path / "m.onnx"
+    path.write_bytes(renamed(ONNX.read_bytes(), b'"margin": 0.0', text.encode()))
+    with pytest.raises(InputError) as error:
+        MaskClassifier.load(path)
+    assert str(error.value) == f"{path}: not a model written by train_mask_detector.py; train it anew"
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, '{"classes": ["a", "b"], "input_size": Infinity, "margin": 0}', "1" * 5000])
+def test_model_info_of_odd_json(text):
+    with pytest.raises((ValueError, TypeError)):
+        ModelInfo.from_json(text)
+
+
+def test_load_network_that_loops(tmp_path):
+    """Operators that no network of ours has are refused before anything runs: a loop might have no end."""
+    onnx = pytest.importorskip("onnx")
+    proto = onnx.load(ONNX)
+    proto.graph.node[3].op_type = "Loop"
+    (tmp_path / "m.onnx").write_bytes(with_checksum(proto.SerializeToString()))
+    with pytest.raises(InputError) as error:
+        MaskClassifier.load(tmp_path / "m.onnx")
+    assert str(error.value) == f"{tmp_path}/m.onnx: not a network of this project (it has Loop); train it anew"
+
+
+def test_classify_when_the_network_fails_on_some_faces(people):
+    classifier = MaskClassifier(ModelInfo(("a", "b"), 32, 0.0), lambda images: np.full((len(images), 2), np.nan), "fake")
+    with pytest.raises(InputError, match="the mask classifier: gives no probabilities of some faces; train it anew"):
+        classifier.classify(people, list(PEOPLE))

@@ -56,3 +56,41 @@ def test_what_c_libraries_write_is_not_shown():
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert (done.returncode, done.stdout, done.stderr) == (3, "", "ours\nafter")
+
+
+def test_second_signal_ends_at_once():
+    code = (
+        "import signal, sys, time\n"
+        "from facemask import cli\n"
+        "def script(args):\n"
+        "    try:\n"
+        "        print('started', flush=True); time.sleep(60)\n"
+        "    finally:\n"
+        "        print('stopping', flush=True); time.sleep(60)\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "sys.exit(cli.run(script, None))"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == "started\n"
+        process.send_signal(signal.SIGTERM)
+        assert process.stdout.readline() == "stopping\n"
+        process.send_signal(signal.SIGINT)
+        assert process.communicate(timeout=30) == ("", "")
+    assert process.returncode == 130
+
+
+@pytest.mark.parametrize("closed", ["2>&-", ">&-", ">&- 2>&-", "<&- >&- 2>&-"])
+def test_closed_streams(tmp_path, closed):
+    script = f"{sys.executable} detect_mask_image.py -i examples/astronaut.jpg examples/people.jpg --jsonl {tmp_path}/o.jsonl {closed}"
+    assert subprocess.run(["sh", "-c", script], cwd=ROOT).returncode == 0
+    assert len((tmp_path / "o.jsonl").read_text().splitlines()) == 2
+
+
+def test_crash_is_told():
+    code = (
+        "import faulthandler, sys\n"
+        "from facemask import cli\n"
+        "cli.run(lambda args: faulthandler._sigsegv(), None)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode < 0 and done.stderr.startswith("Fatal Python error: Segmentation fault")

@@ -224,3 +224,9 @@ def test_augment_repeats_with_its_seed_and_keeps_the_face():
     views = [augment(patch, 96, 0.15, np.random.default_rng(seed)) for seed in (1, 1, 2)]
     np.testing.assert_array_equal(views[0], views[1])
     assert not np.array_equal(views[0], views[2])
+
+
+@pytest.mark.parametrize("box", [(60, 90, 90, 20), (90, 20, 60, 90), (20, 20, 20, 90)])
+def test_load_patches_drops_boxes_that_are_empty_or_swapped(annotated, box):
+    patches, unreadable = load_patches([Sample(annotated / "images/astronaut.jpg", "x", box)], 32)
+    assert (patches, unreadable) == ({}, [])

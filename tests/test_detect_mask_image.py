@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -132,8 +133,8 @@ def test_large_jpeg_is_told_in_its_own_pixels(tmp_path):
     arguments = ["-i", str(tmp_path / "large.jpg"), "--jsonl"]
     assert detect_mask_image.main([*arguments, str(tmp_path / "a.jsonl")]) == 0
     assert detect_mask_image.main([*arguments, str(tmp_path / "b.jsonl"), "-o", str(tmp_path / "out.png")]) == 0
-    assert (tmp_path / "a.jsonl").read_text() == (tmp_path / "b.jsonl").read_text()
-    record = json.loads((tmp_path / "a.jsonl").read_text())
+    record, annotated = (json.loads((tmp_path / name).read_text()) for name in ("a.jsonl", "b.jsonl"))
+    assert annotated == record | {"annotated": str(tmp_path / "out.png")}
     assert (record["width"], record["height"]) == (large.shape[1], large.shape[0])
     found = sorted((face["box"] for face in record["faces"]), key=lambda box: (box[1] > 4 * 330, box[0]))
     np.testing.assert_allclose(np.array(found) / 4, FACES, atol=20)
@@ -260,13 +261,86 @@ def test_only_one_line_of_a_picture_that_libraries_complain_of(tmp_path):
     assert lines == ["error: a.png: not a picture, or a broken one; give a JPEG, PNG, WebP, BMP or TIFF file"]
 
 
-def test_resume_keeps_annotated_pictures_of_the_same_name(tmp_path):
-    arguments = ["-i", str(tmp_path / "in"), "--jsonl", str(tmp_path / "o.jsonl"), "-o", str(tmp_path / "out"), "--resume"]
-    (tmp_path / "in/sub").mkdir(parents=True)
-    shutil.copy(PEOPLE, tmp_path / "in/sub/a.jpg")
-    assert detect_mask_image.main(arguments) == 0
-    first = (tmp_path / "out/a.jpg").read_bytes()
-    shutil.copy(ASTRONAUT, tmp_path / "in/a.jpg")  # comes before it
-    assert detect_mask_image.main(arguments) == 0
-    assert (tmp_path / "out/a.jpg").read_bytes() == first
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a.jpg", "a_2.jpg"]
+@pytest.mark.parametrize(
+    ("first", "then"),
+    [
+        pytest.param({"sub/a.jpg": ASTRONAUT}, {"a.jpg": PEOPLE}, id="a new one before it"),
+        pytest.param({"1/a.jpg": None, "2/a.jpg": ASTRONAUT, "3/a.jpg": PEOPLE}, {"1/a.jpg": ASTRONAUT}, id="a broken one mended"),
+    ],
+)
+def test_resume_keeps_annotated_pictures_of_the_same_name(tmp_path, first, then):
+    def run(files: dict) -> dict[str, bytes]:
+        for name, source in files.items():
+            (tmp_path / "in" / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(source, tmp_path / "in" / name) if source else (tmp_path / "in" / name).write_text("broken")
+        detect_mask_image.main(
+            ["-i", str(tmp_path / "in"), "--jsonl", str(tmp_path / "o.jsonl"), "-o", str(tmp_path / "out"), "--resume"]
+        )
+        return {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
+
+    before = run(first)
+    after = run(then)
+    assert before.items() < after.items() and len(after) == len(before) + 1
+    annotated = [json.loads(line)["annotated"] for line in (tmp_path / "o.jsonl").read_text().splitlines()]
+    assert sorted(annotated) == sorted(str(tmp_path / "out" / name) for name in after)
+
+
+def test_resume_of_another_folder_into_the_same(tmp_path):
+    for name, source in (("1", ASTRONAUT), ("2", PEOPLE)):
+        (tmp_path / name).mkdir()
+        shutil.copy(source, tmp_path / name / "x.jpg")
+        outputs = ["--jsonl", str(tmp_path / "o.jsonl"), "-o", str(tmp_path / "out")]
+        assert detect_mask_image.main(["-i", str(tmp_path / name), *outputs, "--resume"]) == 0
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["x.jpg", "x_2.jpg"]
+
+
+def test_thousands_of_equal_names():
+    paths = [Path(f"{number}/IMG.jpg") for number in range(20_000)]
+    outputs = detect_mask_image.name_outputs(paths, Path("."), {"IMG_3.jpg"})
+    assert len(set(outputs.values())) == 20_000
+    assert [str(outputs[path]) for path in paths[:4]] == ["IMG.jpg", "IMG_2.jpg", "IMG_4.jpg", "IMG_5.jpg"]
+
+
+def test_picture_that_cannot_be_written_among_many(tmp_path, capsys):
+    """WebP holds 16,383 px a side, file systems names of 255 bytes: what is found counts, the rest goes on."""
+    (tmp_path / "in").mkdir()
+    cv2.imwrite(str(tmp_path / "a.png"), np.zeros((10, 17_000, 3), np.uint8))
+    (tmp_path / "a.png").rename(tmp_path / "in/a.webp")
+    for name in ("b" * 250, "b" * 251):
+        shutil.copy(ASTRONAUT, tmp_path / "in" / f"{name}.jpg")
+    shutil.copy(ASTRONAUT, tmp_path / "in/c.jpg")
+    arguments = ["-i", str(tmp_path / "in"), "-o", str(tmp_path / "out"), "--jsonl", str(tmp_path / "o.jsonl")]
+    assert detect_mask_image.main(arguments) == 1
+    warnings = [line for line in capsys.readouterr().err.splitlines() if line.startswith("[WARN]")]
+    assert warnings == [f"[WARN] {tmp_path}/out/a.webp: cannot be written as this kind of picture; use .jpg or .png"]
+    written = [f"{'b' * 220}.jpg", f"{'b' * 220}_2.jpg", "c.jpg"]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == sorted(written)
+    records = [json.loads(line) for line in (tmp_path / "o.jsonl").read_text().splitlines()]
+    assert [record.get("annotated") for record in records] == [None, *(f"{tmp_path}/out/{name}" for name in written)]
+
+
+FACE = '{"box": [1, 2, 3, 4], "confidence": 0.5, "label": "a", "probability": 0.5}'
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "{}",
+        '{"image": 3, "faces": []}',
+        '{"image": "a"}',
+        '{"image": "a", "faces": 3}',
+        '{"image": "a", "faces": [{}]}',
+        '{"image": "a", "faces": [1]}',
+        '{"image": "\\ud800", "faces": []}',
+        f'{{"image": "a", "faces": [{FACE.replace("[1, 2, 3, 4]", "5")}]}}',
+        f'{{"image": "a", "faces": [{FACE.replace("0.5", chr(34) + "x" + chr(34))}]}}',
+        f'{{"image": "a", "faces": [{FACE.replace(chr(34) + "a" + chr(34), "3")}]}}',
+    ],
+)
+def test_resume_of_odd_lines(tmp_path, capsys, line):
+    (tmp_path / "o.jsonl").write_text(f'{{"image": "b", "faces": [{FACE}]}}\n{line}\n')
+    assert detect_mask_image.main(["-i", ASTRONAUT, "--jsonl", str(tmp_path / "o.jsonl"), "--csv", str(tmp_path / "o.csv"), "--resume"]) == 1
+    assert capsys.readouterr().err == (
+        f"error: {tmp_path}/o.jsonl: has lines that this script did not write; leave out --resume, or name another file\n"
+    )
+    assert [path.name for path in tmp_path.iterdir()] == ["o.jsonl"]

@@ -13,6 +13,7 @@ from facemask.files import (
     check_writable,
     checksum,
     json_lines,
+    partial_path,
     read_json_lines,
     read_model,
     resumable_json_lines,
@@ -146,11 +147,36 @@ def test_json_lines_on_a_full_disk_stay_whole(tmp_path):
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs Linux' full device")
-def test_json_lines_on_the_full_device(tmp_path):
-    (tmp_path / "a.partial.jsonl").symlink_to("/dev/full")
-    with pytest.raises(InputError, match="No space left on device"), json_lines(tmp_path / "a.jsonl") as lines:
+def test_json_lines_on_the_full_device():
+    with pytest.raises(InputError, match="No space left on device"), JsonLines("/dev/full", "a.jsonl") as lines:
         lines.write({})
-    assert not (tmp_path / "a.jsonl").exists()
+    assert lines.count == 0
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.csv", "a.jpg"])
+def test_link_in_the_place_of_a_partial_file(tmp_path, name):
+    """Nothing is written through a link that somebody put there."""
+    (tmp_path / "precious").write_text("precious")
+    partial = partial_path(tmp_path / name)
+    partial.symlink_to("precious")
+    with pytest.raises(InputError) as error, atomic_path(tmp_path / name) as temporary:
+        temporary.write_text("other")
+    assert str(error.value) == f"{partial}: is no ordinary file, and in the way; remove it"
+    assert (tmp_path / "precious").read_text() == "precious"
+
+
+def test_resumable_json_lines_copied_in_part(tmp_path, monkeypatch):
+    """A disk that gets full while the whole file is copied takes nothing of it."""
+
+    def copy_a_part(source, target):
+        Path(target).write_text("{}\n")
+        raise OSError(28, "No space left on device")
+
+    (tmp_path / "a.jsonl").write_text("{}\n{}\n")
+    monkeypatch.setattr("shutil.copyfile", copy_a_part)
+    with pytest.raises(OSError), resumable_json_lines(tmp_path / "a.jsonl", resume=True):
+        pass
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("a.jsonl", "{}\n{}\n")]
 
 
 def test_json_lines_keep_what_a_killed_process_left(tmp_path):
@@ -219,7 +245,7 @@ def test_resumable_json_lines_anew_keep_what_a_killed_process_left(tmp_path):
     ]
 
 
-@pytest.mark.parametrize("line", ["", "text", "[1]", "3"])
+@pytest.mark.parametrize("line", ["", "text", "[1]", "3", "[" * 100_000])
 def test_read_json_lines_of_a_broken_line(tmp_path, line):
     (tmp_path / "a.jsonl").write_text(f"{{}}\n{line}\n{{}}\n")
     with pytest.raises(InputError) as error:

@@ -1,6 +1,8 @@
+import os
 import struct
 import sys
 import zlib
+from io import BytesIO
 from pathlib import Path
 
 import cv2
@@ -193,7 +195,7 @@ def test_write_image(tmp_path, astronaut):
 
 @pytest.mark.parametrize("name", ["a.xyz", "a"])
 def test_write_image_unknown_suffix(tmp_path, astronaut, name):
-    with pytest.raises(InputError, match=r"cannot write this kind of picture; use .jpg or .png"):
+    with pytest.raises(InputError, match=r"cannot be written as this kind of picture; use .jpg or .png"):
         write_image(tmp_path / name, astronaut)
 
 
@@ -248,3 +250,50 @@ def test_each_file_is_read_once(tmp_path, astronaut, monkeypatch):
     picture = EncodedPicture.read(tmp_path / "a.jpg")
     (tmp_path / "a.jpg").unlink()
     assert picture.decode(2).shape == (2400, 2280, 3) and picture.decode().shape == (4800, 4560, 3)
+
+
+def png_with(kind: bytes, content: bytes, image: np.ndarray, checksum: int | None = None) -> bytes:
+    """A PNG with a chunk before its picture's."""
+    data = cv2.imencode(".png", image)[1].tobytes()
+    chunk = kind + content
+    summed = zlib.crc32(chunk) if checksum is None else checksum
+    return data[:33] + struct.pack(">I", len(content)) + chunk + struct.pack(">I", summed) + data[33:]
+
+
+@pytest.mark.parametrize(
+    ("kind", "content", "checksum"),
+    [
+        pytest.param(b"zTXt", b"prompt\0\0" + zlib.compress(bytes(5 << 20)), None, id="5 MB of text in a few bytes"),
+        pytest.param(b"tEXt", b"prompt\0" + bytes(2 << 20), None, id="2 MB of text"),
+        pytest.param(b"tEXt", b"a\0b", 7, id="wrong checksum of a comment"),
+        pytest.param(b"pHYs", b"ab", None, id="short"),
+    ],
+)
+def test_read_image_minds_no_comment_in_a_png(tmp_path, astronaut, kind, content, checksum):
+    (tmp_path / "a.png").write_bytes(png_with(kind, content, astronaut, checksum))
+    np.testing.assert_array_equal(read_image(tmp_path / "a.png"), astronaut)
+
+
+def test_read_image_from_a_broken_card(tmp_path, monkeypatch):
+    class Broken(BytesIO):
+        def read(self, *_):
+            raise OSError(5, "Input/output error")
+
+        def fileno(self):
+            return os.open(tmp_path, os.O_RDONLY)
+
+    monkeypatch.setattr("facemask.media._open", lambda path: Broken())
+    with pytest.raises(InputError) as error:
+        read_image("a.jpg")
+    assert str(error.value) == "a.jpg: cannot be read (Input/output error); copy it again"
+    assert not is_large("a.jpg")
+
+
+def test_find_images_in_folders_too_deep(tmp_path, monkeypatch):
+    def walk(*_, **__):
+        raise RecursionError  # Python 3.11's, some thousand folders deep
+
+    monkeypatch.setattr("os.walk", walk)
+    with pytest.raises(InputError) as error:
+        find_images([str(tmp_path)])
+    assert str(error.value) == f"{tmp_path}: has folders within folders, too deep; give those below it"
