@@ -306,7 +306,7 @@ def add_max_pixels(parser: argparse.ArgumentParser) -> None:
         type=positive_int,
         default=250_000_000,
         metavar="N",
-        help="largest picture to read, in pixels, each of which takes up to 16 bytes of memory",
+        help="largest picture to read, in pixels, each of which takes up to 20 bytes of memory",
     )
 
 

@@ -11,9 +11,14 @@ from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from itertools import count
 from pathlib import Path
-from typing import TextIO
+from typing import BinaryIO, TextIO
 
 from facemask.errors import InputError
+
+try:
+    import fcntl
+except ImportError:  # Windows has none
+    fcntl = None
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 CHECKSUM_LENGTH = 64  # bytes: a SHA-256 in hexadecimal
@@ -51,6 +56,7 @@ def fresh_partial_path(path: str | Path) -> Path:
     """Return what `partial_path` does; what a killed process left there is given another name, and kept."""
     partial = partial_path(path)
     if partial.is_file() and partial.stat().st_size:
+        _check_nobody_writes(partial)
         number = next(n for n in count(1) if not partial.with_stem(f"{partial.stem}-{n}").exists())
         kept = partial.with_stem(f"{partial.stem}-{number}")
         partial.rename(kept)
@@ -98,10 +104,11 @@ class JsonLines(AbstractContextManager):
     """A file to whose end JSON lines are added, each at once and whole, or not at all."""
 
     def __init__(self, path: str | Path, name: str | Path | None = None) -> None:
-        """Messages call it `name`. Raises OSError if it cannot be opened."""
+        """Messages call it `name`. Raises OSError if it cannot be opened, InputError if another run has it open."""
         self.path, self.name = Path(path), name or path
         self.count = 0  # lines written
         self._file = open(path, "a+b", buffering=0)  # noqa: SIM115
+        _lock(self._file, self.name)
         if self._file.seek(0, os.SEEK_END):
             self._file.seek(-1, os.SEEK_END)
             if self._file.read(1) != b"\n":  # a writer was killed within a line
@@ -125,6 +132,22 @@ class JsonLines(AbstractContextManager):
 
     def __exit__(self, *_: object) -> None:
         self._file.close()
+
+
+def _lock(file: BinaryIO, name: str | Path) -> None:
+    """Keep other runs from an open file, until it is closed. Raises InputError, calling it `name`, if another has it."""
+    if fcntl:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise InputError(f"{name}: another run is writing it; wait for its end, or name another file") from error
+        except OSError:  # some network drives have no locks
+            logger.debug("%s: cannot be locked", name)
+
+
+def _check_nobody_writes(path: Path) -> None:
+    with open(path, "rb") as file:
+        _lock(file, path)
 
 
 @contextmanager
@@ -166,8 +189,9 @@ def resumable_json_lines(path: str | Path, resume: bool) -> Iterator[JsonLines]:
         _cut_unfinished_line(partial)
     else:
         partial = fresh_partial_path(path)
+    lines = JsonLines(partial, path)
     try:
-        with JsonLines(partial, path) as lines:
+        with lines:
             yield lines
     except BaseException:
         if partial.stat().st_size == 0:
@@ -204,6 +228,7 @@ def read_json_lines(path: str | Path) -> Iterator[dict]:
 def _cut_unfinished_line(path: Path) -> None:
     """Remove what a killed process wrote of its last line, where there is such a file."""
     if path.is_file() and path.stat().st_size:
+        _check_nobody_writes(path)
         with open(path, "r+b") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
             whole = data.rfind(b"\n") + 1
         os.truncate(path, whole)

@@ -1,4 +1,5 @@
 import hashlib
+import sys
 from contextlib import suppress
 from pathlib import Path
 
@@ -272,3 +273,17 @@ def test_read_model_too_long(tmp_path):
     with pytest.raises(InputError) as error:
         read_model(tmp_path / "m")
     assert str(error.value) == f"{tmp_path}/m: 0.3 GB are too many for a model of this project; give another"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such locks")
+@pytest.mark.parametrize("resume", [False, True])
+@pytest.mark.parametrize("lines_of_the_other", [0, 1])
+def test_another_run_is_writing(tmp_path, resume, lines_of_the_other):
+    with resumable_json_lines(tmp_path / "a.jsonl", resume=False) as other:
+        for _ in range(lines_of_the_other):
+            other.write({})
+        busy = pytest.raises(InputError, match="another run is writing it; wait for its end, or name another file")
+        with busy, resumable_json_lines(tmp_path / "a.jsonl", resume):
+            pass
+        other.write({})
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("a.jsonl", "{}\n" * (lines_of_the_other + 1))]
