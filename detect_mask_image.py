@@ -173,6 +173,8 @@ def check_records(records: Iterable[dict], jsonl: Path) -> dict[str, str | None]
                 numbers = x1, y1, x2, y2, face["confidence"], face["probability"]
                 if not all(isinstance(number, int | float) for number in numbers) or not isinstance(face["label"], str):
                     raise TypeError
+            if not isinstance(record.get("annotated"), str | None):
+                raise TypeError
             annotated[record["image"]] = record.get("annotated")
         except (KeyError, TypeError, ValueError) as error:
             raise InputError(

@@ -329,6 +329,7 @@ FACE = '{"box": [1, 2, 3, 4], "confidence": 0.5, "label": "a", "probability": 0.
         '{"image": 3, "faces": []}',
         '{"image": "a"}',
         '{"image": "a", "faces": 3}',
+        '{"image": "a", "faces": [], "annotated": []}',
         '{"image": "a", "faces": [{}]}',
         '{"image": "a", "faces": [1]}',
         '{"image": "\\ud800", "faces": []}',
