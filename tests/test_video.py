@@ -458,8 +458,10 @@ def test_sink_without_frames_leaves_nothing(tmp_path):
 
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs Linux' full device")
-def test_sink_tells_of_a_full_disk(tmp_path, suffix):
-    (tmp_path / f"out.partial{suffix}").symlink_to("/dev/full")
+def test_sink_tells_of_a_full_disk(tmp_path, suffix, monkeypatch):
+    full = tmp_path / f"out.partial{suffix}"
+    full.symlink_to("/dev/full")
+    monkeypatch.setattr("facemask.video.fresh_partial_path", lambda path: full)  # which would refuse the link
     with pytest.raises(InputError) as error, VideoSink(tmp_path / f"out{suffix}", Fraction(25)) as sink:
         for number in range(200):
             sink.write(np.random.default_rng(number).integers(0, 256, (480, 640, 3), dtype=np.uint8), number / 25)
