@@ -63,10 +63,6 @@ def detect(args: argparse.Namespace) -> int:
     from facemask.workers import AHEAD, FAR_AHEAD, share_cores, work_ahead
 
     paths = leave_out_results(find_images(args.image), args.output)
-    before = check_records(read_json_lines(args.jsonl), args.jsonl) if args.resume else {}
-    remaining = [path for path in paths if str(path) not in before]
-    outputs = name_outputs(remaining, args.output, set(before.values()))
-    check_outputs(filter(None, (*outputs.values(), args.jsonl, args.csv)), paths)
     show = cli.wants_window(args.show if args.show is not None or not args.output else False)
 
     def look(path: Path) -> tuple:
@@ -85,11 +81,16 @@ def detect(args: argparse.Namespace) -> int:
                 detections = enlarge(detections, reduction, picture.width, picture.height)
         return image if args.output or show else None, picture.width, picture.height, detections
 
-    if before:
-        logger.info("%d of %d pictures were done before", len(paths) - len(remaining), len(paths))
     done, failed, labels, start, shown = 0, 0, Counter(), time.perf_counter(), 0.0
     with ExitStack() as stack:
+        check_outputs(filter(None, (args.jsonl, args.csv)), paths)
         jsonl = stack.enter_context(resumable_json_lines(args.jsonl, args.resume)) if args.jsonl else None
+        before = check_records(read_json_lines(args.jsonl), args.jsonl) if args.resume else {}
+        remaining = [path for path in paths if str(path) not in before]
+        if before:
+            logger.info("%d of %d pictures were done before", len(paths) - len(remaining), len(paths))
+        outputs = name_outputs(remaining, args.output, set(map(os.path.abspath, filter(None, before.values()))))
+        check_outputs(filter(None, (*outputs.values(), args.jsonl, args.csv)), paths)
         if args.csv and args.resume:
             partial_path(args.csv).unlink(missing_ok=True)  # all of it is written again, from the JSON lines
         rows = csv.writer(stack.enter_context(text_output(args.csv, newline=""))) if args.csv else None
@@ -169,9 +170,10 @@ def check_records(records: Iterable[dict], jsonl: Path) -> dict[str, str | None]
         try:
             os.fsencode(record["image"])
             for face in record["faces"]:
+                os.fsencode(face["label"])
                 x1, y1, x2, y2 = face["box"]
                 numbers = x1, y1, x2, y2, face["confidence"], face["probability"]
-                if not all(isinstance(number, int | float) for number in numbers) or not isinstance(face["label"], str):
+                if not all(isinstance(number, int | float) for number in numbers):
                     raise TypeError
             if not isinstance(record.get("annotated"), str | None):
                 raise TypeError
@@ -194,11 +196,11 @@ def write_rows(rows, records: Iterable[dict], is_first: bool) -> None:
             rows.writerow((record["image"], *face["box"], confidence, face["label"], probability))
 
 
-def name_outputs(paths: list[Path], output: Path | None, taken: set[str | None]) -> dict[Path, Path]:
+def name_outputs(paths: list[Path], output: Path | None, taken: set[str]) -> dict[Path, Path]:
     """Say where each annotated picture goes: `output` itself for one picture, else a file of its name in that folder.
 
-    Names that are `taken` are left to those who have them. Makes the folder. Raises InputError if it cannot, or if `output`
-    names a single file for many pictures.
+    Absolute names that are `taken` are left to those who have them. Makes the folder. Raises InputError if it cannot, or
+    if `output` names a single file for many pictures.
     """
     from facemask.files import IMAGE_SUFFIXES, make_folder
 
@@ -209,6 +211,8 @@ def name_outputs(paths: list[Path], output: Path | None, taken: set[str | None])
             raise InputError(f"{output}: cannot write this kind of picture; use .jpg or .png, or name a folder")
         if len(paths) > 1:
             raise InputError(f"{output}: is one file for {len(paths)} pictures; give -o a folder")
+        if paths and os.path.abspath(output) in taken:
+            raise InputError(f"{output}: shows another picture already; give -o a folder")
         return dict.fromkeys(paths, output)
     make_folder(output)
     outputs, numbers = {}, Counter()
@@ -219,9 +223,8 @@ def name_outputs(paths: list[Path], output: Path | None, taken: set[str | None])
             numbers[stem, suffix] += 1
             number = numbers[stem, suffix]
             outputs[path] = output / (f"{stem}_{number}{suffix}" if number > 1 else f"{stem}{suffix}")
-            if str(outputs[path]) not in taken:
+            if os.path.abspath(outputs[path]) not in taken:
                 break
-        taken.add(str(outputs[path]))
     return outputs
 
 

@@ -106,7 +106,10 @@ class MaskClassifier:
         probabilities = [np.empty((0, len(self.info.classes)), np.float32)]
         for start in range(0, len(boxes), self.BATCH_SIZE):
             crops = [crop_face(image, box, size, margin) for box in boxes[start : start + self.BATCH_SIZE]]
-            part = self._run(cv2.dnn.blobFromImages(crops, swapRB=True))
+            try:
+                part = self._run(cv2.dnn.blobFromImages(crops, swapRB=True))
+            except Exception as error:  # as in _checked
+                raise InputError(f"the mask classifier: cannot see {len(crops)} faces at once; train it anew") from error
             if part.shape != (len(crops), len(self.info.classes)) or not np.isfinite(part).all():
                 raise InputError("the mask classifier: gives no probabilities of some faces; train it anew")
             probabilities.append(part)

@@ -7,6 +7,7 @@ import math
 import os
 import signal
 import sys
+import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -20,6 +21,7 @@ DEFAULT_FACE_DETECTOR = ROOT / "face_detector"
 DESKTOP_LIBRARIES = ("libGL", "libgthread", "libglib", "libX", "libSM")  # that opencv-python needs on Linux
 DETECTION_MODULES = ("cv2", "numpy", "PIL", "imutils", "tqdm", "trackers", "supervision", "av")  # of requirements-detect.txt
 PLOT_SUFFIXES = (".png", ".jpg", ".pdf", ".svg")
+IN_A_ROW = 5.0  # s from one signal to the next
 DONE, FAILED = 0, 1  # exit codes; 2 is argparse's own, 128 and the signal's number are for signals
 
 logger = logging.getLogger("facemask")
@@ -102,7 +104,10 @@ def _tell_errors(script: Callable[[argparse.Namespace], int], args: argparse.Nam
 @contextmanager
 def _python_alone_on_stderr() -> Iterator[None]:
     """Send elsewhere what C libraries write to stderr of broken pictures and the like: lines that name no file."""
-    if sys.stdout is None:  # closed by who started us
+    while (number := os.open(os.devnull, os.O_RDWR)) <= 2:  # a closed one's number would go to the next file opened
+        pass
+    os.close(number)
+    if sys.stdout is None:
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115
     if sys.stderr is None:
         sys.stderr = open(os.devnull, "w")  # noqa: SIM115
@@ -127,16 +132,17 @@ def _python_alone_on_stderr() -> Iterator[None]:
 
 
 def _interrupt_on_signals() -> dict[int, object]:
-    """Have SIGTERM and a lost terminal do what Ctrl-C does; a second one ends the process at once. Returns the handlers before.
+    """Have SIGTERM and a lost terminal do what Ctrl-C does; two in a row end the process at once. Returns the handlers before.
 
     Those that somebody ignores or handles otherwise stay so.
     """
-    before, came = {}, []
+    before, last = {}, -math.inf
 
     def interrupt(number: int, _: object) -> None:
-        if came:
+        nonlocal last
+        if time.monotonic() - last < IN_A_ROW:
             os._exit(128 + number)  # all that is written is whole at any moment
-        came.append(number)
+        last = time.monotonic()
         raise KeyboardInterrupt(number)
 
     for name in ("SIGINT", "SIGTERM", "SIGHUP"):

@@ -88,6 +88,7 @@ def text_output(path: str | Path, *, newline: str | None = None) -> Iterator[Tex
     temporary = fresh_partial_path(path)
     # surrogateescape: file names need not be UTF-8, and are written as they are.
     with open(temporary, "w", encoding="utf-8", errors="surrogateescape", newline=newline, buffering=1) as file:
+        _lock(file, path)
         try:
             yield file
         except BaseException:
@@ -134,7 +135,7 @@ class JsonLines(AbstractContextManager):
         self._file.close()
 
 
-def _lock(file: BinaryIO, name: str | Path) -> None:
+def _lock(file: BinaryIO | TextIO, name: str | Path) -> None:
     """Keep other runs from an open file, until it is closed. Raises InputError, calling it `name`, if another has it."""
     if fcntl:
         try:
@@ -146,7 +147,7 @@ def _lock(file: BinaryIO, name: str | Path) -> None:
 
 
 def _check_nobody_writes(path: Path) -> None:
-    with open(path, "rb") as file:
+    with open(path, "r+b") as file:  # network drives lock what can be written alone
         _lock(file, path)
 
 
@@ -179,22 +180,24 @@ def resumable_json_lines(path: str | Path, resume: bool) -> Iterator[JsonLines]:
     path = Path(path)
     if resume:
         partial = partial_path(path)
-        if path.is_file() and not partial.exists():
+        if copied := path.is_file() and not partial.exists():
             copy = partial.with_name(f"{partial.name}.copy")
+            copy.unlink(missing_ok=True)
             try:
-                shutil.copyfile(path, copy)
+                with open(path, "rb") as source, open(copy, "xb") as target:
+                    shutil.copyfileobj(source, target)
                 os.replace(copy, partial)
             finally:
                 copy.unlink(missing_ok=True)
         _cut_unfinished_line(partial)
     else:
-        partial = fresh_partial_path(path)
+        partial, copied = fresh_partial_path(path), False
     lines = JsonLines(partial, path)
     try:
         with lines:
             yield lines
     except BaseException:
-        if partial.stat().st_size == 0:
+        if partial.stat().st_size == 0 or (copied and lines.count == 0):
             partial.unlink()
         else:
             logger.warning("not finished: what was done is in %s; the same command with --resume goes on", partial)

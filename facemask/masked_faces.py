@@ -167,7 +167,10 @@ class MaskedFaceDetector:
         height, width = (max(-(-side // self.MULTIPLE) * self.MULTIPLE, self.SMALLEST_INPUT) for side in size)
         padded = np.zeros((len(images), height, width, 3), np.uint8)
         padded[:, : size[0], : size[1]] = images
-        cells = self.run(cv2.dnn.blobFromImages(list(padded), swapRB=True))
+        try:
+            cells = self.run(cv2.dnn.blobFromImages(list(padded), swapRB=True))
+        except Exception as error:  # as in load
+            raise InputError("the face detector: cannot see some pictures; copy face_detector/ again") from error
         if cells.shape != (len(images), 5, height // self.STRIDE, width // self.STRIDE):
             raise InputError("the face detector: gives no faces of some pictures; copy face_detector/ again")
         found = []

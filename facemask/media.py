@@ -1,7 +1,9 @@
 """Read and write pictures."""
 
+import errno
 import glob
 import os
+import re
 import stat
 import struct
 import subprocess
@@ -30,16 +32,19 @@ from facemask.files import FREE_SPACE, IMAGE_SUFFIXES, atomic_path
 
 GIVE = "give a JPEG, PNG, WebP, BMP or TIFF file"
 NO_PICTURE = f"not a picture, or a broken one; {GIVE}"
-START_OF_SCAN, END_OF_JPEG = b"\xff\xda", b"\xff\xd9"
+MARKER = re.compile(rb"\xff+([^\x00\xff\xd0-\xd7])", re.DOTALL)  # of a JPEG, within a picture's data; ITU-T T.81, annex B
+START_OF_SCAN, END_OF_IMAGE = 0xDA, 0xD9
 REDUCED_FLAGS = {
     1: cv2.IMREAD_COLOR, 2: cv2.IMREAD_REDUCED_COLOR_2, 4: cv2.IMREAD_REDUCED_COLOR_4, 8: cv2.IMREAD_REDUCED_COLOR_8
 }  # fmt: skip
 LONGEST_EXIF = 1 << 20  # bytes
+MOST_CHUNKS = 10_000  # of a PNG, before its picture's
 ORIENTATION = 0x0112  # EXIF's tag; 1..8
 FLIPS = {2: 1, 3: -1, 4: 0, 6: 1, 7: -1, 8: 0}  # cv2.flip's code by EXIF's orientation; 5 to 8 are transposed before
 MAX_PIXELS = 250_000_000  # of a picture, unless told otherwise: phones make 200 million
 MAX_SCANNED = 2.5e9  # pixels times passes over them: a progressive JPEG may ask for thousands of passes, and usually has ten
 LARGE_PIXELS, LARGE_BYTES = 1 << 25, 1 << 26  # of pictures that are not to be worked on several at once
+LASTING_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EFBIG)  # the next picture would get them too
 STRIP = 256  # rows blended at once: bounds the memory
 LARGEST_FILE = 1 << 30  # bytes
 TRIAL_TIME = 10.0  # s for a window to open
@@ -121,14 +126,12 @@ class EncodedPicture:
             raise InputError(
                 f"{path}: {width} x {height} pixels are more than {max_pixels}; make it smaller, or give --max-pixels more"
             )
-        end = None
-        if header.first_scan is not None:
-            end = data.find(END_OF_JPEG, header.first_scan)
-            if width * height * (1 + data.count(START_OF_SCAN, header.first_scan, max(end, 0))) > MAX_SCANNED:
-                raise InputError(f"{path}: a JPEG in too many passes; save it again")
+        passes, has_end = (1, True) if header.first_scan is None else _passes(data, header.first_scan)
+        if width * height * passes > MAX_SCANNED and passes > 1:
+            raise InputError(f"{path}: a JPEG in too many passes; save it again")
         if header.orientation >= 5:
             width, height = height, width
-        return cls(path, data, width, height, header, end != -1)
+        return cls(path, data, width, height, header, has_end)
 
     def reduction(self, least_side: int) -> int:
         """Return by what a JPEG's sides can be divided in decoding, 1, 2, 4 or 8, the longest being `least_side` px then."""
@@ -161,6 +164,15 @@ class EncodedPicture:
         if image.shape != (-(-self.height // reduction), -(-self.width // reduction), 3):
             raise broken  # two libraries read two sizes
         return image
+
+
+def _passes(data: bytes, first_scan: int) -> tuple[int, bool]:
+    """Return in how many scans a JPEG is stored, and whether it has an end; `first_scan` is where the first one's data begin."""
+    passes, at = 1, first_scan
+    while (marker := MARKER.search(data, at)) and marker[1][0] != END_OF_IMAGE:
+        passes += marker[1][0] == START_OF_SCAN
+        at = marker.end() + int.from_bytes(data[marker.end() : marker.end() + 2], "big")
+    return passes, marker is not None
 
 
 def is_large(path: Path) -> bool:
@@ -229,7 +241,11 @@ class Header:
         file.seek(8)
         width = height = colour = 0
         orientation, has_alpha = 1, False
-        while (head := file.read(8)) and (kind := head[4:]) != b"IDAT":
+        for _ in range(MOST_CHUNKS):
+            head = file.read(8)
+            kind = head[4:]
+            if not head or kind == b"IDAT":
+                return cls(width, height, orientation, has_alpha)
             length = int.from_bytes(head[:4], "big")
             if kind == b"IHDR":
                 width, height, _, colour = struct.unpack(">IIBB", file.read(10))
@@ -239,7 +255,7 @@ class Header:
                 length = 0
             has_alpha |= kind == b"tRNS" or colour in (4, 6)
             file.seek(length + 4, os.SEEK_CUR)
-        return cls(width, height, orientation, has_alpha)
+        raise ValueError("too many chunks")
 
 
 def _orientation(exif: bytes | None) -> int:
@@ -287,7 +303,7 @@ def _on_white(image: np.ndarray) -> np.ndarray:
 def write_image(path: str | Path, image: np.ndarray) -> None:
     """Write `image`, uint8 (H, W, 3) BGR, in the format of the suffix, whole or not at all.
 
-    Raises InputError if that format cannot hold it, OutputError if the disk does not take it.
+    Raises InputError if that format cannot hold it or the name cannot be had, OutputError if the disk takes nothing more.
     """
     path = Path(path)
     try:
@@ -300,7 +316,8 @@ def write_image(path: str | Path, image: np.ndarray) -> None:
         with atomic_path(path) as temporary:
             temporary.write_bytes(data)
     except OSError as error:
-        raise OutputError(f"{path}: cannot be written ({error.strerror}); {FREE_SPACE}") from error
+        kind = OutputError if error.errno in LASTING_ERRORS else InputError
+        raise kind(f"{path}: cannot be written ({error.strerror}); {FREE_SPACE}") from error
 
 
 def has_display() -> bool:

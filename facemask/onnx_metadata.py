@@ -37,7 +37,7 @@ def read_operators(model: bytes) -> set[str]:
             continue
         for _, node in _fields(io.BytesIO(part), {NODE}, longest=len(part)):
             names = {name: text.decode() for name, text in _fields(io.BytesIO(node), {OPERATOR, DOMAIN})}
-            operators.add(names.get(DOMAIN, "") + names.get(OPERATOR, ""))
+            operators.add(".".join(filter(None, (names.get(DOMAIN), names.get(OPERATOR, "")))))
     return operators
 
 
@@ -56,8 +56,8 @@ def _fields(file: BinaryIO, wanted: set[int], longest: int = LONGEST_ENTRY) -> I
     while file.tell() < size:
         key = _varint(file)
         number, wire_type = key >> 3, key & 7
-        if number == 0:
-            raise ValueError("no field has the number 0")
+        if number == 0 or key >> 32:  # of longer ones protobuf drops the upper bits, and would read another field
+            raise ValueError("no field has this number")
         if wire_type == VARINT:
             _varint(file)
             continue

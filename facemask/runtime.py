@@ -10,7 +10,7 @@ import numpy as np
 from facemask.errors import InputError
 from facemask.onnx_metadata import read_operators
 
-# What this project's networks are made of: none of them loops, branches, or makes something large of little.
+# What this project's networks are made of: none of them loops or branches.
 OPERATORS = {
     "Add", "Clip", "Conv", "ConvTranspose", "DequantizeLinear", "Flatten", "Gemm", "GlobalAveragePool", "Mul",
     "QuantizeLinear", "Relu", "Softmax",

@@ -179,3 +179,13 @@ def test_classify_when_the_network_fails_on_some_faces(people):
     classifier = MaskClassifier(ModelInfo(("a", "b"), 32, 0.0), lambda images: np.full((len(images), 2), np.nan), "fake")
     with pytest.raises(InputError, match="the mask classifier: gives no probabilities of some faces; train it anew"):
         classifier.classify(people, list(PEOPLE))
+
+
+def test_classify_when_the_network_takes_two_faces_alone(people):
+    def run(images: np.ndarray) -> np.ndarray:
+        if len(images) != 2:
+            raise RuntimeError("Got: 5 Expected: 2")
+        return np.full((2, 2), 0.5)
+
+    with pytest.raises(InputError, match="the mask classifier: cannot see 5 faces at once; train it anew"):
+        MaskClassifier(ModelInfo(("a", "b"), 32, 0.0), run, "fake").classify(people, list(PEOPLE))

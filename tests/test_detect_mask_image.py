@@ -296,7 +296,7 @@ def test_resume_of_another_folder_into_the_same(tmp_path):
 
 def test_thousands_of_equal_names():
     paths = [Path(f"{number}/IMG.jpg") for number in range(20_000)]
-    outputs = detect_mask_image.name_outputs(paths, Path("."), {"IMG_3.jpg"})
+    outputs = detect_mask_image.name_outputs(paths, Path("."), {os.path.abspath("IMG_3.jpg")})
     assert len(set(outputs.values())) == 20_000
     assert [str(outputs[path]) for path in paths[:4]] == ["IMG.jpg", "IMG_2.jpg", "IMG_4.jpg", "IMG_5.jpg"]
 
@@ -334,6 +334,7 @@ FACE = '{"box": [1, 2, 3, 4], "confidence": 0.5, "label": "a", "probability": 0.
         '{"image": "a", "faces": [1]}',
         '{"image": "\\ud800", "faces": []}',
         f'{{"image": "a", "faces": [{FACE.replace("[1, 2, 3, 4]", "5")}]}}',
+        '{"image": "a", "faces": [%s]}'.replace("%s", FACE.replace('"a"', '"\\ud800"')),
         f'{{"image": "a", "faces": [{FACE.replace("0.5", chr(34) + "x" + chr(34))}]}}',
         f'{{"image": "a", "faces": [{FACE.replace(chr(34) + "a" + chr(34), "3")}]}}',
     ],
@@ -345,3 +346,22 @@ def test_resume_of_odd_lines(tmp_path, capsys, line):
         f"error: {tmp_path}/o.jsonl: has lines that this script did not write; leave out --resume, or name another file\n"
     )
     assert [path.name for path in tmp_path.iterdir()] == ["o.jsonl"]
+
+
+def test_resume_into_one_file_that_shows_another_picture(tmp_path, capsys):
+    outputs = ["-o", str(tmp_path / "out.jpg"), "--jsonl", str(tmp_path / "o.jsonl")]
+    assert detect_mask_image.main(["-i", ASTRONAUT, *outputs]) == 0
+    before = (tmp_path / "out.jpg").read_bytes()
+    assert detect_mask_image.main(["-i", ASTRONAUT, PEOPLE, *outputs, "--resume"]) == 1
+    assert capsys.readouterr().err.splitlines()[-1] == f"error: {tmp_path}/out.jpg: shows another picture already; give -o a folder"
+    assert (tmp_path / "out.jpg").read_bytes() == before
+
+
+def test_resume_into_the_same_folder_spelled_otherwise(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for folder, source in (("2", PEOPLE), ("1", ASTRONAUT)):
+        (tmp_path / "in" / folder).mkdir(parents=True)
+        shutil.copy(source, tmp_path / "in" / folder / "a.jpg")
+        output = "out" if folder == "2" else str(tmp_path / "in/../out")
+        assert detect_mask_image.main(["-i", "in", "-o", output, "--jsonl", "o.jsonl", "--resume"]) == 0
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a.jpg", "a_2.jpg"]

@@ -170,11 +170,11 @@ def test_resumable_json_lines_copied_in_part(tmp_path, monkeypatch):
     """A disk that gets full while the whole file is copied takes nothing of it."""
 
     def copy_a_part(source, target):
-        Path(target).write_text("{}\n")
+        target.write(b"{}\n")
         raise OSError(28, "No space left on device")
 
     (tmp_path / "a.jsonl").write_text("{}\n{}\n")
-    monkeypatch.setattr("shutil.copyfile", copy_a_part)
+    monkeypatch.setattr("shutil.copyfileobj", copy_a_part)
     with pytest.raises(OSError), resumable_json_lines(tmp_path / "a.jsonl", resume=True):
         pass
     assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("a.jsonl", "{}\n{}\n")]
@@ -287,3 +287,23 @@ def test_another_run_is_writing(tmp_path, resume, lines_of_the_other):
             pass
         other.write({})
     assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("a.jsonl", "{}\n" * (lines_of_the_other + 1))]
+
+
+def test_link_in_the_place_of_the_copy(tmp_path):
+    (tmp_path / "precious").write_text("precious")
+    (tmp_path / "a.jsonl").write_text("{}\n")
+    (tmp_path / "a.partial.jsonl.copy").symlink_to("precious")
+    with resumable_json_lines(tmp_path / "a.jsonl", resume=True) as lines:
+        lines.write({})
+    assert (tmp_path / "precious").read_text() == "precious"
+    assert (tmp_path / "a.jsonl").read_text() == "{}\n{}\n" and not (tmp_path / "a.jsonl").is_symlink()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such locks")
+def test_another_run_is_writing_text(tmp_path):
+    with text_output(tmp_path / "a.csv") as other:
+        print("first", file=other)
+        with pytest.raises(InputError, match="another run is writing it"), text_output(tmp_path / "a.csv"):
+            pass
+        print("second", file=other)
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("a.csv", "first\nsecond\n")]

@@ -297,3 +297,41 @@ def test_find_images_in_folders_too_deep(tmp_path, monkeypatch):
     with pytest.raises(InputError) as error:
         find_images([str(tmp_path)])
     assert str(error.value) == f"{tmp_path}: has folders within folders, too deep; give those below it"
+
+
+def jpeg_in_passes(count: int, between: bytes = b"") -> bytes:
+    data = EncodedPicture.read(EXAMPLES / "people.jpg").data
+    whole = cv2.imencode(".jpg", cv2.imdecode(np.frombuffer(data, np.uint8), 1), [cv2.IMWRITE_JPEG_PROGRESSIVE, 1])[1].tobytes()
+    last = whole.rindex(b"\xff\xda")
+    return whole[:last] + between + whole[last:-2] * count + whole[-2:]
+
+
+@pytest.mark.parametrize("between", [b"", b"\xff\xfe\0\x04\xff\xd9", b"\xff\xff\xff\xfe\0\x02"])
+def test_jpeg_in_too_many_passes(tmp_path, between):
+    """An end of image within a comment is none."""
+    (tmp_path / "a.jpg").write_bytes(jpeg_in_passes(1, between))
+    assert read_image(tmp_path / "a.jpg").shape == (640, 1218, 3)
+    (tmp_path / "a.jpg").write_bytes(jpeg_in_passes(4000, between))
+    with pytest.raises(InputError) as error:
+        read_image(tmp_path / "a.jpg")
+    assert str(error.value) == f"{tmp_path}/a.jpg: a JPEG in too many passes; save it again"
+
+
+def test_cut_jpeg_with_an_end_in_a_comment(tmp_path):
+    (tmp_path / "a.jpg").write_bytes(jpeg_in_passes(1, b"\xff\xfe\0\x04\xff\xd9")[:-2000])
+    with pytest.raises(InputError, match="not a picture, or a broken one"):
+        read_image(tmp_path / "a.jpg")
+
+
+def test_passes_behind_the_end_do_not_count(tmp_path):
+    """A phone's moving picture is no part of the picture."""
+    (tmp_path / "a.jpg").write_bytes((EXAMPLES / "people.jpg").read_bytes() + b"\xff\xda" * 9999)
+    assert read_image(tmp_path / "a.jpg").shape == (640, 1218, 3)
+
+
+def test_png_of_empty_chunks(tmp_path, astronaut):
+    data = cv2.imencode(".png", astronaut)[1].tobytes()
+    empty = b"\0\0\0\0abCd" + struct.pack(">I", zlib.crc32(b"abCd"))
+    (tmp_path / "a.png").write_bytes(data[:33] + empty * 20_000 + data[33:])
+    with pytest.raises(InputError, match="not a picture, or a broken one"):
+        read_image(tmp_path / "a.png")
