@@ -230,6 +230,7 @@ class Header:
 
     @classmethod
     def by_pillow(cls, plugin: type[ImageFile], file: BinaryIO) -> "Header":
+        """Read it with Pillow's class for that kind. Raises what Pillow does."""
         picture = plugin(file)  # not Image.open: that has limits of its own, and warns
         has_alpha = plugin is not BmpImageFile and ("A" in picture.mode or "transparency" in picture.info)
         first_scan = file.tell() if plugin is JpegImageFile else None

@@ -25,7 +25,7 @@ from PIL import Image
 
 import detect_mask_image
 from facemask.classifier import METADATA_NAME, ModelInfo
-from facemask.files import CHECKSUM_LENGTH, LARGEST_MODEL, checksum
+from facemask.files import CHECKSUM_LENGTH, LARGEST_MODEL, checksum, resumable_json_lines
 from facemask.media import find_images
 from facemask.onnx_metadata import with_checksum
 from tests.conftest import EXAMPLES, ROOT, write_class_folders
@@ -746,6 +746,38 @@ def same_file(here):
 
 def check_input() -> None:
     assert Path("a.jpg").read_bytes() == ASTRONAUT.read_bytes()
+
+
+@case("where another run is writing")
+def busy(here):
+    def script(arguments: list[str]) -> int:
+        with resumable_json_lines("o.jsonl", resume=False):
+            return detect_mask_image.main(arguments)
+
+    return Run(["-i", str(ASTRONAUT), "--jsonl", "o.jsonl"], script=script)
+
+
+@case("where a link lies in the way: it is not followed")
+def link_in_the_way(here):
+    write("precious", b"precious")
+    Path("o.partial.jsonl").symlink_to("precious")
+    return Run(["-i", str(ASTRONAUT), "--jsonl", "o.jsonl"], after=lambda: check_precious())
+
+
+def check_precious() -> None:
+    assert Path("precious").read_bytes() == b"precious"
+
+
+@case("an annotated picture that its format cannot hold: what is found counts, the rest goes on")
+def format_too_small(here):
+    write("all/a.webp", encoded("PNG", Image.new("RGB", (17_000, 10))))
+    picture("all/b.jpg")
+
+    def check() -> None:
+        assert [path.name for path in Path("out").iterdir()] == ["b.jpg"]
+        assert len(Path("o.jsonl").read_text().splitlines()) == 2
+
+    return Run(["-i", "all", "-o", "out", "--jsonl", "o.jsonl"], after=check)
 
 
 def in_process(arguments: list[str], **options) -> Callable[[list[str]], int]:
