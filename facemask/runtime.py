@@ -33,7 +33,7 @@ def open_onnx(model: bytes, path: Path, threads: int = 0) -> tuple[Run, str]:
     except ValueError as error:
         raise InputError(f"{path}: not an ONNX file, or a part of one ({error}); copy it again") from error
     if unknown:
-        raise InputError(f"{path}: not a network of this project (it has {unknown[0]}); train it anew")
+        raise InputError(f"{path}: not a network of this project (it has {unknown[0][:40]!a}); train it anew")
     try:
         return open_with_onnxruntime(model, path, threads), "onnxruntime"
     except ImportError:

@@ -172,7 +172,7 @@ def test_load_network_that_loops(tmp_path):
     (tmp_path / "m.onnx").write_bytes(with_checksum(proto.SerializeToString()))
     with pytest.raises(InputError) as error:
         MaskClassifier.load(tmp_path / "m.onnx")
-    assert str(error.value) == f"{tmp_path}/m.onnx: not a network of this project (it has Loop); train it anew"
+    assert str(error.value) == f"{tmp_path}/m.onnx: not a network of this project (it has 'Loop'); train it anew"
 
 
 def test_classify_when_the_network_fails_on_some_faces(people):
