@@ -57,7 +57,7 @@ def detect(args: argparse.Namespace) -> int:
     from tqdm.contrib.logging import logging_redirect_tqdm
 
     from facemask.drawing import draw_detections, readable
-    from facemask.files import check_outputs, partial_path, read_json_lines, resumable_json_lines, text_output
+    from facemask.files import check_outputs, partial_path, resumable_json_lines, text_output
     from facemask.media import REDUCED_SIDE, EncodedPicture, find_images, is_large, write_image
     from facemask.pipeline import enlarge
     from facemask.workers import AHEAD, FAR_AHEAD, share_cores, work_ahead
@@ -85,7 +85,7 @@ def detect(args: argparse.Namespace) -> int:
     with ExitStack() as stack:
         check_outputs(filter(None, (args.jsonl, args.csv)), paths)
         jsonl = stack.enter_context(resumable_json_lines(args.jsonl, args.resume)) if args.jsonl else None
-        before = check_records(read_json_lines(args.jsonl), args.jsonl) if args.resume else {}
+        before = check_records(jsonl.records(), args.jsonl) if args.resume else {}
         remaining = [path for path in paths if str(path) not in before]
         if before:
             logger.info("%d of %d pictures were done before", len(paths) - len(remaining), len(paths))
@@ -95,7 +95,7 @@ def detect(args: argparse.Namespace) -> int:
             partial_path(args.csv).unlink(missing_ok=True)  # all of it is written again, from the JSON lines
         rows = csv.writer(stack.enter_context(text_output(args.csv, newline=""))) if args.csv else None
         if rows:
-            write_rows(rows, read_json_lines(args.jsonl) if args.resume else [], is_first=True)
+            write_rows(rows, jsonl.records() if args.resume else [], is_first=True)
         workers, threads = share_cores() if len(remaining) > 1 else (1, 0)
         detector = cli.load_detector(args, threads)
         stack.enter_context(logging_redirect_tqdm([logging.getLogger()]))

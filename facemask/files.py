@@ -106,7 +106,7 @@ class JsonLines(AbstractContextManager):
 
     def __init__(self, path: str | Path, name: str | Path | None = None) -> None:
         """Messages call it `name`. Raises OSError if it cannot be opened, InputError if another run has it open."""
-        self.path, self.name = Path(path), name or path
+        self.path, self.name, self.origin = Path(path), name or path, path  # origin: where lines of before come from
         self.count = 0  # lines written
         self._file = open(path, "a+b", buffering=0)  # noqa: SIM115
         _lock(self._file, self.name)
@@ -114,6 +114,18 @@ class JsonLines(AbstractContextManager):
             self._file.seek(-1, os.SEEK_END)
             if self._file.read(1) != b"\n":  # a writer was killed within a line
                 self._write(b"\n")
+
+    def records(self) -> Iterator[dict]:
+        """Yield what the lines say, those of before included. Raises InputError if one is no JSON object."""
+        with open(self.path, "rb") as file:
+            for number, line in enumerate(file, 1):
+                try:
+                    record = json.loads(line)
+                except (ValueError, RecursionError):
+                    record = None
+                if not isinstance(record, dict):
+                    raise InputError(f"{self.origin}: line {number} is broken; remove it, or leave out --resume")
+                yield record
 
     def write(self, record: dict) -> None:
         """Add a line. Raises InputError if it cannot be written whole."""
@@ -193,6 +205,7 @@ def resumable_json_lines(path: str | Path, resume: bool) -> Iterator[JsonLines]:
     else:
         partial, copied = fresh_partial_path(path), False
     lines = JsonLines(partial, path)
+    lines.origin = path if copied else partial
     try:
         with lines:
             yield lines
@@ -203,29 +216,6 @@ def resumable_json_lines(path: str | Path, resume: bool) -> Iterator[JsonLines]:
             logger.warning("not finished: what was done is in %s; the same command with --resume goes on", partial)
         raise
     os.replace(partial, path)
-
-
-def read_json_lines(path: str | Path) -> Iterator[dict]:
-    """Yield the records that `resumable_json_lines` goes on with, without those of a line that was not finished.
-
-    Raises InputError if another line is no JSON object.
-    """
-    path = Path(path)
-    partial = partial_path(path)
-    source = partial if partial.exists() else path
-    if not source.exists():
-        return
-    with open(source, "rb") as file:
-        for number, line in enumerate(file, 1):
-            if not line.endswith(b"\n"):
-                return
-            try:
-                record = json.loads(line)
-            except (ValueError, RecursionError):
-                record = None
-            if not isinstance(record, dict):
-                raise InputError(f"{source}: line {number} is broken; remove it, or leave out --resume")
-            yield record
 
 
 def _cut_unfinished_line(path: Path) -> None:

@@ -15,7 +15,6 @@ from facemask.files import (
     checksum,
     json_lines,
     partial_path,
-    read_json_lines,
     read_model,
     resumable_json_lines,
     sha256,
@@ -213,8 +212,8 @@ def test_resumable_json_lines_interrupted_then_gone_on_with(tmp_path, caplog):
     assert caplog.messages == [f"not finished: what was done is in {partial}; the same command with --resume goes on"]
     with open(partial, "a") as file:
         file.write('{"a": 2')  # a process was killed here
-    assert list(read_json_lines(path)) == [{"a": 1}]
     with resumable_json_lines(path, resume=True) as lines:
+        assert list(lines.records()) == [{"a": 1}]
         lines.write({"a": 3})
     assert [(file.name, file.read_text()) for file in tmp_path.iterdir()] == [("a.jsonl", '{"a": 1}\n{"a": 3}\n')]
 
@@ -222,17 +221,16 @@ def test_resumable_json_lines_interrupted_then_gone_on_with(tmp_path, caplog):
 def test_resumable_json_lines_add_to_a_whole_file(tmp_path):
     path = tmp_path / "a.jsonl"
     path.write_text('{"a": 1}\n')
-    assert list(read_json_lines(path)) == [{"a": 1}]
     with resumable_json_lines(path, resume=True) as lines:
+        assert list(lines.records()) == [{"a": 1}]
         lines.write({"a": 2})
         assert path.read_text() == '{"a": 1}\n'  # until the end
     assert [(file.name, file.read_text()) for file in tmp_path.iterdir()] == [("a.jsonl", '{"a": 1}\n{"a": 2}\n')]
 
 
 def test_resumable_json_lines_of_nothing_to_go_on_with(tmp_path):
-    assert list(read_json_lines(tmp_path / "a.jsonl")) == []
-    with resumable_json_lines(tmp_path / "a.jsonl", resume=True):
-        pass
+    with resumable_json_lines(tmp_path / "a.jsonl", resume=True) as lines:
+        assert list(lines.records()) == []
     assert (tmp_path / "a.jsonl").read_text() == ""
 
 
@@ -246,12 +244,14 @@ def test_resumable_json_lines_anew_keep_what_a_killed_process_left(tmp_path):
     ]
 
 
+@pytest.mark.parametrize("name", ["a.jsonl", "a.partial.jsonl"])
 @pytest.mark.parametrize("line", ["", "text", "[1]", "3", "[" * 100_000])
-def test_read_json_lines_of_a_broken_line(tmp_path, line):
-    (tmp_path / "a.jsonl").write_text(f"{{}}\n{line}\n{{}}\n")
-    with pytest.raises(InputError) as error:
-        list(read_json_lines(tmp_path / "a.jsonl"))
-    assert str(error.value) == f"{tmp_path}/a.jsonl: line 2 is broken; remove it, or leave out --resume"
+def test_records_of_a_broken_line(tmp_path, name, line):
+    (tmp_path / name).write_text(f"{{}}\n{line}\n{{}}\n")
+    with pytest.raises(InputError) as error, resumable_json_lines(tmp_path / "a.jsonl", resume=True) as lines:
+        list(lines.records())
+    assert str(error.value) == f"{tmp_path}/{name}: line 2 is broken; remove it, or leave out --resume"
+    assert [path.name for path in tmp_path.iterdir()] == [name]
 
 
 @pytest.mark.parametrize("data", [b"", b"model", b"x" * 64, checksum(b"model"), b"model" + checksum(b"other")])
