@@ -15,6 +15,9 @@ from hypothesis import settings  # noqa: E402
 if os.environ.get("FUZZ"):
     settings.register_profile("fuzz", max_examples=2000, deadline=None)
     settings.load_profile("fuzz")
+elif not os.environ.get("CI"):  # there Hypothesis repeats its examples, without deadlines, by itself
+    settings.register_profile("calm", deadline=None)  # a busy machine is no error
+    settings.load_profile("calm")
 
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = ROOT.parent / "shared"
