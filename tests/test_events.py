@@ -1,7 +1,9 @@
 import json
 import logging
+import queue
 import sys
 import time
+from contextlib import suppress
 
 import cv2
 import numpy as np
@@ -149,6 +151,11 @@ def test_command_that_hangs_is_left_at_the_end(monkeypatch, caplog):
         f"--on-event: 2 events wait for {program}; one is dropped",
         f"--on-event: {program} was still busy; 3 events are dropped",
     ]
+    with suppress(queue.Empty):  # end the thread, lest it warns while other tests listen
+        while True:
+            command._waiting.get_nowait()
+    command._waiting.put(None)
+    command._thread.join(WAIT)
 
 
 @pytest.mark.parametrize(
