@@ -23,7 +23,7 @@ from contextlib import ExitStack, closing
 from dataclasses import asdict
 from pathlib import Path
 
-from facemask import cli
+from facemask.cli import run as cli
 from facemask.errors import InputError, OutputError
 
 logger = logging.getLogger("facemask")
@@ -56,11 +56,11 @@ def detect(args: argparse.Namespace) -> int:
     from tqdm import tqdm
     from tqdm.contrib.logging import logging_redirect_tqdm
 
-    from facemask.drawing import draw_detections, readable
-    from facemask.files import check_outputs, partial_path, resumable_json_lines, text_output
-    from facemask.media import REDUCED_SIDE, EncodedPicture, find_images, is_large, write_image
-    from facemask.pipeline import enlarge
-    from facemask.workers import AHEAD, FAR_AHEAD, share_cores, work_ahead
+    from facemask.annotate import draw_detections, readable
+    from facemask.detector import enlarge
+    from facemask.io.images import REDUCED_SIDE, EncodedPicture, find_images, is_large, write_image
+    from facemask.io.outputs import check_outputs, partial_path, resumable_json_lines, text_output
+    from facemask.parallel import AHEAD, FAR_AHEAD, share_cores, work_ahead
 
     paths = leave_out_results(find_images(args.image), args.output)
     show = cli.wants_window(args.show if args.show is not None or not args.output else False)
@@ -202,7 +202,7 @@ def name_outputs(paths: list[Path], output: Path | None, taken: set[str]) -> dic
     Absolute names that are `taken` are left to those who have them. Makes the folder. Raises InputError if it cannot, or
     if `output` names a single file for many pictures.
     """
-    from facemask.files import IMAGE_SUFFIXES, make_folder
+    from facemask.io.outputs import IMAGE_SUFFIXES, make_folder
 
     if output is None:
         return {}
@@ -242,7 +242,7 @@ def show_picture(image) -> bool:
     """Show a picture until a key is pressed or the window closed; return False if q, Esc or closing ends the showing."""
     import cv2
 
-    from facemask.media import window_is_open
+    from facemask.io.images import window_is_open
 
     cv2.imshow(WINDOW, image)
     while (key := cv2.waitKey(50)) < 0:  # a short wait, so that Ctrl-C is heard

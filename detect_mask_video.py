@@ -24,7 +24,7 @@ from contextlib import ExitStack, closing, nullcontext
 from itertools import islice
 from pathlib import Path
 
-from facemask import cli
+from facemask.cli import run as cli
 from facemask.errors import InputError
 
 logger = logging.getLogger("facemask")
@@ -95,7 +95,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def detect(args: argparse.Namespace) -> int:
-    from facemask.events import CommandRunner
+    from facemask.video.events import CommandRunner
 
     with CommandRunner(args.on_event) if args.on_event is not None else nullcontext() as command:
         return follow(args, command)
@@ -106,14 +106,14 @@ def follow(args: argparse.Namespace, command) -> int:
     from tqdm import tqdm
     from tqdm.contrib.logging import logging_redirect_tqdm
 
-    from facemask.drawing import draw_tracked, hide_faces, readable
-    from facemask.events import MASKED, EventRecorder
-    from facemask.files import JsonLines, check_outputs, check_writable, json_lines, make_folder
-    from facemask.masked_faces import MaskedFaceDetector
-    from facemask.serve import LiveServer, State
-    from facemask.tracking import MaskTracker
-    from facemask.video import Frame, VideoSink, check_video_output, open_source
-    from facemask.workers import share_cores, work_ahead
+    from facemask.annotate import draw_tracked, hide_faces, readable
+    from facemask.io.outputs import JsonLines, check_outputs, check_writable, json_lines, make_folder
+    from facemask.models.center_face import MaskedFaceDetector
+    from facemask.parallel import share_cores, work_ahead
+    from facemask.video.events import MASKED, EventRecorder
+    from facemask.video.live_server import LiveServer, State
+    from facemask.video.sources import Frame, VideoSink, check_video_output, open_source
+    from facemask.video.tracker import MaskTracker
 
     show = cli.wants_window(args.show)
     if args.show is None and not show:
@@ -288,8 +288,8 @@ class Window:
     def _put(self, text: str) -> bool:
         import cv2
 
-        from facemask.drawing import draw_status
-        from facemask.media import window_is_open
+        from facemask.annotate import draw_status
+        from facemask.io.images import window_is_open
 
         picture = self._picture
         if text:

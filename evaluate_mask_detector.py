@@ -16,7 +16,7 @@ import logging
 import sys
 from pathlib import Path
 
-from facemask import cli
+from facemask.cli import run as cli
 from facemask.errors import InputError
 
 logger = logging.getLogger("facemask")
@@ -45,10 +45,10 @@ def evaluate(args: argparse.Namespace) -> int:
     from tqdm import tqdm
     from tqdm.contrib.logging import logging_redirect_tqdm
 
-    from facemask.dataset import read_annotated_photos
-    from facemask.evaluation import evaluate_photo, report, worst_mistakes
-    from facemask.files import check_writable, make_folder, text_output
-    from facemask.plots import plot_mistakes, plot_precision_recall, plot_reliability
+    from facemask.evaluation.metrics import evaluate_photo, report, worst_mistakes
+    from facemask.evaluation.plots import plot_mistakes, plot_precision_recall, plot_reliability
+    from facemask.io.outputs import check_writable, make_folder, text_output
+    from facemask.training.dataset import read_annotated_photos
 
     names = cli.read_names(args.only)
     annotated = read_annotated_photos(args.dataset, names)
@@ -89,8 +89,8 @@ def evaluate(args: argparse.Namespace) -> int:
 
 def to_markdown(figures: dict, args: argparse.Namespace) -> str:
     """Return the figures of a report as a page of Markdown tables."""
-    from facemask.drawing import readable
-    from facemask.evaluation import SMALL
+    from facemask.annotate import readable
+    from facemask.evaluation.metrics import SMALL
 
     confidence = figures["confidence"]
     found = f"{figures['face_precision']:.3f} / {figures['face_recall']:.3f}"

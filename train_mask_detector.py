@@ -22,7 +22,7 @@ from contextlib import redirect_stdout
 from dataclasses import asdict
 from pathlib import Path
 
-from facemask import cli
+from facemask.cli import run as cli
 from facemask.errors import InputError
 
 logger = logging.getLogger("facemask")
@@ -71,10 +71,10 @@ def build_parser() -> argparse.ArgumentParser:
 
 def train(args: argparse.Namespace) -> int:
     samples = read_samples(args)
-    from facemask.dataset import SAME_PHOTO, add_single_faces, class_names, load_patches, split_samples
-    from facemask.faces import load_face_detector
-    from facemask.files import check_outputs
-    from facemask.workers import share_cores
+    from facemask.io.outputs import check_outputs
+    from facemask.models.face_detectors import load_face_detector
+    from facemask.parallel import share_cores
+    from facemask.training.dataset import SAME_PHOTO, add_single_faces, class_names, load_patches, split_samples
 
     classes = class_names(samples)
     if args.model.suffix != ".keras":
@@ -93,9 +93,9 @@ def train(args: argparse.Namespace) -> int:
     from sklearn.metrics import classification_report, confusion_matrix
     from tqdm import tqdm
 
-    from facemask import training
-    from facemask.classifier import ModelInfo
-    from facemask.plots import plot_training
+    from facemask.evaluation.plots import plot_training
+    from facemask.models.mask_classifier import ModelInfo
+    from facemask.training import fit as training
 
     start = time.perf_counter()
     checkpoint = args.model.with_name(f"{args.model.stem}.checkpoint")
@@ -204,7 +204,7 @@ def train(args: argparse.Namespace) -> int:
 
 def read_samples(args: argparse.Namespace) -> list:
     """List the faces of all datasets given."""
-    from facemask.dataset import read_dataset
+    from facemask.training.dataset import read_dataset
 
     names = cli.read_names(args.only)
     return [sample for folder in args.dataset for sample in read_dataset(folder, names)]

@@ -18,7 +18,7 @@ import numpy as np
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
-from facemask import cli  # noqa: E402
+from facemask.cli import run as cli  # noqa: E402
 
 SIZES = (256, 320, 384, 448, 512, 576, 640, 800)
 MIN_CONFIDENCE = 0.05
@@ -41,11 +41,11 @@ def build_parser() -> argparse.ArgumentParser:
 def measure(args: argparse.Namespace) -> int:
     from tqdm import tqdm
 
-    from facemask.dataset import read_annotated_photos
-    from facemask.evaluation import FACE, EvaluatedPhoto, match_faces, rank
-    from facemask.faces import load_face_detector
-    from facemask.files import check_writable
-    from facemask.media import read_image
+    from facemask.evaluation.metrics import FACE, EvaluatedPhoto, match_faces, rank
+    from facemask.io.images import read_image
+    from facemask.io.outputs import check_writable
+    from facemask.models.face_detectors import load_face_detector
+    from facemask.training.dataset import read_annotated_photos
 
     cli.check_plot_name(args.output)
     check_writable(args.output)
@@ -92,7 +92,7 @@ def measure(args: argparse.Namespace) -> int:
 
 def plot(path: Path, points: dict[str, tuple[float, float]]) -> None:
     """Write average precision over time; `points` is x, y of each detector."""
-    from facemask.plots import plt, save_figure
+    from facemask.evaluation.plots import plt, save_figure
 
     figure, axes = plt.subplots(figsize=(6.5, 4), constrained_layout=True)
     sizes = {name: point for name, point in points.items() if name not in (REFERENCE, TILED)}

@@ -31,7 +31,7 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
 from examples.make_video import make_video  # noqa: E402
-from facemask import cli  # noqa: E402
+from facemask.cli import run as cli  # noqa: E402
 from facemask.errors import InputError  # noqa: E402
 
 PEOPLE = ROOT / "examples" / "people.jpg"  # eight faces, four in a row
@@ -115,8 +115,8 @@ def build_parser() -> argparse.ArgumentParser:
 def measure(args: argparse.Namespace) -> int:
     from tqdm import tqdm
 
-    from facemask.files import make_folder, text_output
-    from facemask.media import find_images, read_image
+    from facemask.io.images import find_images, read_image
+    from facemask.io.outputs import make_folder, text_output
 
     if args.train and not args.weights:
         raise InputError("--train: needs ImageNet's weights too; give --weights mobilenet_v2_imagenet_no_top.weights.h5")
@@ -235,10 +235,10 @@ def measure_faces(model: Path, turns: int) -> list[Row]:
     """A picture by its number of faces, and the classifier alone on eight, in one process."""
     from tutorial import Tutorial
 
-    from facemask.classifier import MaskClassifier
-    from facemask.faces import load_face_detector
-    from facemask.media import read_image
-    from facemask.pipeline import MaskDetector
+    from facemask.detector import MaskDetector
+    from facemask.io.images import read_image
+    from facemask.models.face_detectors import load_face_detector
+    from facemask.models.mask_classifier import MaskClassifier
 
     theirs = Tutorial(str(model))
     ours = MaskDetector(load_face_detector(cli.DEFAULT_FACE_DETECTOR), MaskClassifier.load(cli.DEFAULT_MODEL))
@@ -277,9 +277,9 @@ def measure_limits(turns: int) -> list[tuple]:
     """Return each network's name, millions of multiply-adds, ms, and the part of the machine's peak that this is."""
     import onnx
 
-    from facemask.faces import choose_face_detector
-    from facemask.files import read_model
-    from facemask.runtime import open_onnx
+    from facemask.io.outputs import read_model
+    from facemask.models.face_detectors import choose_face_detector
+    from facemask.models.onnx_session import open_onnx
 
     square = np.random.default_rng(0).random((2, GEMM_SIDE, GEMM_SIDE), np.float32)
     plain = cli.DEFAULT_FACE_DETECTOR / "masked_faces_ssd.onnx"
@@ -355,7 +355,7 @@ def measure_soak(video: Path, minutes: int, work: Path) -> dict[str, float]:
 
 def loop_video(video: Path, looped: Path, minutes: int) -> None:
     """Write the frames of a video again and again, until it lasts so many minutes."""
-    from facemask.video import VideoSink, open_source
+    from facemask.video.sources import VideoSink, open_source
 
     with open_source(str(video)) as source:
         rate = source.rate
@@ -372,7 +372,7 @@ def make_large_photos(folder: Path, count: int = 12) -> Path:
     """Write the example picture, enlarged, a few times."""
     import cv2
 
-    from facemask.media import read_image, write_image
+    from facemask.io.images import read_image, write_image
 
     folder.mkdir()
     image = read_image(PEOPLE)
@@ -417,7 +417,7 @@ def plot(path: Path, rows: list[Row]) -> None:
     """Draw the ratios, with their range."""
     from matplotlib.ticker import ScalarFormatter
 
-    from facemask.plots import plt, save_figure
+    from facemask.evaluation.plots import plt, save_figure
 
     figure, axes = plt.subplots(figsize=(9, 0.4 * len(rows) + 1), constrained_layout=True)
     medians = np.array([np.median(row.ratios) for row in rows])

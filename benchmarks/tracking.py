@@ -21,7 +21,7 @@ import numpy as np
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
-from facemask import cli  # noqa: E402
+from facemask.cli import run as cli  # noqa: E402
 from facemask.errors import InputError  # noqa: E402
 
 LABELS = {1: "with_mask", 2: "without_mask", 3: "mask_weared_incorrect"}  # by class of the truth
@@ -65,8 +65,8 @@ def build_parser() -> argparse.ArgumentParser:
 def measure(args: argparse.Namespace) -> int:
     from tqdm import tqdm
 
-    from facemask.tracking import MaskTracker
-    from facemask.video import open_source
+    from facemask.video.sources import open_source
+    from facemask.video.tracker import MaskTracker
 
     truth = read_truth(args.truth)
     detector = cli.load_detector(args)

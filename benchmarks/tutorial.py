@@ -21,7 +21,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
-from facemask import cli  # noqa: E402
+from facemask.cli import run as cli  # noqa: E402
 
 cli.quiet_libraries()
 
@@ -30,7 +30,7 @@ import keras  # noqa: E402
 import numpy as np  # noqa: E402
 from keras import layers  # noqa: E402
 
-from facemask.res10 import Res10Detector  # noqa: E402
+from facemask.models.res10 import Res10Detector  # noqa: E402
 
 SIZE = 224  # px
 RATE = 1e-4  # of Adam

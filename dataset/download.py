@@ -21,9 +21,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from facemask import cli
+from facemask.cli import run as cli
 from facemask.errors import InputError
-from facemask.files import atomic_path
+from facemask.io.outputs import atomic_path
 
 API = "https://api.github.com/repos"
 RAW = "https://raw.githubusercontent.com"
@@ -74,7 +74,7 @@ def download(args: argparse.Namespace) -> int:
 
 def list_photos(source: Source) -> dict[str, str]:
     """Return the git hash of each photo by its path in the repository. Raises InputError if GitHub does not answer."""
-    from facemask.media import IMAGE_SUFFIXES
+    from facemask.io.images import IMAGE_SUFFIXES
 
     url = f"{API}/{source.repository}/git/trees/{source.commit}?recursive=1"
     try:

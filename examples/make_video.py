@@ -15,7 +15,7 @@ import numpy as np
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
-from facemask import cli  # noqa: E402
+from facemask.cli import run as cli  # noqa: E402
 
 PEOPLE = ROOT / "examples" / "people.jpg"
 RATE = 25  # frames per second
@@ -29,8 +29,8 @@ def make_video(path: Path, frames: int = 200, size: tuple[int, int] = SIZE) -> P
     """Write so many frames; returns `path`."""
     import cv2
 
-    from facemask.media import read_image
-    from facemask.video import VideoSink
+    from facemask.io.images import read_image
+    from facemask.video.sources import VideoSink
 
     image = read_image(PEOPLE)
     generator = np.random.default_rng(0)

@@ -15,9 +15,9 @@ from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path
 
-from facemask import cli
+from facemask.cli import run as cli
 from facemask.errors import InputError
-from facemask.masked_faces import MaskedFaceDetector
+from facemask.models.center_face import MaskedFaceDetector
 
 logger = logging.getLogger("facemask")
 
@@ -48,10 +48,10 @@ def quantize(args: argparse.Namespace) -> int:
     import numpy as np
     from tqdm import tqdm
 
-    from facemask.dataset import read_annotated_photos
-    from facemask.files import atomic_path, check_outputs
-    from facemask.masked_faces import int8_file
-    from facemask.onnx_metadata import with_checksum
+    from facemask.io.outputs import atomic_path, check_outputs
+    from facemask.models.center_face import int8_file
+    from facemask.models.model_file import with_checksum
+    from facemask.training.dataset import read_annotated_photos
 
     if args.face.suffix != ".onnx" or not args.face.is_file():
         raise InputError(f"{args.face}: no such .onnx file; give -f the face detector in float32")
@@ -69,7 +69,7 @@ def quantize(args: argparse.Namespace) -> int:
 
 def see(file: Path, photos: Iterable[Path]) -> list:
     """Return what the detector's network is given when it looks at the photos: float32 (n, 3, H, W) each."""
-    from facemask.media import read_image
+    from facemask.io.images import read_image
 
     seen = []
     detector = MaskedFaceDetector.load(file)
@@ -94,8 +94,8 @@ def to_int8(file: Path, inputs: list):
     from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantFormat, QuantType, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
-    from facemask.files import sha256
-    from facemask.onnx_metadata import CHECKSUM_NAME
+    from facemask.io.outputs import sha256
+    from facemask.models.model_file import CHECKSUM_NAME
 
     class Inputs(CalibrationDataReader):
         def __init__(self) -> None:

@@ -23,9 +23,9 @@ from contextlib import redirect_stdout
 from importlib.util import find_spec
 from pathlib import Path
 
-from facemask import cli
+from facemask.cli import run as cli
 from facemask.errors import InputError
-from facemask.masked_faces import Calibration, MaskedFaceDetector
+from facemask.models.center_face import Calibration, MaskedFaceDetector
 
 logger = logging.getLogger("facemask")
 
@@ -80,10 +80,10 @@ def train(args: argparse.Namespace) -> int:
     from tqdm import tqdm
 
     from face_detector.network import build_network
-    from facemask import training
-    from facemask.dataset import read_annotated_photos
-    from facemask.files import atomic_path, check_outputs
-    from facemask.onnx_metadata import with_checksum
+    from facemask.io.outputs import atomic_path, check_outputs
+    from facemask.models.model_file import with_checksum
+    from facemask.training import fit as training
+    from facemask.training.dataset import read_annotated_photos
 
     def progress(description: str) -> Callable:
         return lambda items: tqdm(items, desc=description, unit="photo")
@@ -147,15 +147,15 @@ def centerface_path() -> Path:
 
 def convert(network, calibration: Calibration = UNCALIBRATED):
     """Return the network as ONNX, with its calibration."""
-    from facemask.export import to_onnx
+    from facemask.training.onnx_export import to_onnx
 
     return to_onnx(network, {MaskedFaceDetector.METADATA_NAME: calibration.to_json()}, "faces")
 
 
 def detect_all(network, paths: Sequence, confidence: float, size: Callable | None = None, progress: Callable = iter) -> list:
     """Return the faces that the network finds in each photo; `size` tells the px for an image's shape."""
-    from facemask.media import read_image
-    from facemask.onnx_metadata import with_checksum
+    from facemask.io.images import read_image
+    from facemask.models.model_file import with_checksum
 
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "network.onnx"
@@ -195,7 +195,7 @@ def read_photos(annotated: Sequence, cache: Path, progress: Callable) -> list:
     """Read the photos to learn from; what `find_unannotated` finds in them is kept in `cache` (JSON)."""
     import numpy as np
 
-    from face_detector.scenes import Photo
+    from face_detector.data import Photo
 
     unannotated = cached(cache, lambda: find_unannotated(annotated, progress))
     return [
@@ -214,8 +214,8 @@ def read_unboxed(network, folders: Sequence[Path], cache: Path, progress: Callab
 
     Photos in which it is sure of none are left out.
     """
-    from face_detector.scenes import Photo
-    from facemask.dataset import read_dataset
+    from face_detector.data import Photo
+    from facemask.training.dataset import read_dataset
 
     if not folders:
         return []
@@ -237,7 +237,7 @@ def read_unboxed(network, folders: Sequence[Path], cache: Path, progress: Callab
 
 def cached(path: Path, find: Callable[[], dict]) -> dict:
     """Return what the JSON file holds; where it is missing, write what `find` returns."""
-    from facemask.files import text_output
+    from facemask.io.outputs import text_output
 
     if not path.is_file():
         with text_output(path) as file:
@@ -248,7 +248,7 @@ def cached(path: Path, find: Callable[[], dict]) -> dict:
 def read_rgb(path: Path):
     import numpy as np
 
-    from facemask.media import read_image
+    from facemask.io.images import read_image
 
     return np.ascontiguousarray(read_image(path)[..., ::-1])
 
@@ -263,10 +263,10 @@ def fit(network, photos: Sequence, unboxed: Sequence, args: argparse.Namespace, 
     """Train the network, as the arguments say; where `checkpoint` holds a training, go on with it."""
     import keras
 
+    from face_detector.data import Scenes
     from face_detector.loss import detection_loss
     from face_detector.network import freeze_first_blocks
-    from face_detector.scenes import Scenes
-    from facemask.training import read_history, warm_up_and_fall
+    from facemask.training.fit import read_history, warm_up_and_fall
 
     scenes = Scenes(
         photos,
@@ -301,7 +301,7 @@ def calibrate(network, photos: Sequence, unannotated: dict[str, list], progress:
     from sklearn.linear_model import LogisticRegression
 
     from facemask.boxes import overlaps
-    from facemask.evaluation import EvaluatedPhoto, match_faces
+    from facemask.evaluation.metrics import EvaluatedPhoto, match_faces
 
     found = detect_all(network, [photo.path for photo in photos], 0.0, progress=progress)
     evaluated = [EvaluatedPhoto.of_faces(photo, faces) for photo, faces in zip(photos, found, strict=True)]

@@ -7,11 +7,11 @@ import argparse
 import sys
 from pathlib import Path
 
-from facemask import cli
+from facemask.cli import run as cli
 
 
 def export(args: argparse.Namespace) -> int:
-    from facemask.training import export_onnx, load_keras
+    from facemask.training.fit import export_onnx, load_keras
 
     network = load_keras(args.model)
     print(f"saved to {export_onnx(network.model, network.info, args.model)}")

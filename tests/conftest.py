@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from facemask import cli
+from facemask.cli import run as cli
 
 cli.quiet_libraries()  # as a script does, before OpenCV is imported
 
@@ -28,7 +28,7 @@ DAMAGED = "damaged, or no model of this version (its checksum is wrong or missin
 @pytest.fixture(autouse=True)
 def no_display(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever machine the tests run on, no window opens."""
-    monkeypatch.setattr("facemask.media.has_display", lambda: False)
+    monkeypatch.setattr("facemask.io.images.has_display", lambda: False)
 
 
 @pytest.fixture
@@ -45,8 +45,8 @@ def astronaut() -> np.ndarray:
 
 def write_class_folders(folder: Path) -> None:
     """Write forty views of the example faces, bare and masked, as photos in class folders."""
-    from facemask.augment import augment
-    from facemask.dataset import FacePatch
+    from facemask.training.augment import augment
+    from facemask.training.dataset import FacePatch
 
     faces = {"astronaut": (142, 60, 237, 178), "obama": (238, 79, 474, 379), "biden": (300, 120, 560, 480)}
     rng = np.random.default_rng(0)

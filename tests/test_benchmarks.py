@@ -7,10 +7,10 @@ import cv2
 import numpy as np
 import pytest
 
-from facemask import cli
-from facemask.video import VideoSink
+from facemask.cli import run as cli
+from facemask.video.sources import VideoSink
 from tests.conftest import EXAMPLES, ROOT
-from tests.test_masked_faces import PEOPLE
+from tests.models.test_center_face import PEOPLE
 
 pytestmark = pytest.mark.training
 pytest.importorskip("pycocotools")
@@ -70,7 +70,7 @@ def test_row():
 
 def test_multiply_adds():
     keras = pytest.importorskip("keras")
-    from facemask.export import to_onnx
+    from facemask.training.onnx_export import to_onnx
 
     images = keras.Input((8, 8, 3))
     x = keras.layers.Conv2D(4, 3, strides=2, padding="same")(images)  # 4x4x4 outputs of 3x3x3

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 
 import detect_mask_image
-from facemask import cli
-from facemask.faces import load_face_detector
-from facemask.media import read_image
+from facemask.cli import run as cli
+from facemask.io.images import read_image
+from facemask.models.face_detectors import load_face_detector
 from tests.conftest import EXAMPLES, ROOT
-from tests.test_masked_faces import PEOPLE as FACES
+from tests.models.test_center_face import PEOPLE as FACES
 
 ASTRONAUT, PEOPLE = str(EXAMPLES / "astronaut.jpg"), str(EXAMPLES / "people.jpg")
 
@@ -108,7 +108,7 @@ def test_wrong_usage(capsys, arguments):
 
 
 def test_interrupted_run_keeps_what_was_done(capsys, tmp_path, monkeypatch):
-    from facemask.pipeline import MaskDetector
+    from facemask.detector import MaskDetector
 
     whole, calls = MaskDetector.detect, []
 
@@ -118,7 +118,7 @@ def test_interrupted_run_keeps_what_was_done(capsys, tmp_path, monkeypatch):
             raise KeyboardInterrupt
         return whole(self, image, confidence)
 
-    monkeypatch.setattr("facemask.workers.share_cores", lambda: (1, 1))  # one after the other, so that they can be counted
+    monkeypatch.setattr("facemask.parallel.share_cores", lambda: (1, 1))  # one after the other, so that they can be counted
     monkeypatch.setattr(MaskDetector, "detect", detect_once)
     assert detect_mask_image.main(["-i", ASTRONAUT, PEOPLE, "--jsonl", str(tmp_path / "out.jsonl")]) == 130
     assert [path.name for path in tmp_path.iterdir()] == ["out.partial.jsonl"]
@@ -176,7 +176,7 @@ def test_many_pictures_are_told_in_their_order(tmp_path, capsys):
 @pytest.mark.parametrize(("key", "shown"), [(ord("q"), 1), (27, 1), (ord(" "), 2)])
 def test_window_shows_until_told(monkeypatch, key, shown):
     pictures = []
-    monkeypatch.setattr("facemask.media.has_display", lambda: True)
+    monkeypatch.setattr("facemask.io.images.has_display", lambda: True)
     monkeypatch.setattr(cv2, "imshow", lambda name, image: pictures.append(image))
     monkeypatch.setattr(cv2, "waitKey", lambda delay: key)
     assert detect_mask_image.main(["-i", ASTRONAUT, PEOPLE]) == 0

@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 
 import detect_mask_video
-from facemask.masked_faces import MaskedFaceDetector
-from facemask.video import VideoSink, open_source
+from facemask.models.center_face import MaskedFaceDetector
+from facemask.video.sources import VideoSink, open_source
 from tests.conftest import EXAMPLES, ROOT
-from tests.streams import Camera
+from tests.helpers import Camera
 
 NO_DISPLAY = "[INFO] no display: no window; --serve 8000 shows the video to a browser"
 WAIT = 60  # s, for another process
@@ -119,7 +119,7 @@ def after_frames(monkeypatch, count, action):
             action()
         return whole(self, image, confidence)
 
-    monkeypatch.setattr("facemask.workers.share_cores", lambda: (1, 1))
+    monkeypatch.setattr("facemask.parallel.share_cores", lambda: (1, 1))
     monkeypatch.setattr(detect_mask_video, "FRAMES_AHEAD", 1)
     monkeypatch.setattr(MaskedFaceDetector, "detect", detect_some)
 
@@ -160,15 +160,15 @@ def test_error_in_the_middle_finishes_the_outputs(tmp_path, people_video, monkey
 
 
 def test_full_disk_finishes_the_other_outputs(capsys, tmp_path, people_video, monkeypatch):
-    import facemask.files
+    import facemask.io.outputs
 
-    def write(self, record, written=facemask.files.JsonLines.write):
+    def write(self, record, written=facemask.io.outputs.JsonLines.write):
         if record["frame"] == 6:
             self._file.close()
             self._file = open("/dev/full", "wb", buffering=0)  # noqa: SIM115
         written(self, record)
 
-    monkeypatch.setattr(facemask.files.JsonLines, "write", write)
+    monkeypatch.setattr(facemask.io.outputs.JsonLines, "write", write)
     out, jsonl = tmp_path / "out.mp4", tmp_path / "out.jsonl"
     assert detect_mask_video.main(["-i", str(people_video), "-o", str(out), "--jsonl", str(jsonl)]) == 1
     assert capsys.readouterr().err.splitlines()[-1] == (
@@ -243,7 +243,7 @@ def test_stream_that_is_cut_served_to_a_browser_and_stopped(tmp_path):
     shots = sorted((tmp_path / "shots").iterdir())
     assert sorted(event["snapshot"] for event in happened if "snapshot" in event) == list(map(str, shots))
     # No face can be known in anything that was shown or written: the detector finds none.
-    from facemask.faces import load_face_detector
+    from facemask.models.face_detectors import load_face_detector
 
     detector = load_face_detector(ROOT / "face_detector" / "masked_faces_ssd.onnx")
     assert len(detector.detect(people())) == 8
@@ -285,7 +285,7 @@ def test_bad_input(capfd, tmp_path, people_video, monkeypatch, arguments, messag
 @pytest.mark.parametrize(("key", "frames"), [(ord("q"), 1), (27, 1), (-1, 10)])
 def test_window_until_q(monkeypatch, tmp_path, people_video, key, frames):
     pictures = []
-    monkeypatch.setattr("facemask.media.has_display", lambda: True)
+    monkeypatch.setattr("facemask.io.images.has_display", lambda: True)
     monkeypatch.setattr(cv2, "namedWindow", lambda name, flags: None)
     monkeypatch.setattr(cv2, "resizeWindow", lambda name, width, height: None)
     monkeypatch.setattr(cv2, "imshow", lambda name, image: pictures.append(image))
@@ -302,7 +302,7 @@ def gone(name: str, which: int) -> float:
 
 @pytest.mark.parametrize("is_there", [pytest.param(lambda name, which: 0.0, id="hidden"), pytest.param(gone, id="gone")])
 def test_closed_window_stops(monkeypatch, tmp_path, people_video, capsys, is_there):
-    monkeypatch.setattr("facemask.media.has_display", lambda: True)
+    monkeypatch.setattr("facemask.io.images.has_display", lambda: True)
     monkeypatch.setattr(cv2, "namedWindow", lambda name, flags: None)
     monkeypatch.setattr(cv2, "resizeWindow", lambda name, width, height: None)
     monkeypatch.setattr(cv2, "imshow", lambda name, image: None)
@@ -317,9 +317,9 @@ def test_closed_window_stops(monkeypatch, tmp_path, people_video, capsys, is_the
 def test_closed_window_of_a_silent_camera(monkeypatch, tmp_path, capsys):
     """It can be closed while there is nothing to show, and says that there is not."""
     pictures, said = [], []
-    monkeypatch.setattr("facemask.media.has_display", lambda: True)
+    monkeypatch.setattr("facemask.io.images.has_display", lambda: True)
     monkeypatch.setattr(detect_mask_video, "STALE", 0.3)
-    monkeypatch.setattr("facemask.drawing.draw_status", lambda image, text: said.append(text))
+    monkeypatch.setattr("facemask.annotate.draw_status", lambda image, text: said.append(text))
     monkeypatch.setattr(cv2, "namedWindow", lambda name, flags: None)
     monkeypatch.setattr(cv2, "resizeWindow", lambda name, width, height: None)
     monkeypatch.setattr(cv2, "imshow", lambda name, image: pictures.append(image))
@@ -334,13 +334,13 @@ def test_closed_window_of_a_silent_camera(monkeypatch, tmp_path, capsys):
 
 
 def test_stopped_before_the_first_frame(monkeypatch, tmp_path, people_video, capsys):
-    import facemask.tracking
+    import facemask.video.tracker
 
-    def stop(*args, make=facemask.tracking.MaskTracker.__init__):
+    def stop(*args, make=facemask.video.tracker.MaskTracker.__init__):
         os.kill(os.getpid(), signal.SIGTERM)
         make(*args)
 
-    monkeypatch.setattr(facemask.tracking.MaskTracker, "__init__", stop)
+    monkeypatch.setattr(facemask.video.tracker.MaskTracker, "__init__", stop)
     assert detect_mask_video.main(["-i", str(people_video), "-o", str(tmp_path / "out.mp4")]) == 143
     assert "[INFO] 0 frames (stopped), 0 faces of 0 people; 0 events; 0.0 s, 0.0 frames/s" in capsys.readouterr().err
     assert not (tmp_path / "out.mp4").exists()

@@ -24,10 +24,10 @@ import pytest
 from PIL import Image
 
 import detect_mask_image
-from facemask.classifier import METADATA_NAME, ModelInfo
-from facemask.files import CHECKSUM_LENGTH, LARGEST_MODEL, checksum, resumable_json_lines
-from facemask.media import find_images
-from facemask.onnx_metadata import with_checksum
+from facemask.io.images import find_images
+from facemask.io.outputs import CHECKSUM_LENGTH, LARGEST_MODEL, checksum, resumable_json_lines
+from facemask.models.mask_classifier import METADATA_NAME, ModelInfo
+from facemask.models.model_file import with_checksum
 from tests.conftest import EXAMPLES, ROOT, write_class_folders
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="FIFOs, limits and signals as Linux has them")
@@ -325,7 +325,7 @@ def fifo(here):
 
 @case("removed while the run goes on")
 def vanishes(here, monkeypatch):
-    monkeypatch.setattr("facemask.workers.share_cores", lambda: (1, 1))
+    monkeypatch.setattr("facemask.parallel.share_cores", lambda: (1, 1))
     for name in "abc":
         picture(f"{name}.jpg")
     monkeypatch.setattr("detect_mask_image.leave_out_results", lambda paths, output: Path("b.jpg").unlink() or paths)
@@ -341,7 +341,7 @@ def once_opened(monkeypatch: pytest.MonkeyPatch, change: Callable[[], object]) -
         change()
         return status
 
-    monkeypatch.setattr("facemask.media.os.fstat", fstat)
+    monkeypatch.setattr("facemask.io.images.os.fstat", fstat)
 
 
 @case("cut while it is read")

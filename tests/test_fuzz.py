@@ -32,14 +32,14 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import detect_mask_image
-from facemask import cli
-from facemask.classifier import METADATA_NAME, MaskClassifier, ModelInfo
+from facemask.cli import run as cli
+from facemask.detector import MaskDetector
 from facemask.errors import InputError
-from facemask.faces import load_face_detector
-from facemask.files import CHECKSUM_LENGTH, checksum
-from facemask.media import MAX_PIXELS
-from facemask.onnx_metadata import with_checksum
-from facemask.pipeline import MaskDetector
+from facemask.io.images import MAX_PIXELS
+from facemask.io.outputs import CHECKSUM_LENGTH, checksum
+from facemask.models.face_detectors import load_face_detector
+from facemask.models.mask_classifier import METADATA_NAME, MaskClassifier, ModelInfo
+from facemask.models.model_file import with_checksum
 from tests.conftest import EXAMPLES, ROOT
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="limits and signals as Linux has them")
@@ -336,7 +336,7 @@ def mutated_annotations(draw: st.DrawFn) -> bytes:
 @fuzz(few=200, many=2_000)
 def test_mutated_annotations(data, folder):
     """An annotation is read, all its numbers finite, or refused in one line; no entity is ever expanded."""
-    dataset = pytest.importorskip("facemask.dataset")
+    dataset = pytest.importorskip("facemask.training.dataset")
     for name in ("images", "annotations"):
         (folder / name).mkdir(exist_ok=True)
     (folder / "images/a.jpg").touch()

@@ -16,11 +16,11 @@ from onnx import TensorProto, helper
 
 from facemask.boxes import Face, clip_boxes, overlaps, select_boxes
 from facemask.crops import crop_face, square_around
-from facemask.masked_faces import Calibration, MaskedFaceDetector, _resize, cut_tiles, decode
-from facemask.onnx_metadata import read_onnx_metadata
-from facemask.pipeline import Detection, enlarge
-from facemask.res10 import Res10Detector
-from facemask.tracking import MaskTracker
+from facemask.detector import Detection, enlarge
+from facemask.models.center_face import Calibration, MaskedFaceDetector, _resize, cut_tiles, decode
+from facemask.models.model_file import read_onnx_metadata
+from facemask.models.res10 import Res10Detector
+from facemask.video.tracker import MaskTracker
 
 pytestmark = pytest.mark.filterwarnings("error::RuntimeWarning")  # NumPy's, of numbers that do not fit
 

@@ -1,0 +1,1 @@
+"""Measure a detector on annotated images."""

@@ -1,0 +1,294 @@
+"""Measure a detector on annotated photos: faces found, labels right, probabilities true."""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import redirect_stdout
+from dataclasses import dataclass
+from itertools import pairwise
+from os import devnull
+from pathlib import Path
+
+import numpy as np
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+from sklearn.metrics import balanced_accuracy_score, confusion_matrix, f1_score
+
+from facemask.boxes import Face, clip_boxes
+from facemask.detector import Detection, MaskDetector
+from facemask.errors import InputError
+from facemask.io.images import MAX_PIXELS, read_image
+from facemask.training.dataset import AnnotatedPhoto
+
+WORN, NOT_WORN = "with_mask", "without_mask"
+MIN_OVERLAP = 0.5  # intersection over union from which a face counts as found, as in Pascal VOC
+RECALLS = np.linspace(0, 1, 1001)  # at which precision is averaged: fine enough to equal VOC's area under the curve
+HEIGHTS = (0, 16, 24, 32, 64, np.inf)  # px, limits of the groups of faces
+SMALL = (0, 24)  # px, the first groups together
+FACE = "face"  # the class of all faces, whatever their labels
+BINS = 15  # of probability, for calibration; Guo et al., "On Calibration of Modern Neural Networks" (2017)
+
+
+@dataclass(frozen=True)
+class EvaluatedPhoto:
+    """An annotated photo and what a detector makes of it."""
+
+    truth: AnnotatedPhoto
+    probabilities: np.ndarray  # (n, classes) of the n true boxes
+    detections: list[Detection]  # found without help from the truth, surest first
+    detect_seconds: float  # to find and classify those faces; reading the photo is not in it
+    classify_seconds: float  # to classify the true boxes
+
+    @classmethod
+    def of_faces(cls, truth: AnnotatedPhoto, faces: Sequence[Face]) -> "EvaluatedPhoto":
+        """Make one of a face detector's finds alone: they get the label `FACE`, and times are 0."""
+        detections = [Detection(face.box, face.confidence, FACE, 1.0, {}) for face in faces]
+        return cls(truth, np.empty((len(truth.labels), 0)), detections, 0.0, 0.0)
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """Average precision (AP) of a set of detections, and precision at each of RECALLS; 0 where that recall is not had."""
+
+    average_precision: float | None  # None where there is no true face to find
+    precision: np.ndarray
+
+
+@dataclass(frozen=True)
+class Match:
+    """Who found whom: for each true face the index (photo, detection) that found it, or None."""
+
+    of_truth: list[list[int | None]]  # a list a photo, an entry a true face
+    false_alarms: list[list[int]]  # a list a photo, of the indices of detections that found none
+
+
+def evaluate_photo(
+    detector: MaskDetector, photo: AnnotatedPhoto, confidence: float, max_pixels: int = MAX_PIXELS
+) -> EvaluatedPhoto:
+    """Run the detector on a photo, and its classifier alone on the true boxes.
+
+    Raises InputError if the photo cannot be read, or a true box is empty or outside it.
+
+    `confidence` is the least for a detection to be kept: low, or the precision-recall curves are cut off.
+    """
+    image = read_image(photo.path, max_pixels)
+    if len(clip_boxes(photo.boxes, image.shape[1], image.shape[0])[1]) < len(photo.boxes):
+        raise InputError(f"{photo.path}: an annotated box is empty or outside the photo; mend the annotation")
+    start = time.perf_counter()
+    detections = detector.detect(image, confidence)
+    detected = time.perf_counter()
+    probabilities = detector.classifier.classify(image, photo.boxes)
+    return EvaluatedPhoto(photo, probabilities, detections, detected - start, time.perf_counter() - detected)
+
+
+def rank(photos: Sequence[EvaluatedPhoto], classes: Sequence[str], to_class: Callable[[str], str]) -> dict[str, Ranking]:
+    """Rank the detections of each class by confidence x probability, VOC's way; `to_class` maps labels to `classes`.
+
+    With one class the label does not count: they are ranked by confidence alone.
+    """
+    faces_alone = len(classes) == 1
+    evaluation = _coco_evaluation(
+        photos,
+        classes,
+        to_class,
+        score=lambda detection: detection.confidence * (1 if faces_alone else detection.probability),
+    )
+    precision = evaluation.eval["precision"][0, :, :, 0, 0]  # (recalls, classes); -1 for a class without true faces
+    return {
+        name: Ranking(float(column.mean()) if column[0] >= 0 else None, np.maximum(column, 0))
+        for name, column in zip(classes, precision.T, strict=True)
+    }
+
+
+def match_faces(photos: Sequence[EvaluatedPhoto], confidence: float) -> Match:
+    """Pair true faces and detections of at least that confidence, surest first, whatever their labels."""
+    evaluation = _coco_evaluation(photos, [FACE], lambda label: FACE, score=lambda detection: detection.confidence)
+    of_truth = [[None] * len(photo.truth.labels) for photo in photos]
+    false_alarms = [[] for _ in photos]
+    for found in filter(None, evaluation.evalImgs):
+        photo = found["image_id"]
+        for detection_id, truth_id in zip(found["dtIds"], found["dtMatches"][0].astype(int), strict=True):
+            detection, truth = evaluation.cocoDt.anns[detection_id], evaluation.cocoGt.anns.get(truth_id)
+            if detection["score"] < confidence:
+                continue
+            if truth is None:
+                false_alarms[photo].append(detection["index"])
+            else:
+                of_truth[photo][truth["index"]] = detection["index"]
+    return Match(of_truth, false_alarms)
+
+
+def _coco_evaluation(
+    photos: Sequence[EvaluatedPhoto], classes: Sequence[str], to_class: Callable[[str], str], score: Callable[[Detection], float]
+) -> COCOeval:
+    """Run pycocotools on the photos; each annotation keeps its `index` within its photo."""
+    category_ids = {name: number for number, name in enumerate(classes, 1)}
+
+    def annotations(label_boxes: Iterator[tuple], first_id: int, photo: int) -> list[dict]:
+        return [
+            {
+                "id": first_id + index, "index": index, "image_id": photo, "category_id": category_ids[to_class(label)],
+                "bbox": [x1, y1, x2 - x1, y2 - y1], "area": (x2 - x1) * (y2 - y1), "iscrowd": 0, **extra,
+            }
+            for index, (label, (x1, y1, x2, y2), extra) in enumerate(label_boxes)
+        ]  # fmt: skip
+
+    truths, detections = [], []
+    for number, photo in enumerate(photos):
+        boxes = zip(photo.truth.labels, photo.truth.boxes.tolist(), strict=True)
+        truths += annotations(((label, box, {}) for label, box in boxes), 1 + len(truths), number)
+        found = ((detection.label, detection.box, {"score": score(detection)}) for detection in photo.detections)
+        detections += annotations(found, 1 + len(detections), number)
+    truth, results = COCO(), COCO()
+    categories = [{"id": number, "name": name} for name, number in category_ids.items()]
+    images = [{"id": number} for number in range(len(photos))]
+    with open(devnull, "w") as nowhere, redirect_stdout(nowhere):  # pycocotools tells its progress
+        for coco, found in ((truth, truths), (results, detections)):
+            coco.dataset = {"images": images, "categories": categories, "annotations": found}
+            coco.createIndex()
+        evaluation = COCOeval(truth, results, "bbox")
+        evaluation.params.iouThrs = np.array([MIN_OVERLAP])
+        evaluation.params.recThrs = RECALLS
+        evaluation.params.maxDets = [10**6]
+        evaluation.params.areaRng, evaluation.params.areaRngLbl = [[0, 1e12]], ["all"]
+        evaluation.evaluate()
+        evaluation.accumulate()
+    return evaluation
+
+
+def two_classes(label: str) -> str:
+    """Map a label to mask or none: one worn wrong protects nobody, and counts as none."""
+    return WORN if label == WORN else NOT_WORN
+
+
+def label_figures(true: np.ndarray, predicted: np.ndarray) -> dict:
+    """Return how right predicted labels (n,) str are: shares 0..1, None where there is no face to tell by."""
+    if not len(true):
+        return {"faces": 0, "right": None, "balanced_2_classes": None, "macro_f1": None}
+    worn = true == WORN
+    both = worn.any() and not worn.all()
+    return {
+        "faces": len(true),
+        "right": float(np.mean(true == predicted)),
+        "balanced_2_classes": float(balanced_accuracy_score(worn, predicted == WORN)) if both else None,
+        "macro_f1": float(f1_score(true, predicted, average="macro", labels=np.unique(true), zero_division=0)),
+    }
+
+
+def calibration(true: np.ndarray, predicted: np.ndarray, probability: np.ndarray) -> dict:
+    """Return the expected calibration error of the predicted labels' probabilities (n,), and the bins it is made of."""
+    number = np.minimum((probability * BINS).astype(int), BINS - 1)
+    bins = []
+    for index in range(BINS):
+        inside = number == index
+        if inside.any():
+            right = float(np.mean(true[inside] == predicted[inside]))
+            bins.append({"faces": int(inside.sum()), "probability": float(probability[inside].mean()), "right": right})
+    error = sum(part["faces"] * abs(part["probability"] - part["right"]) for part in bins) / max(len(true), 1)
+    return {"expected_error": float(error), "bins": bins}
+
+
+def report(photos: Sequence[EvaluatedPhoto], model_classes: Sequence[str], confidence: float) -> dict:
+    """Return all figures, ready for JSON; `confidence` is the one from which a face counts as found."""
+    truths = [photo.truth for photo in photos]
+    true = np.array([label for truth in truths for label in truth.labels], dtype=object)
+    heights = np.concatenate([truth.boxes[:, 3] - truth.boxes[:, 1] for truth in truths])
+    probabilities = np.concatenate([photo.probabilities for photo in photos])
+    predicted = np.array(model_classes, dtype=object)[probabilities.argmax(axis=1)]
+    classes = sorted({*true, *model_classes})
+
+    match = match_faces(photos, confidence)
+    found = np.array([index is not None for indices in match.of_truth for index in indices])
+    labels_of_found = np.array(
+        [
+            photo.detections[i].label
+            for photo, indices in zip(photos, match.of_truth, strict=True)
+            for i in indices
+            if i is not None
+        ],
+        dtype=object,
+    )
+    found_label = np.full(len(true), "", dtype=object)
+    found_label[found] = labels_of_found
+    alarms = sum(map(len, match.false_alarms))
+    rankings = {
+        "faces": rank(photos, [FACE], lambda label: FACE),
+        **({"2_classes": rank(photos, [WORN, NOT_WORN], two_classes)} if WORN in classes else {}),
+        f"{len(classes)}_classes": rank(photos, classes, str),
+    }
+    average = {
+        name: float(np.mean([one.average_precision for one in group.values() if one.average_precision is not None]))
+        for name, group in rankings.items()
+    }
+    return {
+        "photos": len(photos),
+        "faces": len(true),
+        "confidence": confidence,
+        "face_average_precision": average["faces"],
+        "face_precision": float(found.sum() / max(found.sum() + alarms, 1)),
+        "face_recall": float(found.mean()),
+        "mean_average_precision": {name: value for name, value in average.items() if name != "faces"},
+        "average_precision": {
+            group: {name: ranking.average_precision for name, ranking in rankings[group].items()} for group in rankings
+        },
+        "labels_on_true_boxes": label_figures(true, predicted),
+        "labels_on_found_faces": label_figures(true[found], found_label[found]),
+        "by_height": [
+            {
+                "from": low,
+                "to": None if high == np.inf else high,
+                "faces": int(inside.sum()),
+                "found": int((inside & found).sum()),
+                "labels_on_true_boxes": label_figures(true[inside], predicted[inside]),
+                "labels_on_found_faces": label_figures(true[inside & found], found_label[inside & found]),
+            }
+            for low, high, inside in _by_height(heights)
+        ],
+        "confusion": {"classes": classes, "rows_are_true": confusion_matrix(true, predicted, labels=classes).tolist()},
+        "calibration": calibration(true, predicted, probabilities.max(axis=1)),
+        "milliseconds_a_photo_median": float(np.median([photo.detect_seconds for photo in photos]) * 1000),
+        "milliseconds_a_face": float(sum(photo.classify_seconds for photo in photos) / max(len(true), 1) * 1000),
+        "precision_recall": {
+            group: {
+                name: [round(value, 4) for value in ranking.precision[::10].tolist()] for name, ranking in rankings[group].items()
+            }
+            for group in rankings
+        },
+    }
+
+
+@dataclass(frozen=True)
+class Mistake:
+    """A box of a photo to look at, and what is wrong with it."""
+
+    path: Path
+    box: tuple[float, float, float, float]
+    true: str | None  # its label, None where there is no face
+    predicted: str | None  # likewise, None where no face was found
+    probability: float  # of the predicted label, or the confidence that there is a face
+
+
+def worst_mistakes(
+    photos: Sequence[EvaluatedPhoto], model_classes: Sequence[str], confidence: float, count: int
+) -> dict[str, list[Mistake]]:
+    """Return, worst first, up to `count` each of: true boxes labelled wrong, false alarms, and faces not found."""
+    match = match_faces(photos, confidence)
+    wrong, alarms, missed = [], [], []
+    for photo, found, unmatched in zip(photos, match.of_truth, match.false_alarms, strict=True):
+        truth = photo.truth
+        for label, box, row, index in zip(truth.labels, truth.boxes.tolist(), photo.probabilities, found, strict=True):
+            predicted = model_classes[row.argmax()]
+            if predicted != label:
+                wrong.append(Mistake(truth.path, tuple(box), label, predicted, float(row.max())))
+            if index is None:
+                missed.append(Mistake(truth.path, tuple(box), label, None, 0.0))
+        for detection in (photo.detections[index] for index in unmatched):
+            alarms.append(Mistake(truth.path, detection.box, None, detection.label, detection.confidence))
+    wrong.sort(key=lambda mistake: -mistake.probability)
+    alarms.sort(key=lambda mistake: -mistake.probability)
+    missed.sort(key=lambda mistake: mistake.box[1] - mistake.box[3])  # the tallest should have been the easiest
+    return {"labels wrong": wrong[:count], "false alarms": alarms[:count], "faces not found": missed[:count]}
+
+
+def _by_height(heights: np.ndarray) -> Iterator[tuple[int, float, np.ndarray]]:
+    for low, high in (*pairwise(HEIGHTS), SMALL):
+        yield low, high, (heights >= low) & (heights < high)

@@ -1,0 +1,1 @@
+"""Read and write image files and records."""

@@ -1,0 +1,1 @@
+"""Networks: their files, how they run, and what they detect and classify."""

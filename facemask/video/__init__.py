@@ -1,0 +1,1 @@
+"""Read, track, show and write video."""

@@ -1,0 +1,309 @@
+import hashlib
+import sys
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from facemask.errors import InputError
+from facemask.io.outputs import (
+    LARGEST_MODEL,
+    JsonLines,
+    atomic_path,
+    check_outputs,
+    check_writable,
+    checksum,
+    json_lines,
+    partial_path,
+    read_model,
+    resumable_json_lines,
+    sha256,
+    text_output,
+)
+from tests.conftest import DAMAGED
+
+
+def test_atomic_path_when_done(tmp_path):
+    with atomic_path(tmp_path / "a.txt") as temporary:
+        temporary.write_text("whole")
+        assert not (tmp_path / "a.txt").exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]
+
+
+def test_atomic_path_after_error_keeps_the_old(tmp_path):
+    (tmp_path / "a.txt").write_text("old")
+    with pytest.raises(RuntimeError), atomic_path(tmp_path / "a.txt") as temporary:
+        temporary.write_text("half")
+        raise RuntimeError
+    assert (tmp_path / "a.txt").read_text() == "old"
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_text_output_after_error_keeps_what_was_done(tmp_path):
+    with pytest.raises(KeyboardInterrupt), text_output(tmp_path / "a.txt") as file:
+        print("first", file=file)
+        raise KeyboardInterrupt
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("a.partial.txt", "first\n")]
+
+
+def test_text_output_after_error_with_nothing_written_leaves_nothing(tmp_path):
+    with pytest.raises(RuntimeError), text_output(tmp_path / "a.txt"):
+        raise RuntimeError
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        pytest.param("", "is a folder; give a file name", id="folder"),
+        pytest.param("none/a.txt", "does not exist; make it first", id="no folder"),
+        pytest.param("file/a.txt", "does not exist; make it first", id="file as folder"),
+    ],
+)
+def test_check_writable_refuses(tmp_path, name, message):
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match=message):
+        check_writable(tmp_path / name)
+
+
+@pytest.mark.parametrize("names", [["in.jpg"], ["sub/../in.jpg"], ["a.json", "a.json"]])
+def test_check_outputs_refuses(tmp_path, names):
+    (tmp_path / "sub").mkdir()
+    with pytest.raises(InputError, match="is an input, or another output too; choose another name for it"):
+        check_outputs([tmp_path / name for name in names], [tmp_path / "in.jpg"])
+
+
+def test_check_writable_makes_nothing(tmp_path):
+    check_writable(tmp_path / "a.txt")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_sha256(tmp_path):
+    (tmp_path / "a").write_bytes(b"abc")
+    assert sha256(tmp_path / "a") == hashlib.sha256(b"abc").hexdigest()
+
+
+def test_json_lines_are_whole_as_they_come(tmp_path):
+    with json_lines(tmp_path / "a.jsonl") as lines:
+        lines.write({"a": [1, "ü"]})
+        assert (tmp_path / "a.partial.jsonl").read_bytes() == b'{"a": [1, "\\u00fc"]}\n'
+        lines.write({})
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("a.jsonl", '{"a": [1, "\\u00fc"]}\n{}\n')]
+
+
+@pytest.mark.parametrize("error", [None, RuntimeError])
+@pytest.mark.parametrize("count", [0, 2])
+def test_json_lines_at_the_end(tmp_path, count, error):
+    """What was written takes its name; of a run without any line nothing stays, and the file of the run before does."""
+    (tmp_path / "a.jsonl").write_text("old\n")
+    with suppress(RuntimeError), json_lines(tmp_path / "a.jsonl") as lines:
+        for _ in range(count):
+            lines.write({})
+        if error:
+            raise error
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("a.jsonl", "{}\n" * count or "old\n")]
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        pytest.param(None, "{}\n", id="new"),
+        pytest.param("old\n", "old\n{}\n", id="old"),
+        pytest.param("old\nhal", "old\nhal\n{}\n", id="cut within a line"),
+        pytest.param("", "{}\n", id="empty"),
+    ],
+)
+def test_json_lines_appended(tmp_path, before, after):
+    path = tmp_path / "a.jsonl"
+    if before is not None:
+        path.write_text(before)
+    with JsonLines(path) as lines:
+        lines.write({})
+        assert path.read_text() == after
+    assert path.read_text() == after
+
+
+def test_json_lines_on_a_full_disk_stay_whole(tmp_path):
+    with pytest.raises(InputError) as error, json_lines(tmp_path / "a.jsonl") as lines:
+        lines.write({"a": 1})
+        file = lines._file
+
+        class Full:
+            """A disk that takes five more bytes."""
+
+            def write(self, data: bytes) -> int:
+                if len(data) < 9:
+                    raise OSError(28, "No space left on device")
+                return file.write(data[:5])
+
+            truncate, close, fileno = file.truncate, file.close, file.fileno
+
+        lines._file = Full()
+        lines.write({"a": 22})
+    assert str(error.value) == (
+        f"{tmp_path}/a.jsonl: cannot be written (No space left on device); free some space, or choose another place"
+    )
+    assert (tmp_path / "a.jsonl").read_text() == '{"a": 1}\n'
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs Linux' full device")
+def test_json_lines_on_the_full_device():
+    with pytest.raises(InputError, match="No space left on device"), JsonLines("/dev/full", "a.jsonl") as lines:
+        lines.write({})
+    assert lines.count == 0
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.csv", "a.jpg"])
+def test_link_in_the_place_of_a_partial_file(tmp_path, name):
+    """Nothing is written through a link that somebody put there."""
+    (tmp_path / "precious").write_text("precious")
+    partial = partial_path(tmp_path / name)
+    partial.symlink_to("precious")
+    with pytest.raises(InputError) as error, atomic_path(tmp_path / name) as temporary:
+        temporary.write_text("other")
+    assert str(error.value) == f"{partial}: is no ordinary file, and in the way; remove it"
+    assert (tmp_path / "precious").read_text() == "precious"
+
+
+def test_resumable_json_lines_copied_in_part(tmp_path, monkeypatch):
+    """A disk that gets full while the whole file is copied takes nothing of it."""
+
+    def copy_a_part(source, target):
+        target.write(b"{}\n")
+        raise OSError(28, "No space left on device")
+
+    (tmp_path / "a.jsonl").write_text("{}\n{}\n")
+    monkeypatch.setattr("shutil.copyfileobj", copy_a_part)
+    with pytest.raises(OSError), resumable_json_lines(tmp_path / "a.jsonl", resume=True):
+        pass
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("a.jsonl", "{}\n{}\n")]
+
+
+def test_json_lines_keep_what_a_killed_process_left(tmp_path):
+    (tmp_path / "a.partial.jsonl").write_text("old\n")
+    with json_lines(tmp_path / "a.jsonl") as lines:
+        lines.write({})
+    assert sorted((path.name, path.read_text()) for path in tmp_path.iterdir()) == [
+        ("a.jsonl", "{}\n"),
+        ("a.partial-1.jsonl", "old\n"),
+    ]
+
+
+def test_check_outputs_over_the_rest_of_a_killed_process(tmp_path):
+    (tmp_path / "out.partial.mp4").write_bytes(b"x")
+    with pytest.raises(InputError) as error:
+        check_outputs([tmp_path / "out.mp4"], [tmp_path / "out.partial.mp4"])
+    assert str(error.value) == f"{tmp_path}/out.mp4: is an input, or another output too; choose another name for it"
+
+
+@pytest.mark.skipif(not Path("/dev/null").exists(), reason="needs a null device")
+def test_check_writable_refuses_a_device():
+    with pytest.raises(InputError) as error:
+        check_writable("/dev/null")
+    assert str(error.value) == "/dev/null: is no ordinary file; choose another name"
+
+
+def test_resumable_json_lines_interrupted_then_gone_on_with(tmp_path, caplog):
+    path, partial = tmp_path / "a.jsonl", tmp_path / "a.partial.jsonl"
+    with pytest.raises(KeyboardInterrupt), resumable_json_lines(path, resume=False) as lines:
+        lines.write({"a": 1})
+        raise KeyboardInterrupt
+    assert [file.name for file in tmp_path.iterdir()] == ["a.partial.jsonl"]
+    assert caplog.messages == [f"not finished: what was done is in {partial}; the same command with --resume goes on"]
+    with open(partial, "a") as file:
+        file.write('{"a": 2')  # a process was killed here
+    with resumable_json_lines(path, resume=True) as lines:
+        assert list(lines.records()) == [{"a": 1}]
+        lines.write({"a": 3})
+    assert [(file.name, file.read_text()) for file in tmp_path.iterdir()] == [("a.jsonl", '{"a": 1}\n{"a": 3}\n')]
+
+
+def test_resumable_json_lines_add_to_a_whole_file(tmp_path):
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"a": 1}\n')
+    with resumable_json_lines(path, resume=True) as lines:
+        assert list(lines.records()) == [{"a": 1}]
+        lines.write({"a": 2})
+        assert path.read_text() == '{"a": 1}\n'  # until the end
+    assert [(file.name, file.read_text()) for file in tmp_path.iterdir()] == [("a.jsonl", '{"a": 1}\n{"a": 2}\n')]
+
+
+def test_resumable_json_lines_of_nothing_to_go_on_with(tmp_path):
+    with resumable_json_lines(tmp_path / "a.jsonl", resume=True) as lines:
+        assert list(lines.records()) == []
+    assert (tmp_path / "a.jsonl").read_text() == ""
+
+
+def test_resumable_json_lines_anew_keep_what_a_killed_process_left(tmp_path):
+    (tmp_path / "a.partial.jsonl").write_text("{}\n")
+    with resumable_json_lines(tmp_path / "a.jsonl", resume=False):
+        pass
+    assert sorted((path.name, path.read_text()) for path in tmp_path.iterdir()) == [
+        ("a.jsonl", ""),
+        ("a.partial-1.jsonl", "{}\n"),
+    ]
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.partial.jsonl"])
+@pytest.mark.parametrize("line", ["", "text", "[1]", "3", "[" * 100_000])
+def test_records_of_a_broken_line(tmp_path, name, line):
+    (tmp_path / name).write_text(f"{{}}\n{line}\n{{}}\n")
+    with pytest.raises(InputError) as error, resumable_json_lines(tmp_path / "a.jsonl", resume=True) as lines:
+        list(lines.records())
+    assert str(error.value) == f"{tmp_path}/{name}: line 2 is broken; remove it, or leave out --resume"
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+@pytest.mark.parametrize("data", [b"", b"model", b"x" * 64, checksum(b"model"), b"model" + checksum(b"other")])
+def test_read_model_damaged(tmp_path, data):
+    (tmp_path / "m").write_bytes(data)
+    with pytest.raises(InputError) as error:
+        read_model(tmp_path / "m")
+    assert str(error.value) == f"{tmp_path}/m: {DAMAGED}"
+
+
+def test_read_model_whole(tmp_path):
+    (tmp_path / "m").write_bytes(b"model" + checksum(b"model"))
+    assert read_model(tmp_path / "m") == b"model" + checksum(b"model")
+
+
+def test_read_model_too_long(tmp_path):
+    with open(tmp_path / "m", "wb") as file:
+        file.truncate(LARGEST_MODEL + 1)
+    with pytest.raises(InputError) as error:
+        read_model(tmp_path / "m")
+    assert str(error.value) == f"{tmp_path}/m: 0.3 GB are too many for a model of this project; give another"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such locks")
+@pytest.mark.parametrize("resume", [False, True])
+@pytest.mark.parametrize("lines_of_the_other", [0, 1])
+def test_another_run_is_writing(tmp_path, resume, lines_of_the_other):
+    with resumable_json_lines(tmp_path / "a.jsonl", resume=False) as other:
+        for _ in range(lines_of_the_other):
+            other.write({})
+        busy = pytest.raises(InputError, match="another run is writing it; wait for its end, or name another file")
+        with busy, resumable_json_lines(tmp_path / "a.jsonl", resume):
+            pass
+        other.write({})
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("a.jsonl", "{}\n" * (lines_of_the_other + 1))]
+
+
+def test_link_in_the_place_of_the_copy(tmp_path):
+    (tmp_path / "precious").write_text("precious")
+    (tmp_path / "a.jsonl").write_text("{}\n")
+    (tmp_path / "a.partial.jsonl.copy").symlink_to("precious")
+    with resumable_json_lines(tmp_path / "a.jsonl", resume=True) as lines:
+        lines.write({})
+    assert (tmp_path / "precious").read_text() == "precious"
+    assert (tmp_path / "a.jsonl").read_text() == "{}\n{}\n" and not (tmp_path / "a.jsonl").is_symlink()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such locks")
+def test_another_run_is_writing_text(tmp_path):
+    with text_output(tmp_path / "a.csv") as other:
+        print("first", file=other)
+        with pytest.raises(InputError, match="another run is writing it"), text_output(tmp_path / "a.csv"):
+            pass
+        print("second", file=other)
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("a.csv", "first\nsecond\n")]

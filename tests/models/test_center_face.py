@@ -1,0 +1,178 @@
+import cv2
+import numpy as np
+import pytest
+
+from facemask.errors import InputError
+from facemask.io.outputs import read_model
+from facemask.models.center_face import MaskedFaceDetector, _resize, cut_tiles, decode
+from facemask.models.onnx_session import open_onnx, open_with_opencv
+from tests.conftest import DAMAGED, EXAMPLES, ROOT
+
+FILE = ROOT / "face_detector" / MaskedFaceDetector.FILE_NAME
+# Of the faces of examples/people.jpg, by hand: from forehead to chin, cheek to cheek; row by row.
+PEOPLE = [
+    (66, 84, 232, 290), (370, 60, 516, 240), (664, 110, 834, 310), (1000, 70, 1138, 232),
+    (86, 432, 222, 594), (376, 396, 546, 578), (694, 414, 826, 584), (972, 382, 1130, 574),
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def detector() -> MaskedFaceDetector:
+    return MaskedFaceDetector.load(FILE)
+
+
+def cells_with(*faces: tuple, rows: int = 16, columns: int = 24) -> np.ndarray:
+    """Make a network's output (5, rows, columns) with faces (row, column, logit, y, x, height, width), in cells."""
+    cells = np.zeros((5, rows, columns), np.float32)
+    cells[0] = -60
+    for row, column, logit, y, x, height, width in faces:
+        cells[:, row, column] = logit, y, x, np.log(height), np.log(width)
+    return cells
+
+
+def test_decode():
+    boxes, _ = decode(cells_with((3, 5, 2.0, 0.25, -0.25, 4, 2), (10, 20, 0.0, 0, 0, 1, 1)), 0.5, 4)
+    np.testing.assert_allclose(boxes, [(17, 7, 25, 23), (80, 40, 84, 44)], atol=1e-4)
+
+
+def test_decode_takes_peaks_alone():
+    cells = cells_with((3, 5, 2.0, 0, 0, 4, 4), (3, 6, 1.9, 0, 0, 4, 4), (4, 7, 1.8, 0, 0, 4, 4), (9, 9, 0.1, 0, 0, 4, 4))
+    assert len(decode(cells, 0.1, 4)[0]) == 2
+
+
+def test_decode_averages_the_boxes_of_one_face():
+    one, other = 1 / (1 + np.exp(3.0)), 1 / (1 + np.exp(3.5))  # scores of two cells; their boxes differ in width alone
+    boxes, scores = decode(cells_with((5, 5, -3.0, 0, 0, 4, 4), (5, 6, -3.5, 0, -1, 4, 2)), 0.02, 4)
+    half = 4 * (2 * one + 1 * other) / (one + other)
+    np.testing.assert_allclose(boxes, [(22 - half, 14, 22 + half, 30)], atol=1e-4)
+    agreeing = decode(cells_with((5, 5, -3.0, 0, 0, 4, 4), (5, 6, -3.5, 0, -1, 4, 4)), 0.02, 4)[1]
+    alone = decode(cells_with((5, 5, -3.0, 0, 0, 4, 4)), 0.02, 4)[1]
+    assert scores < agreeing < alone < 0.5
+
+
+@pytest.mark.parametrize(
+    ("width", "height", "scale"),
+    [(800, 600, 0.64), (1001, 667, 0.3), (4095, 1501, 0.07), (1, 9, 0.9), (64, 48, 2.0), (513, 385, 0.99)],
+)
+def test_resize_averages_and_moves_nothing(width, height, scale):
+    waves = np.sin(np.linspace(0, 12, width)) * 60 + np.cos(np.linspace(0, 9, height))[:, None] * 60 + 128
+    image = np.repeat(waves.astype(np.uint8)[..., None], 3, axis=2)
+    resized = _resize(image, scale)
+    for side, whole in zip(resized.shape[:2], (height, width), strict=True):
+        assert side == pytest.approx(max(whole * scale, 1), abs=1.01)
+    # The same pixels as an exact average's, where both have them.
+    size = max(1, round(width * scale)), max(1, round(height * scale))
+    exact = cv2.resize(image, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
+    rows, columns = min(size[1], resized.shape[0]), min(size[0], resized.shape[1])
+    difference = np.abs(resized[:rows, :columns].astype(int) - exact[:rows, :columns])
+    assert difference.mean() < 3 and difference[:, columns * 9 // 10 :].mean() < 6
+
+
+def test_decode_nothing():
+    boxes, scores = decode(cells_with(), 0.5, 4)
+    assert boxes.shape == (0, 4) and scores.shape == (0,)
+
+
+def test_networks_output_is_the_same_on_both_libraries(detector):
+    image = cv2.resize(cv2.imread(str(EXAMPLES / "people.jpg")), (320, 160))
+    by_opencv, as_used = open_with_opencv(FILE), open_onnx(read_model(FILE), FILE)[0]
+    for shape in ((160, 320), (64, 64), (96, 128)):
+        images = cv2.dnn.blobFromImages([image[: shape[0], : shape[1]]] * 2, swapRB=True)
+        np.testing.assert_allclose(by_opencv(images), as_used(images), atol=1e-3)
+
+
+def test_detect_people(detector):
+    image = cv2.imread(str(EXAMPLES / "people.jpg"))
+    faces = detector.detect(image)
+    assert len(faces) == len(PEOPLE)
+    found = sorted((face.box for face in faces), key=lambda box: (box[1] > 330, box[0]))
+    np.testing.assert_allclose(found, PEOPLE, atol=20)
+    assert [face.confidence for face in faces] == sorted((face.confidence for face in faces), reverse=True)
+
+
+@pytest.mark.parametrize("tiles", [False, True])
+def test_detect_low_confidence_stays_inside(astronaut, tiles):
+    faces = MaskedFaceDetector.load(FILE, 256, tiles).detect(astronaut, 0.0)
+    assert len(faces) > 3
+    for x1, y1, x2, y2 in (face.box for face in faces):
+        assert 0 <= x1 < x2 <= 380 and 0 <= y1 < y2 <= 400
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 3), (1, 2000, 3), (2000, 1, 3), (512, 512, 3)], ids=str)
+@pytest.mark.parametrize("tiles", [False, True])
+def test_detect_nothing_in_black(shape, tiles):
+    assert MaskedFaceDetector.load(FILE, tiles=tiles).detect(np.zeros(shape, np.uint8)) == []
+
+
+def test_tiles_find_a_crowds_faces():
+    people = cv2.imread(str(EXAMPLES / "people.jpg"))
+    height, width = 64, 120  # faces of 16 to 22 px
+    crowd = np.tile(cv2.resize(people, (width, height), interpolation=cv2.INTER_AREA), (10, 6, 1))
+    plain = len(MaskedFaceDetector.load(FILE, 384).detect(crowd))
+    closer = len(MaskedFaceDetector.load(FILE, 384, tiles=True).detect(crowd))
+    assert plain < closer
+    assert 0.7 * 8 * 60 < closer < 1.1 * 8 * 60
+
+
+def looks_at(image: np.ndarray, monkeypatch, **settings) -> list[tuple]:
+    """Detect faces; returns the number of images and the longest side in px of each run of the network."""
+    detector = MaskedFaceDetector.load(FILE, **settings)
+    looks, look = [], detector._look
+
+    def record(images, confidence):
+        looks.append((len(images), max(images[0].shape[:2])))
+        return look(images, confidence)
+
+    monkeypatch.setattr(detector, "_look", record)
+    detector.detect(image)
+    return looks
+
+
+@pytest.mark.parametrize(
+    ("size", "sides"), [(1024, [1024, 384, 144]), (512, [512, 192]), (256, [256])], ids=["large", "default", "small"]
+)
+def test_looks_from_afar(monkeypatch, size, sides):
+    assert looks_at(cv2.imread(str(EXAMPLES / "people.jpg")), monkeypatch, size=size) == [(1, side) for side in sides]
+
+
+def test_large_face_is_found_from_afar(astronaut):
+    face = astronaut[55:185, 135:245]  # fills the picture
+    assert len(MaskedFaceDetector.load(FILE, 1024).detect(face)) == 1
+
+
+def test_tiles_look_no_closer_at_large_faces(monkeypatch):
+    people = cv2.imread(str(EXAMPLES / "people.jpg"))
+    assert looks_at(people, monkeypatch, tiles=True) == looks_at(people, monkeypatch)
+
+
+@pytest.mark.parametrize(
+    ("shape", "count", "tile", "corners"),
+    [
+        pytest.param((100, 200), 2, (60, 110), [(0, 0), (90, 0), (0, 40), (90, 40)], id="two by two"),
+        pytest.param((8, 200), 2, (8, 110), [(0, 0), (90, 0), (0, 0), (90, 0)], id="low"),
+        pytest.param((100, 100), 1, (100, 100), [(0, 0)], id="one"),
+        pytest.param((101, 99), 3, (44, 43), [(0, 0), (28, 0), (56, 0), (0, 28), (28, 28), (56, 28), (0, 57), (28, 57), (56, 57)], id="nine"),
+    ],
+)  # fmt: skip
+def test_cut_tiles(shape, count, tile, corners):
+    image = np.arange(np.prod(shape) * 3, dtype=np.uint32).reshape(*shape, 3)
+    tiles, found = cut_tiles(image, count, 10)
+    assert found == corners
+    for cut, (x, y) in zip(tiles, corners, strict=True):
+        np.testing.assert_array_equal(cut, image[y : y + tile[0], x : x + tile[1]])
+
+
+def test_load_truncated(tmp_path):
+    whole = FILE.read_bytes()
+    path = tmp_path / "half.onnx"
+    path.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(InputError) as error:
+        MaskedFaceDetector.load(path)
+    assert str(error.value) == f"{path}: {DAMAGED}"
+
+
+def test_detect_at_most_so_many(detector):
+    image = cv2.imread(str(EXAMPLES / "people.jpg"))
+    whole = detector.detect(image)
+    assert MaskedFaceDetector.load(FILE, max_faces=3).detect(image) == whole[:3]
+    assert len(whole) == 8

@@ -1,0 +1,102 @@
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from facemask.errors import InputError
+from facemask.models.center_face import MaskedFaceDetector, int8_file
+from facemask.models.face_detectors import choose_face_detector, load_face_detector
+from facemask.models.res10 import Res10Detector
+from tests.conftest import DAMAGED, ROOT
+
+FOLDER = ROOT / "face_detector"
+
+
+def test_load_prefers_ours_in_a_folder(tmp_path):
+    assert isinstance(load_face_detector(FOLDER), MaskedFaceDetector)
+    shutil.copy(FOLDER / Res10Detector.FILE_NAME, tmp_path)
+    assert isinstance(load_face_detector(tmp_path), Res10Detector)
+
+
+def test_load_tells_files_by_what_is_in_them(tmp_path):
+    shutil.copy(FOLDER / MaskedFaceDetector.FILE_NAME, tmp_path / Res10Detector.FILE_NAME)
+    detector = load_face_detector(tmp_path, size=320, tiles=True)
+    assert isinstance(detector, MaskedFaceDetector)
+    assert (detector.size, detector.tiles) == (320, True)
+
+
+@pytest.mark.parametrize(
+    ("change", "chosen", "warns"),
+    [
+        pytest.param({}, ".int8.onnx", False, id="int8"),
+        pytest.param({"runs_int8": False}, ".onnx", False, id="not on this machine"),
+        pytest.param({"float32": b"another"}, ".onnx", True, id="made from another file"),
+        pytest.param({"int8": b"noise"}, ".onnx", True, id="broken"),
+    ],
+)
+def test_choose_face_detector(tmp_path, monkeypatch, caplog, change, chosen, warns):
+    files = tmp_path / MaskedFaceDetector.FILE_NAME, int8_file(tmp_path / MaskedFaceDetector.FILE_NAME)
+    for file, name in zip(files, ("float32", "int8"), strict=True):
+        file.write_bytes(change.get(name, (FOLDER / file.name).read_bytes()))
+    monkeypatch.setattr("facemask.models.face_detectors.runs_int8", lambda: change.get("runs_int8", True))
+    assert choose_face_detector(tmp_path) == files[0].with_suffix(chosen)
+    assert [record.message for record in caplog.records] == warns * [
+        f"{files[1]}: not used, for it was not made from {files[0].name}; python -m face_detector.quantize makes it anew"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "message"),
+    [
+        pytest.param(
+            "none.onnx", None, "no such face detector; give -f the folder face_detector/ or its .onnx file", id="missing"
+        ),
+        pytest.param(
+            "noise.onnx",
+            b"\x17noise" * 999,
+            DAMAGED,
+            id="noise",
+        ),
+        pytest.param("half.onnx", "half", DAMAGED, id="truncated"),
+        pytest.param("empty.onnx", b"", DAMAGED, id="empty"),
+        pytest.param(
+            "mask_detector.onnx",
+            "model",
+            "not a face detector of this project; give -f the folder face_detector/",
+            id="another network",
+        ),
+    ],
+)
+def test_load_bad_file(tmp_path: Path, name, data, message):
+    path = tmp_path / name
+    if data == "half":
+        whole = (FOLDER / Res10Detector.FILE_NAME).read_bytes()
+        data = whole[: len(whole) // 2]
+    elif data == "model":
+        data = (ROOT / "mask_detector.onnx").read_bytes()
+    if data is not None:
+        path.write_bytes(data)
+    with pytest.raises(InputError) as error:
+        load_face_detector(path)
+    assert str(error.value) == f"{path}: {message}"
+
+
+def test_load_folder_without_detector(tmp_path):
+    with pytest.raises(InputError) as error:
+        load_face_detector(tmp_path)
+    path = tmp_path / MaskedFaceDetector.FILE_NAME
+    assert str(error.value) == f"{path}: no such face detector; give -f the folder face_detector/ or its .onnx file"
+
+
+def test_load_res10_with_a_size():
+    path = FOLDER / Res10Detector.FILE_NAME
+    with pytest.raises(InputError) as error:
+        load_face_detector(path, size=640)
+    assert str(error.value) == f"{path}: the res10 SSD sees 300x300 px and no other size; leave --detector-size away"
+
+
+def test_every_detector_finds_the_astronaut(astronaut):
+    for name in (MaskedFaceDetector.FILE_NAME, Res10Detector.FILE_NAME):
+        (face,) = load_face_detector(FOLDER / name).detect(astronaut)
+        np.testing.assert_allclose(face.box, (142, 60, 237, 178), atol=20)

@@ -1,0 +1,191 @@
+import re
+import shutil
+import zipfile
+
+import cv2
+import numpy as np
+import pytest
+
+from facemask.errors import InputError
+from facemask.io.outputs import CHECKSUM_LENGTH, checksum, read_model
+from facemask.models.mask_classifier import METADATA_NAME, MaskClassifier, ModelInfo
+from facemask.models.model_file import with_checksum
+from facemask.models.onnx_session import open_with_opencv
+from tests.conftest import DAMAGED, EXAMPLES, ROOT
+
+MODEL = ROOT / "mask_detector.keras"
+ONNX = MODEL.with_suffix(".onnx")
+# Faces in examples/people.jpg as the detector finds them, and what they wear. Two are left out: the mask below the nose,
+# and the bare face at the top of the second column, which the shipped model takes for one.
+PEOPLE = {
+    (65, 55, 236, 262): "with_mask",
+    (370, 380, 538, 551): "with_mask",
+    (656, 79, 843, 309): "with_mask",
+    (87, 434, 213, 591): "without_mask",
+    (691, 406, 833, 589): "without_mask",
+}
+
+
+@pytest.fixture(scope="module")
+def people() -> np.ndarray:
+    return cv2.imread(str(EXAMPLES / "people.jpg"))
+
+
+@pytest.fixture
+def copied_model(tmp_path):
+    for suffix in (".keras", ".onnx"):
+        shutil.copy(MODEL.with_suffix(suffix), tmp_path / f"model{suffix}")
+    return tmp_path / "model.keras"
+
+
+def test_classify_example_faces(people):
+    classifier = MaskClassifier.load(MODEL)
+    probabilities = classifier.classify(people, list(PEOPLE))
+    assert probabilities.shape == (len(PEOPLE), len(classifier.info.classes))
+    np.testing.assert_allclose(probabilities.sum(axis=1), 1, atol=1e-5)
+    assert [classifier.info.classes[i] for i in probabilities.argmax(axis=1)] == list(PEOPLE.values())
+
+
+def test_classify_in_batches_equals_one_by_one(people, monkeypatch):
+    classifier = MaskClassifier.load(MODEL)
+    together = classifier.classify(people, list(PEOPLE))
+    monkeypatch.setattr(MaskClassifier, "BATCH_SIZE", 4)
+    np.testing.assert_allclose(classifier.classify(people, list(PEOPLE)), together, atol=1e-5)
+
+
+def test_classify_no_faces(people):
+    classifier = MaskClassifier.load(MODEL)
+    assert classifier.classify(people, []).shape == (0, len(classifier.info.classes))
+
+
+def test_opencv_equals_onnxruntime(people):
+    pytest.importorskip("onnxruntime")
+    classifier = MaskClassifier.load(MODEL.with_suffix(".onnx"))
+    assert classifier.backend == "onnxruntime"
+    by_opencv = MaskClassifier(classifier.info, open_with_opencv(ONNX), "cv2.dnn")
+    boxes = list(PEOPLE)
+    np.testing.assert_allclose(by_opencv.classify(people, boxes), classifier.classify(people, boxes), atol=1e-3)
+
+
+def test_load_without_onnxruntime_uses_opencv(people, monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "onnxruntime", None)
+    classifier = MaskClassifier.load(MODEL)
+    assert classifier.backend == "cv2.dnn"
+    labels = classifier.classify(people, list(PEOPLE)).argmax(axis=1)
+    assert [classifier.info.classes[i] for i in labels] == list(PEOPLE.values())
+
+
+@pytest.mark.training
+@pytest.mark.parametrize("state", ["missing", "broken", "of another model"])
+def test_load_keras_where_onnx_does_not_fit(copied_model, people, caplog, state):
+    pytest.importorskip("keras")
+    onnx_path = copied_model.with_suffix(".onnx")
+    if state == "missing":
+        onnx_path.unlink()
+    elif state == "broken":
+        onnx_path.write_bytes(onnx_path.read_bytes()[:9999])
+    else:
+        with zipfile.ZipFile(copied_model, "a") as archive:
+            archive.writestr("note.txt", "this changes the hash")
+        whole = copied_model.read_bytes()[:-CHECKSUM_LENGTH]
+        copied_model.write_bytes(whole + checksum(whole))
+    classifier = MaskClassifier.load(copied_model)
+    assert classifier.backend == "Keras"
+    assert f"python -m facemask {copied_model} makes it" in caplog.text
+    expected = MaskClassifier.load(MODEL.with_suffix(".onnx")).classify(people, list(PEOPLE))
+    np.testing.assert_allclose(classifier.classify(people, list(PEOPLE)), expected, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "message"),
+    [
+        pytest.param("none.keras", None, "no such file; give -m", id="missing"),
+        pytest.param("model.h5", b"x", "not a .keras or .onnx file; give -m", id="suffix"),
+        pytest.param("noise.keras", b"noise", DAMAGED, id="noise .keras"),
+        pytest.param("noise.onnx", b"\x17noise" * 99, DAMAGED, id="noise .onnx"),
+        pytest.param("empty.onnx", b"", DAMAGED, id="empty .onnx"),
+        pytest.param("half.onnx", "half", DAMAGED, id="truncated .onnx"),
+        pytest.param("faces.onnx", "faces", "not a model written by train_mask_detector.py", id="another network"),
+    ],
+)
+def test_load_bad_file(tmp_path, name, data, message):
+    path = tmp_path / name
+    if data == "half":
+        whole = MODEL.with_suffix(".onnx").read_bytes()
+        data = whole[: len(whole) // 2]
+    elif data == "faces":
+        data = (ROOT / "face_detector" / "res10_300x300_ssd.onnx").read_bytes()
+    if data is not None:
+        path.write_bytes(data)
+    with pytest.raises(InputError, match=re.escape(message)) as error:
+        MaskClassifier.load(path)
+    assert str(error.value).startswith(f"{path}: ")
+
+
+def test_load_metadata_that_lies_about_classes(tmp_path):
+    onnx = pytest.importorskip("onnx")
+    proto = onnx.load(MODEL.with_suffix(".onnx"))
+    lie = ModelInfo(("a", "b", "c", "d", "e"), 128, 0.0)
+    onnx.helper.set_model_props(proto, {METADATA_NAME: lie.to_json()})
+    (tmp_path / "lie.onnx").write_bytes(with_checksum(proto.SerializeToString()))
+    with pytest.raises(InputError, match=r"gives \(3,\) outputs for 5 classes; train it anew"):
+        MaskClassifier.load(tmp_path / "lie.onnx")
+
+
+def test_model_info_survives_json():
+    info = ModelInfo(("with_mask", "without_mask"), 128, 0.15)
+    assert ModelInfo.from_json(info.to_json()) == info
+
+
+def test_model_info_of_shipped_model():
+    info = ModelInfo.of_keras(MODEL, read_model(MODEL))
+    assert info.classes == ("mask_weared_incorrect", "with_mask", "without_mask")
+
+
+def renamed(model: bytes, old: bytes, new: bytes) -> bytes:
+    """A model whose metadata read otherwise, with its checksum; the text is of the same length."""
+    entry = len(with_checksum(b""))
+    assert model.count(old) == 1 and len(old) == len(new)
+    return with_checksum(model[:-entry].replace(old, new))
+
+
+@pytest.mark.parametrize("text", ['"margin": 1e9', '"margin": NaN', '"margin": "a"', '"margin": -.1'])
+def test_load_metadata_that_cannot_be_used(tmp_path, text):
+    path = tmp_path / "m.onnx"
+    path.write_bytes(renamed(ONNX.read_bytes(), b'"margin": 0.0', text.encode()))
+    with pytest.raises(InputError) as error:
+        MaskClassifier.load(path)
+    assert str(error.value) == f"{path}: not a model written by train_mask_detector.py; train it anew"
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, '{"classes": ["a", "b"], "input_size": Infinity, "margin": 0}', "1" * 5000])
+def test_model_info_of_odd_json(text):
+    with pytest.raises((ValueError, TypeError)):
+        ModelInfo.from_json(text)
+
+
+def test_load_network_that_loops(tmp_path):
+    """Operators that no network of ours has are refused before anything runs: a loop might have no end."""
+    onnx = pytest.importorskip("onnx")
+    proto = onnx.load(ONNX)
+    proto.graph.node[3].op_type = "Loop"
+    (tmp_path / "m.onnx").write_bytes(with_checksum(proto.SerializeToString()))
+    with pytest.raises(InputError) as error:
+        MaskClassifier.load(tmp_path / "m.onnx")
+    assert str(error.value) == f"{tmp_path}/m.onnx: not a network of this project (it has 'Loop'); train it anew"
+
+
+def test_classify_when_the_network_fails_on_some_faces(people):
+    classifier = MaskClassifier(ModelInfo(("a", "b"), 32, 0.0), lambda images: np.full((len(images), 2), np.nan), "fake")
+    with pytest.raises(InputError, match="the mask classifier: gives no probabilities of some faces; train it anew"):
+        classifier.classify(people, list(PEOPLE))
+
+
+def test_classify_when_the_network_takes_two_faces_alone(people):
+    def run(images: np.ndarray) -> np.ndarray:
+        if len(images) != 2:
+            raise RuntimeError("Got: 5 Expected: 2")
+        return np.full((2, 2), 0.5)
+
+    with pytest.raises(InputError, match="the mask classifier: cannot see 5 faces at once; train it anew"):
+        MaskClassifier(ModelInfo(("a", "b"), 32, 0.0), run, "fake").classify(people, list(PEOPLE))

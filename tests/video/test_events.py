@@ -1,0 +1,189 @@
+import json
+import logging
+import queue
+import sys
+import time
+from contextlib import suppress
+
+import cv2
+import numpy as np
+import pytest
+
+from facemask.errors import InputError
+from facemask.io.outputs import JsonLines
+from facemask.video.events import CommandRunner, EventRecorder
+from facemask.video.tracker import Track
+
+PICTURE = np.full((40, 60, 3), 90, np.uint8)
+ALERT = ("without_mask", "mask_weared_incorrect")
+WAIT = 20  # s, for what happens in another process
+
+
+def warnings(caplog) -> list[str]:
+    return [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+
+
+def person(label="without_mask", settled=True, number=1, last=2.5):
+    probabilities = {label: 0.87654, "other": 0.12346}
+    return Track(number, 1.0, last, 30, label, probabilities, settled, (1, 2, 3, 4), 1.23456)
+
+
+def record(tmp_path, frames, **arguments):
+    """Return the events of frames, each (tracks, left)."""
+    path = tmp_path / "events.jsonl"
+    with JsonLines(path) as file:
+        recorder = EventRecorder(ALERT, file, **arguments)
+        for tracks, left in frames:
+            recorder.update(tracks, left, PICTURE)
+    events = [json.loads(line) for line in path.read_text().splitlines()]
+    assert recorder.count == len(events)
+    return events
+
+
+def test_settled_once_and_left(tmp_path):
+    events = record(tmp_path, [([person(settled=False)], [])] + [([person()], [])] * 3 + [([], [person(last=9.0)])])
+    assert events == [
+        {
+            "event": event,
+            "track": 1,
+            "label": "without_mask",
+            "probability": 0.8765,
+            "first_time": 1.0,
+            "last_time": last,
+            "frames": 30,
+            "best_box": [1, 2, 3, 4],
+            "best_time": 1.2346,
+        }
+        for event, last in (("settled", 2.5), ("left", 9.0))
+    ]
+
+
+MASKED, BARE, WRONG = person("with_mask"), person("without_mask"), person("mask_weared_incorrect")
+
+
+@pytest.mark.parametrize(
+    ("tracks", "told"),
+    [
+        pytest.param([MASKED], [], id="masked"),
+        pytest.param([person(settled=False)], [], id="not settled"),
+        pytest.param([WRONG], ["mask_weared_incorrect"], id="worn wrong"),
+        pytest.param([BARE, WRONG, BARE], ["without_mask", "mask_weared_incorrect", "without_mask"], id="changes"),
+        pytest.param([BARE, MASKED, BARE], ["without_mask", "without_mask"], id="put on and taken off"),
+        pytest.param([BARE, person(settled=False), BARE], ["without_mask"], id="unsure meanwhile"),
+        pytest.param([MASKED, BARE], ["without_mask"], id="taken off"),
+    ],
+)
+def test_what_is_told(tmp_path, tracks, told):
+    events = record(tmp_path, [([track], []) for track in tracks])
+    assert [(event["event"], event["label"]) for event in events] == [("settled", label) for label in told]
+
+
+def test_masked_person_leaves_without_an_event(tmp_path):
+    assert record(tmp_path, [([MASKED], []), ([], [MASKED])]) == []
+
+
+def test_events_of_two_people(tmp_path):
+    events = record(tmp_path, [([person(number=1), person(number=2)], []), ([person(number=2)], [person(number=1)])])
+    assert [(event["event"], event["track"]) for event in events] == [("settled", 1), ("settled", 2), ("left", 1)]
+
+
+@pytest.mark.parametrize("live", [False, True])
+def test_snapshots(tmp_path, live):
+    (tmp_path / "shots").mkdir()
+    events = record(tmp_path, [([person()], []), ([], [person()])], snapshots=tmp_path / "shots", live=live)
+    (shot,) = (tmp_path / "shots").iterdir()
+    assert [event.get("snapshot") for event in events] == [str(shot), None]
+    assert abs(int(cv2.imread(str(shot)).mean()) - 90) < 3
+    assert [("at" in event) for event in events] == [live, live]
+    if live:
+        assert shot.name.endswith("-0001-without_mask.jpg")
+    else:
+        assert shot.name == "000002.50s-0001-without_mask.jpg"
+
+
+def test_snapshots_of_two_runs(tmp_path):
+    (tmp_path / "shots").mkdir()
+    for _ in range(3):
+        events = record(tmp_path, [([person()], [])], snapshots=tmp_path / "shots")
+        (tmp_path / "events.jsonl").unlink()
+    names = sorted(path.name for path in (tmp_path / "shots").iterdir())
+    assert names == [f"000002.50s-0001-without_mask{number}.jpg" for number in ("-2", "-3", "")]
+    assert events[0]["snapshot"] == str(tmp_path / "shots" / names[1])
+
+
+@pytest.fixture
+def script(tmp_path):
+    """A command that adds what it gets to a file, once it may."""
+    path = tmp_path / "script.py"
+    path.write_text(
+        "import pathlib, sys, time\n"
+        "event, folder = sys.stdin.read(), pathlib.Path(sys.argv[1])\n"
+        "while not (folder / 'go').exists(): time.sleep(0.01)\n"
+        "with open(folder / 'got', 'a') as file: file.write(event)\n"
+    )
+    return f"'{sys.executable}' '{path}' '{tmp_path}'"
+
+
+def test_command_gets_the_events_in_order_and_is_not_waited_for(tmp_path, script):
+    with CommandRunner(script) as command:
+        recorder = EventRecorder(ALERT, command=command)
+        start = time.monotonic()
+        for number in range(4):
+            recorder.update([person(number=number)], [], PICTURE)
+        assert time.monotonic() - start < 1 and not (tmp_path / "got").exists()
+        (tmp_path / "go").touch()
+    assert [json.loads(line)["track"] for line in (tmp_path / "got").read_text().splitlines()] == [0, 1, 2, 3]
+
+
+def test_command_that_hangs_is_left_at_the_end(monkeypatch, caplog):
+    monkeypatch.setattr(CommandRunner, "PATIENCE", 0.3)
+    monkeypatch.setattr(CommandRunner, "TIME_LIMIT", 3.0)
+    monkeypatch.setattr(CommandRunner, "MOST_WAITING", 2)
+    with CommandRunner(f"'{sys.executable}' -c 'import time; time.sleep(60)'") as command:
+        command.submit("1")
+        deadline = time.monotonic() + WAIT
+        while command._waiting.qsize() and time.monotonic() < deadline:
+            time.sleep(0.01)
+        for event in "234":
+            command.submit(event)
+    program = sys.executable
+    assert warnings(caplog) == [
+        f"--on-event: 2 events wait for {program}; one is dropped",
+        f"--on-event: {program} was still busy; 3 events are dropped",
+    ]
+    with suppress(queue.Empty):  # end the thread, lest it warns while other tests listen
+        while True:
+            command._waiting.get_nowait()
+    command._waiting.put(None)
+    command._thread.join(WAIT)
+
+
+@pytest.mark.parametrize(
+    ("code", "limit", "message"),
+    [("raise SystemExit(3)", 60.0, "ended with code 3"), ("import time; time.sleep(60)", 0.3, "took over 0 s and was ended")],
+)
+def test_command_that_fails(monkeypatch, caplog, code, limit, message):
+    monkeypatch.setattr(CommandRunner, "TIME_LIMIT", limit)
+    with CommandRunner(f"'{sys.executable}' -c '{code}'") as command:
+        command.submit("1")
+    assert warnings(caplog) == [f"--on-event: {sys.executable} {message}"]
+
+
+def test_command_that_does_not_read(caplog):
+    with CommandRunner(f"'{sys.executable}' -c pass") as command:
+        command.submit("x" * 1_000_000)
+    assert warnings(caplog) == []
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        ("no_such_program -x", "--on-event: no program 'no_such_program'; give its path, or put it on the PATH"),
+        ("", "--on-event: no program ''; give its path, or put it on the PATH"),
+        ("'a", '--on-event: "\'a" cannot be read (No closing quotation); check the quotes'),
+    ],
+)
+def test_bad_command(command, message):
+    with pytest.raises(InputError) as error:
+        CommandRunner(command)
+    assert str(error.value) == message

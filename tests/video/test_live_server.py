@@ -1,0 +1,251 @@
+import http.client
+import json
+import shutil
+import socket
+import subprocess
+import threading
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from facemask.errors import InputError
+from facemask.video import live_server as serve
+from facemask.video.live_server import LiveServer, State
+
+WAIT = 20  # s, for what happens in another thread
+
+
+@pytest.fixture
+def server():
+    with LiveServer("127.0.0.1", 0) as server:
+        yield server
+
+
+def grey(level: int, height: int = 48, width: int = 64) -> np.ndarray:
+    return np.full((height, width, 3), level, np.uint8)
+
+
+def port(server: LiveServer) -> int:
+    return int(server.url.rstrip("/").rsplit(":", 1)[1])
+
+
+def get(server: LiveServer, path: str, **headers: str) -> http.client.HTTPResponse:
+    connection = http.client.HTTPConnection("127.0.0.1", port(server), timeout=WAIT)
+    connection.request("GET", path, headers=headers)
+    return connection.getresponse()
+
+
+def read_part(response: http.client.HTTPResponse) -> np.ndarray:
+    """Read the next picture of a motion JPEG."""
+    assert response.readline() == b"--frame\r\n"
+    assert response.readline() == b"Content-Type: image/jpeg\r\n"
+    length = int(response.readline().split()[1])
+    assert response.readline() == b"\r\n"
+    data = response.read(length)
+    assert response.readline() == b"\r\n"
+    return cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+
+
+def test_page(server):
+    response = get(server, "/")
+    assert (response.status, response.headers["Content-Type"]) == (200, "text/html; charset=utf-8")
+    page = response.read().decode()
+    assert "<title>Face masks</title>" in page and "http" not in page.replace("http-equiv", "")  # nothing from elsewhere
+
+
+def test_state(server):
+    assert json.load(get(server, "/state")) == {"frames": 0, "time": 0.0, "rate": 0.0, "silent": 0.0, "faces": {}, "people": {}, "watching": False}
+    server.show(grey(1), State(7, 1.5, 24.9, 0.0, {"Mask": 2}, {"No mask": 1}))
+    server.say_silent(3.5)
+    assert json.load(get(server, "/state?1")) == {
+        "frames": 7, "time": 1.5, "rate": 24.9, "silent": 3.5, "faces": {"Mask": 2}, "people": {"No mask": 1}, "watching": False
+    }  # fmt: skip
+
+
+def test_picture(server):
+    server.show(grey(50), State())
+    response = get(server, "/picture.jpg")
+    assert response.headers["Content-Type"] == "image/jpeg"
+    image = cv2.imdecode(np.frombuffer(response.read(), np.uint8), cv2.IMREAD_COLOR)
+    assert image.shape == (48, 64, 3) and abs(image.mean() - 50) < 2
+
+
+def test_no_picture_yet(server, monkeypatch):
+    monkeypatch.setattr(serve, "WAIT", 0.1)
+    assert get(server, "/picture.jpg").status == 503
+
+
+@pytest.mark.parametrize("path", ["/none", "/../README.md", "/live_server.html"])
+def test_unknown_path(server, path):
+    assert get(server, path).status == 404
+
+
+def test_video_gives_the_newest_picture(server):
+    server.show(grey(10), State())
+    response = get(server, "/video")
+    assert response.headers["Content-Type"] == "multipart/x-mixed-replace; boundary=frame"
+    assert abs(read_part(response).mean() - 10) < 2
+    for level in (90, 170):
+        server.show(grey(level), State())
+        assert abs(read_part(response).mean() - level) < 2
+
+
+def test_state_tells_who_watches(server):
+    server.show(grey(10), State())
+    response = get(server, "/video?me")
+    read_part(response)
+    assert [json.load(get(server, f"/state?{name}"))["watching"] for name in ("me", "you", "")] == [True, False, False]
+    response.close()
+    deadline = time.monotonic() + WAIT
+    while json.load(get(server, "/state?me"))["watching"] and time.monotonic() < deadline:
+        server.show(grey(20), State())
+    assert not json.load(get(server, "/state?me"))["watching"]
+
+
+def test_video_with_two_viewers(server):
+    server.show(grey(10), State())
+    responses = [get(server, "/video") for _ in range(2)]
+    assert [round(read_part(response).mean() / 10) for response in responses] == [1, 1]
+
+
+def test_slow_viewer_is_dropped_and_nobody_waits(server, monkeypatch):
+    monkeypatch.setattr(serve.Handler, "timeout", 0.5)
+    noise = np.random.default_rng(0).integers(0, 256, (1080, 1920, 3), np.uint8)
+    client = socket.create_connection(("127.0.0.1", port(server)))
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    client.sendall(b"GET /video HTTP/1.0\r\nHost: localhost\r\n\r\n")
+    free, slowest, deadline = None, 0.0, time.monotonic() + WAIT
+    while time.monotonic() < deadline:
+        start = time.monotonic()
+        server.show(noise, State())
+        slowest = max(slowest, time.monotonic() - start)
+        time.sleep(0.05)
+        taken = serve.MOST_VIEWERS - server.viewers._value
+        if taken:
+            free = False
+        elif free is False:
+            free = True
+            break
+    assert free is True  # it was there, and is not any more
+    assert slowest < 0.5
+
+
+def test_viewers_are_limited(monkeypatch):
+    monkeypatch.setattr(serve, "MOST_VIEWERS", 1)
+    with LiveServer("127.0.0.1", 0) as server:
+        server.show(grey(10), State())
+        first = get(server, "/video")
+        read_part(first)
+        assert get(server, "/video").status == 503
+        assert get(server, "/state").status == 200
+
+
+@pytest.mark.parametrize(
+    ("name", "status"),
+    [("localhost", 200), ("127.0.0.1:80", 200), ("[::1]:80", 200), ("[::1]", 200), ("evil.example", 403), ("evil.example:80", 403), ("", 403)],
+)
+def test_other_names_of_this_machine_are_refused(server, name, status):
+    assert get(server, "/state", Host=name).status == status
+
+
+def test_other_names_are_right_where_others_may_watch():
+    with LiveServer("0.0.0.0", 0) as server:
+        assert not server.is_local
+        assert get(server, "/state", Host="desk.example").status == 200
+
+
+def test_no_other_site_may_embed_it(server):
+    assert get(server, "/state").headers["Cross-Origin-Resource-Policy"] == "same-origin"
+
+
+def test_port_taken(server):
+    with pytest.raises(InputError) as error:
+        LiveServer("127.0.0.1", port(server))
+    assert str(error.value) == (
+        f"--serve 127.0.0.1:{port(server)}: cannot listen (Address already in use); choose another port or host"
+    )
+
+
+def test_no_such_host():
+    with pytest.raises(InputError, match=r"--serve 192\.0\.2\.1:80: cannot listen \(.*\); choose another port or host"):
+        LiveServer("192.0.2.1", 80)
+
+
+def test_ends_with_viewers():
+    with LiveServer("127.0.0.1", 0) as server:
+        server.show(grey(10), State())
+        response = get(server, "/video")
+        read_part(response)
+    assert response.read() == b""
+    with pytest.raises(ConnectionRefusedError):
+        get(server, "/")
+
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+CHROMIUM_OPTIONS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--hide-scrollbars", "--disable-background-networking", "--disable-component-update", "--disable-sync", "--window-size=900,500"]
+
+
+def screenshot(url: str, path: Path, seconds: int) -> np.ndarray:
+    profile, budget = f"--user-data-dir={path.with_suffix('')}", f"--virtual-time-budget={1000 * seconds}"
+    command = [CHROMIUM, *CHROMIUM_OPTIONS, profile, f"--screenshot={path}", budget, url]
+    result = subprocess.run(command, capture_output=True, timeout=120)
+    assert path.exists(), result.stderr.decode()[-2000:]
+    return cv2.imread(str(path)).astype(int)
+
+
+@pytest.fixture
+def moving(server):
+    """The server with a green box that goes round."""
+    done = threading.Event()
+
+    def move() -> None:
+        number = 0
+        while not done.wait(0.05):
+            picture = grey(40, 240, 320)
+            left = 10 + 11 * number % 240
+            cv2.rectangle(picture, (left, 80), (left + 60, 160), (0, 255, 0), 4)
+            server.show(picture, State(number, number / 20, 20.0, 0.0, {"Mask": 3}, {"No mask": 2}))
+            number += 1
+
+    mover = threading.Thread(target=move)
+    mover.start()
+    yield server
+    done.set()
+    mover.join()
+
+
+def is_green(image: np.ndarray) -> np.ndarray:
+    return (image[..., 1] > 180) & (image[..., 0] < 90) & (image[..., 2] < 90)
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium: apt install chromium")
+def test_browser_asks_again_for_a_video_that_ended(moving, tmp_path, monkeypatch):
+    streams = []
+
+    def stream(self, live, whole=serve.Handler._stream):
+        streams.append(self.path)
+        if self.path == streams[0]:  # ends at once, as for a viewer that was too slow
+            self._head("multipart/x-mixed-replace; boundary=frame")
+        else:
+            whole(self, live)
+
+    monkeypatch.setattr(serve.Handler, "_stream", stream)
+    image = screenshot(moving.url, tmp_path / "page.png", 8)
+    assert len(set(streams)) >= 2
+    assert is_green(image).sum() > 100
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium: apt install chromium")
+def test_browser_shows_boxes_that_move(moving, tmp_path):
+    """Screenshots of the page: the box goes round, the counts stand beside it."""
+    lefts = []
+    for number in range(3):
+        image = screenshot(moving.url, tmp_path / f"{number}.png", 3)
+        green = is_green(image)
+        assert green.sum() > 100, "no box on the page"
+        lefts.append(int(np.flatnonzero(green.any(axis=0))[0]))
+        assert (image[:200, 690:].min(axis=2) > 150).sum() > 50, "no counts on the page"
+    assert len(set(lefts)) > 1, lefts
