@@ -18,28 +18,24 @@ import os
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterable
 from contextlib import ExitStack, closing
-from dataclasses import asdict
 from pathlib import Path
 
-from facemask.cli import run as cli
+from facemask.cli import options
+from facemask.cli.run import DONE, FAILED, one_line, run
 from facemask.errors import InputError, OutputError
 
 logger = logging.getLogger("facemask")
 
-WINDOW = "Face masks"
 SMALL_FACE = 32  # px high in a picture read reduced: with a smaller one the whole is read
-LONGEST_STEM = 220  # bytes of a name: file systems hold 255, with what is put behind it
-CSV_COLUMNS = ("image", "x1", "y1", "x2", "y2", "confidence", "label", "probability")
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=cli.HelpFormatter)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=options.HelpFormatter)
     parser.add_argument(
         "-i", "--image", nargs="+", required=True, metavar="SOURCE", help="pictures: files, folders (with subfolders) or globs"
     )
-    cli.add_detector_arguments(parser, tiles="auto")
+    options.add_detector_arguments(parser, tiles="auto")
     parser.add_argument("-o", "--output", type=Path, help="write annotated pictures: a file for one picture, else a folder")
     parser.add_argument("--jsonl", type=Path, metavar="FILE", help="write a JSON line a picture, with its faces")
     parser.add_argument(
@@ -48,7 +44,7 @@ def build_parser() -> argparse.ArgumentParser:
         help="go on with the --jsonl FILE of a run with the same options that was interrupted, or add new pictures to it",
     )
     parser.add_argument("--csv", type=Path, metavar="FILE", help="write a CSV row a face")
-    cli.add_show_argument(parser)
+    options.add_show_argument(parser)
     return parser
 
 
@@ -56,14 +52,19 @@ def detect(args: argparse.Namespace) -> int:
     from tqdm import tqdm
     from tqdm.contrib.logging import logging_redirect_tqdm
 
-    from facemask.annotate import draw_detections, readable
+    from facemask.annotate import draw_detections
     from facemask.detector import enlarge
-    from facemask.io.images import REDUCED_SIDE, EncodedPicture, find_images, is_large, write_image
-    from facemask.io.outputs import check_outputs, partial_path, resumable_json_lines, text_output
+    from facemask.io.find_images import find_images
+    from facemask.io.images import REDUCED_SIDE, EncodedPicture, is_large, write_image
+    from facemask.io.json_lines import resumable_json_lines
+    from facemask.io.outputs import check_outputs, partial_path, text_output
+    from facemask.io.records import check_records, face_record, leave_out_results, name_outputs, write_rows
+    from facemask.labels import readable
     from facemask.parallel import AHEAD, FAR_AHEAD, share_cores, work_ahead
+    from facemask.video.display import show_picture, wants_window
 
     paths = leave_out_results(find_images(args.image), args.output)
-    show = cli.wants_window(args.show if args.show is not None or not args.output else False)
+    show = wants_window(args.show if args.show is not None or not args.output else False)
 
     def look(path: Path) -> tuple:
         """Return the picture (None if nobody wants to see it), its width and height, and what is found in it."""
@@ -97,7 +98,7 @@ def detect(args: argparse.Namespace) -> int:
         if rows:
             write_rows(rows, jsonl.records() if args.resume else [], is_first=True)
         workers, threads = share_cores() if len(remaining) > 1 else (1, 0)
-        detector = cli.load_detector(args, threads)
+        detector = options.load_detector(args, threads)
         stack.enter_context(logging_redirect_tqdm([logging.getLogger()]))
         ahead = AHEAD if args.output or show else FAR_AHEAD
         looks = stack.enter_context(closing(work_ahead(look, remaining, workers, ahead, alone=is_large)))
@@ -112,10 +113,10 @@ def detect(args: argparse.Namespace) -> int:
                 continue
             if len(detections) == detector.faces.max_faces:
                 logger.warning("%s: of its faces the surest %d are given; --max-faces gives more", path, len(detections))
-            record = {"image": str(path), "width": width, "height": height, "faces": [asdict(face) for face in detections]}
+            record = {"image": str(path), "width": width, "height": height, "faces": [face_record(face) for face in detections]}
             labels.update(detection.label for detection in detections)
             for line in describe(path, detections, readable):
-                tqdm.write(cli.one_line(line))
+                tqdm.write(one_line(line))
             if args.output or show:
                 annotated = draw_detections(image, detections)
                 if args.output:
@@ -152,80 +153,7 @@ def detect(args: argparse.Namespace) -> int:
         seconds,
         1000 * seconds / max(done, 1),
     )
-    return cli.FAILED if failed else cli.DONE
-
-
-def leave_out_results(paths: list[Path], output: Path | None) -> list[Path]:
-    """Return the pictures that do not lie in the output folder, where earlier results are, unless all do."""
-    if output is None or not output.is_dir():
-        return paths
-    folder = os.path.join(os.path.abspath(output), "")
-    return [path for path in paths if not os.path.abspath(path).startswith(folder)] or paths
-
-
-def check_records(records: Iterable[dict], jsonl: Path) -> dict[str, str | None]:
-    """Return what each picture of a JSONL file was annotated as, if it was. Raises InputError if a record is not one of ours."""
-    annotated = {}
-    for record in records:
-        try:
-            os.fsencode(record["image"])
-            for face in record["faces"]:
-                os.fsencode(face["label"])
-                x1, y1, x2, y2 = face["box"]
-                numbers = x1, y1, x2, y2, face["confidence"], face["probability"]
-                if not all(isinstance(number, int | float) for number in numbers):
-                    raise TypeError
-            if not isinstance(record.get("annotated"), str | None):
-                raise TypeError
-            annotated[record["image"]] = record.get("annotated")
-        except (KeyError, TypeError, ValueError) as error:
-            raise InputError(
-                f"{jsonl}: has lines that this script did not write; leave out --resume, or name another file"
-            ) from error
-    return annotated
-
-
-def write_rows(rows, records: Iterable[dict], is_first: bool) -> None:
-    """Write the faces of pictures to a csv.writer, and before the first picture what the columns are."""
-    for record in records:
-        if is_first:
-            rows.writerow(CSV_COLUMNS)
-            is_first = False
-        for face in record["faces"]:
-            confidence, probability = round(face["confidence"], 4), round(face["probability"], 4)
-            rows.writerow((record["image"], *face["box"], confidence, face["label"], probability))
-
-
-def name_outputs(paths: list[Path], output: Path | None, taken: set[str]) -> dict[Path, Path]:
-    """Say where each annotated picture goes: `output` itself for one picture, else a file of its name in that folder.
-
-    Absolute names that are `taken` are left to those who have them. Makes the folder. Raises InputError if it cannot, or
-    if `output` names a single file for many pictures.
-    """
-    from facemask.io.outputs import IMAGE_SUFFIXES, make_folder
-
-    if output is None:
-        return {}
-    if output.suffix and not output.is_dir():
-        if output.suffix.lower() not in IMAGE_SUFFIXES:
-            raise InputError(f"{output}: cannot write this kind of picture; use .jpg or .png, or name a folder")
-        if len(paths) > 1:
-            raise InputError(f"{output}: is one file for {len(paths)} pictures; give -o a folder")
-        if paths and os.path.abspath(output) in taken:
-            raise InputError(f"{output}: shows another picture already; give -o a folder")
-        return dict.fromkeys(paths, output)
-    make_folder(output)
-    outputs, numbers = {}, Counter()
-    for path in paths:
-        stem = os.fsdecode(os.fsencode(path.stem)[:LONGEST_STEM])
-        suffix = path.suffix if path.suffix.lower() in IMAGE_SUFFIXES else ".jpg"
-        while True:
-            numbers[stem, suffix] += 1
-            number = numbers[stem, suffix]
-            outputs[path] = output / (f"{stem}_{number}{suffix}" if number > 1 else f"{stem}{suffix}")
-            if os.path.abspath(outputs[path]) not in taken:
-                break
-    return outputs
+    return FAILED if failed else DONE
 
 
 def describe(path: Path, detections: list, readable) -> list[str]:
@@ -238,25 +166,12 @@ def describe(path: Path, detections: list, readable) -> list[str]:
     ]
 
 
-def show_picture(image) -> bool:
-    """Show a picture until a key is pressed or the window closed; return False if q, Esc or closing ends the showing."""
-    import cv2
-
-    from facemask.io.images import window_is_open
-
-    cv2.imshow(WINDOW, image)
-    while (key := cv2.waitKey(50)) < 0:  # a short wait, so that Ctrl-C is heard
-        if not window_is_open(WINDOW):
-            return False
-    return key & 0xFF not in (ord("q"), 27)
-
-
 def main(argv: list[str] | None = None) -> int:
     parser = build_parser()
     args = parser.parse_args(argv)
     if args.resume and not args.jsonl:
         parser.error("--resume needs --jsonl FILE, which tells what is done")
-    return cli.run(detect, args)
+    return run(detect, args)
 
 
 if __name__ == "__main__":

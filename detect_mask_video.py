@@ -18,28 +18,23 @@ import argparse
 import logging
 import math
 import sys
-import time
 from collections import Counter
 from contextlib import ExitStack, closing, nullcontext
 from itertools import islice
 from pathlib import Path
 
-from facemask.cli import run as cli
+from facemask.cli import options
+from facemask.cli.run import DONE, FAILED, run, stop_on_signals
 from facemask.errors import InputError
 
 logger = logging.getLogger("facemask")
-
-WINDOW = "Face masks"
-LARGEST_WINDOW = 1280  # px wide, as it opens
-RATE_SMOOTHING = 0.95  # weight of the past in the frame rate shown; frames come in bursts
 FRAMES_AHEAD = 4  # a worker, of a file: the classifier is asked in bursts, when many people come
 MISSING_TIME = 1.0  # s of a file that cannot be read, from which it counts as broken
-STALE = 2.0  # s without a picture, after which the window says so
 SEEN_TO_HIDE = 0.1  # confidence from which --blur hides what may be a face
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=cli.HelpFormatter)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=options.HelpFormatter)
     source = parser.add_argument_group("source")
     source.add_argument(
         "-i",
@@ -49,24 +44,24 @@ def build_parser() -> argparse.ArgumentParser:
         help="a camera's index, a video file, pictures (a folder, a glob, frame_%%04d.jpg), a stream's URL, - (standard input)",
     )
     source.add_argument(
-        "--width", type=cli.positive_int, metavar="PX", help="ask a camera for that width; wider frames are scaled down to it"
+        "--width", type=options.positive_int, metavar="PX", help="ask a camera for that width; wider frames are scaled down to it"
     )
-    source.add_argument("--stride", type=cli.positive_int, default=1, metavar="N", help="look at every N-th frame only")
+    source.add_argument("--stride", type=options.positive_int, default=1, metavar="N", help="look at every N-th frame only")
     source.add_argument(
         "--rate",
-        type=cli.frame_rate,
+        type=options.frame_rate,
         metavar="FPS",
         help="frames per second of pictures, of motion JPEG on standard input, and of what states none (default: 25)",
     )
     source.add_argument(
         "--reconnect",
-        type=cli.natural_number,
+        type=options.natural_number,
         default=math.inf,
         metavar="SECONDS",
         help="give up on a camera or stream that has dropped and stays away so long; 0: at once (default: never)",
     )
-    source.add_argument("--max-frames", type=cli.positive_int, metavar="N", help="stop after looking at that many frames")
-    cli.add_detector_arguments(parser, tiles="off")
+    source.add_argument("--max-frames", type=options.positive_int, metavar="N", help="stop after looking at that many frames")
+    options.add_detector_arguments(parser, tiles="off")
     output = parser.add_argument_group("outputs")
     output.add_argument("-o", "--output", type=Path, metavar="FILE", help="write the annotated video: .mp4 or .mkv")
     output.add_argument("--jsonl", type=Path, metavar="FILE", help="write a JSON line a frame, with its faces and their tracks")
@@ -86,11 +81,11 @@ def build_parser() -> argparse.ArgumentParser:
     output.add_argument("--blur", action="store_true", help="hide every face that is found, in all that is shown and written")
     output.add_argument(
         "--serve",
-        type=cli.host_and_port,
+        type=options.host_and_port,
         metavar="[HOST:]PORT",
         help="show the live video and the counts to browsers (host by default: 127.0.0.1, this machine alone)",
     )
-    cli.add_show_argument(output)
+    options.add_show_argument(output)
     return parser
 
 
@@ -106,16 +101,23 @@ def follow(args: argparse.Namespace, command) -> int:
     from tqdm import tqdm
     from tqdm.contrib.logging import logging_redirect_tqdm
 
-    from facemask.annotate import draw_tracked, hide_faces, readable
-    from facemask.io.outputs import JsonLines, check_outputs, check_writable, json_lines, make_folder
+    from facemask.annotate import draw_tracked, hide_faces
+    from facemask.io.json_lines import JsonLines, json_lines
+    from facemask.io.outputs import check_outputs, check_writable, make_folder
+    from facemask.io.records import tracked_face_record
+    from facemask.labels import WITH_MASK, alerts, readable
     from facemask.models.center_face import MaskedFaceDetector
     from facemask.parallel import share_cores, work_ahead
-    from facemask.video.events import MASKED, EventRecorder
+    from facemask.types import Frame
+    from facemask.video.display import Window, wants_window
+    from facemask.video.events import EventRecorder
     from facemask.video.live_server import LiveServer, State
-    from facemask.video.sources import Frame, VideoSink, check_video_output, open_source
+    from facemask.video.session import FrameRate
+    from facemask.video.sources import open_source
     from facemask.video.tracker import MaskTracker
+    from facemask.video.writer import VideoSink, check_video_output
 
-    show = cli.wants_window(args.show)
+    show = wants_window(args.show)
     if args.show is None and not show:
         logger.info("no display: no window%s", "" if args.serve else "; --serve 8000 shows the video to a browser")
     if args.output:
@@ -129,22 +131,22 @@ def follow(args: argparse.Namespace, command) -> int:
         stack.enter_context(logging_redirect_tqdm([logging.getLogger()]))
         server = stack.enter_context(LiveServer(*args.serve)) if args.serve else None
         source = stack.enter_context(open_source(args.input, args.width, args.stride, args.rate, args.reconnect, args.max_pixels))
-        stopped_by = stack.enter_context(cli.stop_on_signals(source.stop))
+        stopped_by = stack.enter_context(stop_on_signals(source.stop))
         if not source.states_rate and not source.is_live:
             logger.warning("%s states no frame rate; taking %g frames per second", source.name, float(source.rate))
         if args.rate and abs(args.rate - source.rate) > 0.01 * args.rate:
             logger.warning("--rate: not used, for %s states %.5g frames per second", source.name, float(source.rate))
         # Of a live source each frame is done before the next is begun, with all cores: the soonest result counts.
         workers, threads = (1, 0) if source.is_live else share_cores()
-        detector = cli.load_detector(args, threads)
+        detector = options.load_detector(args, threads)
         classifier = detector.classifier
         tracker = MaskTracker(classifier.classify, classifier.info.classes, float(source.given_rate), args.confidence)
         sink = stack.enter_context(VideoSink(args.output, source.given_rate, source.is_live)) if args.output else None
         jsonl = stack.enter_context(json_lines(args.jsonl)) if args.jsonl else None
         events = stack.enter_context(JsonLines(args.events)) if args.events else None
-        alert = [label for label in classifier.info.classes if label != MASKED]
+        alert = alerts(classifier.info.classes)
         if len(alert) == len(classifier.info.classes) and (args.events or args.snapshots or command):
-            logger.warning("the model has no class %s: every label is an event", MASKED)
+            logger.warning("the model has no class %s: every label is an event", WITH_MASK)
         recorder = EventRecorder(alert, events, args.snapshots, command, source.is_live)
         window = Window() if show else None
         if server:
@@ -180,7 +182,7 @@ def follow(args: argparse.Namespace, command) -> int:
             people.update(track.settled_label for track in scene.left)
             faces_seen += len(scene.faces)
             if jsonl:
-                faces = [face.to_json() for face in scene.faces]
+                faces = [tracked_face_record(face) for face in scene.faces]
                 jsonl.write({"frame": frame.number, "time": round(frame.time, 4), "faces": faces})
             picture = frame.image
             if args.blur:
@@ -232,76 +234,18 @@ def follow(args: argparse.Namespace, command) -> int:
             command.patience = command.HURRIED
         return 128 + stopped_by[0]
     if closed or rate.count == args.max_frames:
-        return cli.DONE
+        return DONE
     if source.is_live:
         logger.warning("%s has ended; start again when it is back", source.name)
-        return cli.FAILED
+        return FAILED
     is_cut = source.duration and source.duration - frame.time > MISSING_TIME + 1 / source.given_rate
     if is_cut:
         logger.warning("%s states %.1f s, and breaks off after %.1f s", source.name, source.duration, frame.time)
-    return cli.FAILED if source.left_out or is_cut else cli.DONE
-
-
-class FrameRate:
-    """Counts frames, and says how many a second there are now."""
-
-    def __init__(self) -> None:
-        self.count, self.value = 0, 0.0
-        self._start = self._last = time.perf_counter()
-        self._interval = 0.0
-
-    def add(self) -> None:
-        now = time.perf_counter()
-        past = RATE_SMOOTHING if self.count else 0.0
-        self._interval = past * self._interval + (1 - past) * (now - self._last)
-        self._last = now
-        self.count += 1
-        self.value = 1 / max(self._interval, 1e-9)
-
-    @property
-    def seconds(self) -> float:
-        """Return the time from the start to the last frame."""
-        return self._last - self._start
-
-
-class Window:
-    """A window on the video, which can be made larger and keeps the picture's shape."""
-
-    def __init__(self) -> None:
-        self._picture, self._text = None, ""
-
-    def show(self, picture, text: str) -> bool:
-        """Show a picture with a line of text; return False once q or Esc is pressed or the window is closed."""
-        import cv2
-
-        if self._picture is None:
-            cv2.namedWindow(WINDOW, cv2.WINDOW_NORMAL | cv2.WINDOW_KEEPRATIO | cv2.WINDOW_GUI_NORMAL)
-            scale = min(LARGEST_WINDOW / picture.shape[1], 1)
-            cv2.resizeWindow(WINDOW, round(scale * picture.shape[1]), round(scale * picture.shape[0]))
-        self._picture, self._text = picture, text
-        return self._put(text)
-
-    def say_silent(self, seconds: float) -> bool:
-        """Say over the last picture for how long there has been none; returns as `show` does."""
-        return self._picture is None or self._put(f"no picture for {seconds:.0f} s" if seconds >= STALE else self._text)
-
-    def _put(self, text: str) -> bool:
-        import cv2
-
-        from facemask.annotate import draw_status
-        from facemask.io.images import window_is_open
-
-        picture = self._picture
-        if text:
-            picture = picture.copy()
-            draw_status(picture, text)
-        cv2.imshow(WINDOW, picture)
-        key = cv2.waitKey(1) & 0xFF
-        return key not in (ord("q"), 27) and window_is_open(WINDOW)
+    return FAILED if source.left_out or is_cut else DONE
 
 
 def main(argv: list[str] | None = None) -> int:
-    return cli.run(detect, build_parser().parse_args(argv))
+    return run(detect, build_parser().parse_args(argv))
 
 
 if __name__ == "__main__":

@@ -22,26 +22,27 @@ from contextlib import redirect_stdout
 from dataclasses import asdict
 from pathlib import Path
 
-from facemask.cli import run as cli
+from facemask.cli import options
+from facemask.cli.run import DONE, run
 from facemask.errors import InputError
 
 logger = logging.getLogger("facemask")
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=cli.HelpFormatter)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=options.HelpFormatter)
     parser.add_argument(
         "-d", "--dataset", nargs="+", type=Path, required=True, metavar="FOLDER",
         help="datasets: a folder per class, or images/ with Pascal VOC annotations/",
     )  # fmt: skip
-    cli.add_only_argument(parser)
+    options.add_only_argument(parser)
     parser.add_argument("-m", "--model", type=Path, default="mask_detector.keras", help="model to write, .keras")
     parser.add_argument("-p", "--plot", type=Path, default="plot.png", help="plot to write: loss, accuracy, confusion matrix")
     parser.add_argument(
         "-f",
         "--face",
         type=Path,
-        default=cli.DEFAULT_FACE_DETECTOR,
+        default=options.DEFAULT_FACE_DETECTOR,
         help="face detector, to cut out single faces (default: face_detector)",
     )
     parser.add_argument(
@@ -50,22 +51,24 @@ def build_parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     parser.add_argument("--size", type=int, choices=(96, 128, 160, 192, 224), default=128, help="side of the input in pixels")
     parser.add_argument(
-        "--margin", type=cli.probability, default=0.0, help="kept around a face, as a part of its longer side, on each side"
+        "--margin", type=options.probability, default=0.0, help="kept around a face, as a part of its longer side, on each side"
     )
     parser.add_argument(
-        "-e", "--epochs", type=cli.natural_int, default=14, help="of fine-tuning; the best is kept; 0 trains the head only"
+        "-e", "--epochs", type=options.natural_int, default=14, help="of fine-tuning; the best is kept; 0 trains the head only"
     )
-    parser.add_argument("-b", "--batch-size", type=cli.positive_int, default=64, help="faces in a step of fine-tuning")
-    parser.add_argument("--learning-rate", type=cli.positive_number, default=2e-4, help="of Adam in fine-tuning, at its highest")
+    parser.add_argument("-b", "--batch-size", type=options.positive_int, default=64, help="faces in a step of fine-tuning")
+    parser.add_argument(
+        "--learning-rate", type=options.positive_number, default=2e-4, help="of Adam in fine-tuning, at its highest"
+    )
     parser.add_argument("--resume", action="store_true", help="go on with the fine-tuning of this model that was interrupted")
     parser.add_argument(
         "--mixed-precision",
         action=argparse.BooleanOptionalAction,
         help="fine-tune in float16, faster on a GPU (default: only where there is one)",
     )
-    cli.add_max_pixels(parser)
-    parser.add_argument("--workers", type=cli.positive_int, default=2, help="threads that prepare faces")
-    parser.add_argument("--seed", type=cli.natural_int, default=42, help="of the split, the shuffling and the augmentation")
+    options.add_max_pixels(parser)
+    parser.add_argument("--workers", type=options.positive_int, default=2, help="threads that prepare faces")
+    parser.add_argument("--seed", type=options.natural_int, default=42, help="of the split, the shuffling and the augmentation")
     return parser
 
 
@@ -74,14 +77,15 @@ def train(args: argparse.Namespace) -> int:
     from facemask.io.outputs import check_outputs
     from facemask.models.face_detectors import load_face_detector
     from facemask.parallel import share_cores
-    from facemask.training.dataset import SAME_PHOTO, add_single_faces, class_names, load_patches, split_samples
+    from facemask.training.dataset import add_single_faces, class_names, load_patches
+    from facemask.training.split import SAME_PHOTO, split_samples
 
     classes = class_names(samples)
     if args.model.suffix != ".keras":
         raise InputError(f"{args.model}: a model's name must end in .keras; give -m NAME.keras")
     if args.weights != "imagenet" and not Path(args.weights).is_file():
         raise InputError(f"{args.weights}: no such file; give --weights imagenet, a .weights.h5 or a .keras file")
-    cli.check_plot_name(args.plot)
+    options.check_plot_name(args.plot)
     weights = [] if args.weights == "imagenet" else [Path(args.weights)]
     check_outputs((args.model, args.model.with_suffix(".onnx"), args.plot), weights)
 
@@ -94,23 +98,27 @@ def train(args: argparse.Namespace) -> int:
     from tqdm import tqdm
 
     from facemask.evaluation.plots import plot_training
-    from facemask.models.mask_classifier import ModelInfo
-    from facemask.training import fit as training
+    from facemask.models.keras_network import build_network
+    from facemask.models.model_info import ModelInfo
+    from facemask.training.batches import AugmentedBatches, FaceBatches
+    from facemask.training.checkpoint import can_resume, check_checkpoint, record_settings, start_checkpoint
+    from facemask.training.fit import calibrate, fine_tune, has_gpu, train_head
+    from facemask.training.onnx_export import save_detector
 
     start = time.perf_counter()
     checkpoint = args.model.with_name(f"{args.model.stem}.checkpoint")
     if args.mixed_precision is None:
-        args.mixed_precision = training.has_gpu()
+        args.mixed_precision = has_gpu()
     names = ("weights", "size", "margin", "epochs", "batch_size", "learning_rate", "mixed_precision", "seed")
-    settings = training.record_settings(args, names)
-    resumed = args.resume and training.can_resume(checkpoint, settings)
+    settings = record_settings(args, names)
+    resumed = args.resume and can_resume(checkpoint, settings)
     if args.resume and not resumed:
         logger.warning("--resume: there is no interrupted training of %s, so this starts anew", args.model)
     if not resumed:
-        training.check_checkpoint(checkpoint)
+        check_checkpoint(checkpoint)
     keras.utils.set_random_seed(args.seed)
     info = ModelInfo(tuple(classes), args.size, args.margin)
-    network = training.build_network(info, args.weights)
+    network = build_network(info, args.weights)
 
     samples = add_single_faces(
         samples, detector, lambda photos: tqdm(photos, desc="finding faces", unit="photo"), workers, args.max_pixels
@@ -129,8 +137,8 @@ def train(args: argparse.Namespace) -> int:
     labels = np.array([classes.index(sample.label) for sample in samples])
     face_numbers = np.unique([f"{sample.path} {sample.face}" for sample in samples], return_inverse=True)[1]
 
-    def batches(part) -> training.FaceBatches:
-        return training.FaceBatches([faces[i] for i in part], labels[part], info, args.batch_size)
+    def batches(part) -> FaceBatches:
+        return FaceBatches([faces[i] for i in part], labels[part], info, args.batch_size)
 
     logger.info("features of the frozen backbone, once for all %d views (%s backend)", len(faces), keras.backend.backend())
     with redirect_stdout(sys.stderr):  # Keras' progress bars
@@ -147,22 +155,22 @@ def train(args: argparse.Namespace) -> int:
     parts = [(str(samples[i].path), samples[i].face, name) for name, part in asdict(split).items() for i in part]
     settings["split of the photos"] = hashlib.sha256(json.dumps(parts).encode()).hexdigest()
     if resumed:
-        training.can_resume(checkpoint, settings)
+        can_resume(checkpoint, settings)
 
     logger.info("phase 1: the head, on those features")
     validation = features[split.validation], labels[split.validation]
-    head_history = training.train_head(network, features[split.train], labels[split.train], validation, args.seed)
+    head_history = train_head(network, features[split.train], labels[split.train], validation, args.seed)
     logger.info("%d epochs, validation accuracy %.4f", len(head_history["loss"]), max(head_history["val_accuracy"]))
     fine_tuning = {}
     if args.epochs:
         how = "where it was interrupted" if resumed else "on augmented faces; Ctrl-C ends it early, --resume goes on"
         logger.info("phase 2: the whole network, %s", how)
         if not resumed:
-            training.start_checkpoint(checkpoint, settings)
+            start_checkpoint(checkpoint, settings)
         with redirect_stdout(sys.stderr):
-            fine_tuning = training.fine_tune(
+            fine_tuning = fine_tune(
                 network,
-                training.AugmentedBatches(
+                AugmentedBatches(
                     [faces[i] for i in split.train], labels[split.train], info, args.batch_size,
                     faces=face_numbers[split.train], seed=args.seed, workers=args.workers,
                 ),
@@ -177,11 +185,11 @@ def train(args: argparse.Namespace) -> int:
         done = len(fine_tuning["loss"])
         logger.info("fine-tuning ended early, after %d of %d epochs; the same command with --resume goes on", done, args.epochs)
     held_out = network.features.predict(batches(split.validation), verbose=0)
-    temperature = training.calibrate(network, held_out, labels[split.validation])
+    temperature = calibrate(network, held_out, labels[split.validation])
     logger.info("probabilities calibrated on the validation part: temperature %.2f", temperature)
     probabilities = network.model.predict(batches(test), verbose=0)
     predicted, true = probabilities.argmax(axis=1), labels[test]
-    onnx_path = training.save_detector(network.model, info, args.model)
+    onnx_path = save_detector(network.model, info, args.model)
     if fine_tuning and len(fine_tuning["loss"]) == args.epochs:
         shutil.rmtree(checkpoint, ignore_errors=True)
     confusion = confusion_matrix(true, predicted, labels=range(len(classes)))
@@ -199,14 +207,14 @@ def train(args: argparse.Namespace) -> int:
     print(f"\nAccuracy {np.mean(predicted == true):.4f} on {len(true)} faces; {minutes:.1f} minutes in all")
     plot_training(args.plot, head_history, fine_tuning, confusion, classes)
     logger.info("saved to %s, %s and %s", args.model, onnx_path, args.plot)
-    return cli.DONE
+    return DONE
 
 
 def read_samples(args: argparse.Namespace) -> list:
     """List the faces of all datasets given."""
     from facemask.training.dataset import read_dataset
 
-    names = cli.read_names(args.only)
+    names = options.read_names(args.only)
     return [sample for folder in args.dataset for sample in read_dataset(folder, names)]
 
 
@@ -222,7 +230,7 @@ def report_split(parts: dict, labels, classes: list[str], groups) -> None:
 
 
 def main(argv: list[str] | None = None) -> int:
-    return cli.run(train, build_parser().parse_args(argv))
+    return run(train, build_parser().parse_args(argv))
 
 
 if __name__ == "__main__":

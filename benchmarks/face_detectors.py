@@ -18,7 +18,8 @@ import numpy as np
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
-from facemask.cli import run as cli  # noqa: E402
+from facemask.cli import options  # noqa: E402
+from facemask.cli.run import DONE, run  # noqa: E402
 
 SIZES = (256, 320, 384, 448, 512, 576, 640, 800)
 MIN_CONFIDENCE = 0.05
@@ -28,12 +29,12 @@ TILED = "ours, 512 px, tiles"
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=cli.HelpFormatter)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=options.HelpFormatter)
     parser.add_argument("-d", "--dataset", type=Path, required=True, metavar="FOLDER", help="annotated photos")
-    cli.add_only_argument(parser)
-    parser.add_argument("-f", "--face", type=Path, default=cli.DEFAULT_FACE_DETECTOR, help="our face detector")
-    parser.add_argument("-s", "--sizes", type=cli.detector_size, nargs="+", default=SIZES, metavar="PX", help="its sizes")
-    parser.add_argument("--every", type=cli.positive_int, default=8, help="time every so many-th photo")
+    options.add_only_argument(parser)
+    parser.add_argument("-f", "--face", type=Path, default=options.DEFAULT_FACE_DETECTOR, help="our face detector")
+    parser.add_argument("-s", "--sizes", type=options.detector_size, nargs="+", default=SIZES, metavar="PX", help="its sizes")
+    parser.add_argument("--every", type=options.positive_int, default=8, help="time every so many-th photo")
     parser.add_argument("-o", "--output", type=Path, default=Path("face_detectors.png"), help="plot to write")
     return parser
 
@@ -47,9 +48,9 @@ def measure(args: argparse.Namespace) -> int:
     from facemask.models.face_detectors import load_face_detector
     from facemask.training.dataset import read_annotated_photos
 
-    cli.check_plot_name(args.output)
+    options.check_plot_name(args.output)
     check_writable(args.output)
-    photos = read_annotated_photos(args.dataset, cli.read_names(args.only))
+    photos = read_annotated_photos(args.dataset, options.read_names(args.only))
     res10 = load_face_detector(ROOT / "face_detector" / "res10_300x300_ssd.onnx")
     ours = load_face_detector(
         args.face, args.sizes[0]
@@ -87,7 +88,7 @@ def measure(args: argparse.Namespace) -> int:
     for name, average_precision, precision, recall in rows:
         print(f"| {name} | {average_precision:.3f} | {precision:.2f} / {recall:.2f} | {ratios[name]:.2f} |")
     plot(args.output, {name: (ratios[name], average_precision) for name, average_precision, *_ in rows})
-    return cli.DONE
+    return DONE
 
 
 def plot(path: Path, points: dict[str, tuple[float, float]]) -> None:
@@ -109,4 +110,4 @@ def plot(path: Path, points: dict[str, tuple[float, float]]) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(cli.run(measure, build_parser().parse_args()))
+    sys.exit(run(measure, build_parser().parse_args()))

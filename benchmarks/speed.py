@@ -31,7 +31,9 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
 from examples.make_video import make_video  # noqa: E402
-from facemask.cli import run as cli  # noqa: E402
+from facemask.cli import options  # noqa: E402
+from facemask.cli.run import DONE  # noqa: E402
+from facemask.cli.run import run as run_script  # noqa: E402
 from facemask.errors import InputError  # noqa: E402
 
 PEOPLE = ROOT / "examples" / "people.jpg"  # eight faces, four in a row
@@ -99,15 +101,17 @@ def _digits(values: list[float]) -> int:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=cli.HelpFormatter)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=options.HelpFormatter)
     parser.add_argument("--photos", type=Path, metavar="FOLDER", help="photos to find faces in (default: examples)")
-    parser.add_argument("--count", type=cli.positive_int, default=100, help="so many of them, spread over the folder")
+    parser.add_argument("--count", type=options.positive_int, default=100, help="so many of them, spread over the folder")
     parser.add_argument("--video", type=Path, metavar="FILE", help="(default: a generated one)")
-    parser.add_argument("--frames", type=cli.positive_int, metavar="N", help="look at its first N only")
+    parser.add_argument("--frames", type=options.positive_int, metavar="N", help="look at its first N only")
     parser.add_argument("--train", type=Path, metavar="FOLDER", help="photos in with_mask/ and without_mask/ to train on")
     parser.add_argument("--weights", type=Path, metavar="FILE", help="of MobileNetV2(include_top=False), for --train")
-    parser.add_argument("--soak", type=cli.positive_int, metavar="MINUTES", help="loop the video so long, and watch the memory")
-    parser.add_argument("--turns", type=cli.positive_int, default=5, help="of each measurement")
+    parser.add_argument(
+        "--soak", type=options.positive_int, metavar="MINUTES", help="loop the video so long, and watch the memory"
+    )
+    parser.add_argument("--turns", type=options.positive_int, default=5, help="of each measurement")
     parser.add_argument("-o", "--output", type=Path, default=Path("speed"), metavar="FOLDER", help="where to write")
     return parser
 
@@ -115,7 +119,8 @@ def build_parser() -> argparse.ArgumentParser:
 def measure(args: argparse.Namespace) -> int:
     from tqdm import tqdm
 
-    from facemask.io.images import find_images, read_image
+    from facemask.io.find_images import find_images
+    from facemask.io.images import read_image
     from facemask.io.outputs import make_folder, text_output
 
     if args.train and not args.weights:
@@ -157,7 +162,7 @@ def measure(args: argparse.Namespace) -> int:
         print(page, file=file)
     plot(args.output / "speed.png", rows)
     print(f"saved to {args.output}", file=sys.stderr)
-    return cli.DONE
+    return DONE
 
 
 def run(command: list) -> Run:
@@ -241,7 +246,7 @@ def measure_faces(model: Path, turns: int) -> list[Row]:
     from facemask.models.mask_classifier import MaskClassifier
 
     theirs = Tutorial(str(model))
-    ours = MaskDetector(load_face_detector(cli.DEFAULT_FACE_DETECTOR), MaskClassifier.load(cli.DEFAULT_MODEL))
+    ours = MaskDetector(load_face_detector(options.DEFAULT_FACE_DETECTOR), MaskClassifier.load(options.DEFAULT_MODEL))
     image = read_image(PEOPLE)
     boxes = [face.box for face in ours.faces.detect(image)]
     parts = {1: read_image(ONE_FACE)} | {count: image[region].copy() for count, region in FACE_REGIONS.items()}
@@ -277,17 +282,17 @@ def measure_limits(turns: int) -> list[tuple]:
     """Return each network's name, millions of multiply-adds, ms, and the part of the machine's peak that this is."""
     import onnx
 
-    from facemask.io.outputs import read_model
     from facemask.models.face_detectors import choose_face_detector
+    from facemask.models.model_file import read_model
     from facemask.models.onnx_session import open_onnx
 
     square = np.random.default_rng(0).random((2, GEMM_SIDE, GEMM_SIDE), np.float32)
-    plain = cli.DEFAULT_FACE_DETECTOR / "masked_faces_ssd.onnx"
+    plain = options.DEFAULT_FACE_DETECTOR / "masked_faces_ssd.onnx"
     networks = {
-        "classifier, 8 faces of 128 px": (cli.DEFAULT_MODEL.with_suffix(".onnx"),) * 2 + ((8, 3, 128, 128),),
+        "classifier, 8 faces of 128 px": (options.DEFAULT_MODEL.with_suffix(".onnx"),) * 2 + ((8, 3, 128, 128),),
         "face detector in float32, 512x384 px": (plain, plain, DETECTOR_INPUT),
     }
-    used = choose_face_detector(cli.DEFAULT_FACE_DETECTOR)
+    used = choose_face_detector(options.DEFAULT_FACE_DETECTOR)
     if used != plain:
         networks["face detector as used (int8), 512x384 px"] = plain, used, DETECTOR_INPUT
     rows = []
@@ -355,7 +360,8 @@ def measure_soak(video: Path, minutes: int, work: Path) -> dict[str, float]:
 
 def loop_video(video: Path, looped: Path, minutes: int) -> None:
     """Write the frames of a video again and again, until it lasts so many minutes."""
-    from facemask.video.sources import VideoSink, open_source
+    from facemask.video.sources import open_source
+    from facemask.video.writer import VideoSink
 
     with open_source(str(video)) as source:
         rate = source.rate
@@ -433,4 +439,4 @@ def plot(path: Path, rows: list[Row]) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(cli.run(measure, build_parser().parse_args()))
+    sys.exit(run_script(measure, build_parser().parse_args()))

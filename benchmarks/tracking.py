@@ -21,7 +21,8 @@ import numpy as np
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
-from facemask.cli import run as cli  # noqa: E402
+from facemask.cli import options  # noqa: E402
+from facemask.cli.run import DONE, run  # noqa: E402
 from facemask.errors import InputError  # noqa: E402
 
 LABELS = {1: "with_mask", 2: "without_mask", 3: "mask_weared_incorrect"}  # by class of the truth
@@ -55,10 +56,10 @@ Video = list[list[Seen]]
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=cli.HelpFormatter)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=options.HelpFormatter)
     parser.add_argument("--video", type=Path, required=True, metavar="FILE")
     parser.add_argument("--truth", type=Path, required=True, metavar="FILE", help="in the MOTChallenge format")
-    cli.add_detector_arguments(parser, tiles="off")
+    options.add_detector_arguments(parser, tiles="off")
     return parser
 
 
@@ -69,7 +70,7 @@ def measure(args: argparse.Namespace) -> int:
     from facemask.video.tracker import MaskTracker
 
     truth = read_truth(args.truth)
-    detector = cli.load_detector(args)
+    detector = options.load_detector(args)
     classes = detector.classifier.info.classes
     least = MaskTracker.least_confidence(args.confidence)
     with open_source(str(args.video)) as source:
@@ -113,7 +114,7 @@ def measure(args: argparse.Namespace) -> int:
     print(HEAD)
     for name, (video, classified) in rows.items():
         print(score(name, video, classified, truth, args.truth))
-    return cli.DONE
+    return DONE
 
 
 def read_truth(path: Path) -> dict[int, list[Truth]]:
@@ -188,4 +189,4 @@ def score(name: str, video: Video, classified: int, truth: dict[int, list[Truth]
 
 
 if __name__ == "__main__":
-    sys.exit(cli.run(measure, build_parser().parse_args()))
+    sys.exit(run(measure, build_parser().parse_args()))

@@ -21,9 +21,10 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
-from facemask.cli import run as cli  # noqa: E402
+from facemask.cli import options  # noqa: E402
+from facemask.cli.run import quiet_libraries  # noqa: E402
 
-cli.quiet_libraries()
+quiet_libraries()
 
 import cv2  # noqa: E402
 import keras  # noqa: E402
@@ -144,7 +145,7 @@ def run_train(args: argparse.Namespace) -> None:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=cli.HelpFormatter)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=options.HelpFormatter)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     make = commands.add_parser("make", help="write the network, untrained")
     make.add_argument("model")

@@ -21,7 +21,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from facemask.cli import run as cli
+from facemask.cli import options
+from facemask.cli.run import DONE, run
 from facemask.errors import InputError
 from facemask.io.outputs import atomic_path
 
@@ -48,7 +49,7 @@ SOURCES = {
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=cli.HelpFormatter)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=options.HelpFormatter)
     parser.add_argument("source", nargs="?", choices=SOURCES, default="real", help="which photos")
     parser.add_argument("-o", "--output", type=Path, default=Path(__file__).parent, help="folder for the class folders")
     return parser
@@ -69,12 +70,12 @@ def download(args: argparse.Namespace) -> int:
     if failures:
         raise InputError(f"{len(failures)} of {len(photos)} photos: not downloaded; run the same command again to fetch the rest")
     print(f"{len(photos)} photos in {args.output}")
-    return cli.DONE
+    return DONE
 
 
 def list_photos(source: Source) -> dict[str, str]:
     """Return the git hash of each photo by its path in the repository. Raises InputError if GitHub does not answer."""
-    from facemask.io.images import IMAGE_SUFFIXES
+    from facemask.io.find_images import IMAGE_SUFFIXES
 
     url = f"{API}/{source.repository}/git/trees/{source.commit}?recursive=1"
     try:
@@ -132,7 +133,7 @@ def _get(url: str) -> bytes:
 
 
 def main(argv: list[str] | None = None) -> int:
-    return cli.run(download, build_parser().parse_args(argv))
+    return run(download, build_parser().parse_args(argv))
 
 
 if __name__ == "__main__":

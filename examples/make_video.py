@@ -15,7 +15,8 @@ import numpy as np
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
-from facemask.cli import run as cli  # noqa: E402
+from facemask.cli import options  # noqa: E402
+from facemask.cli.run import DONE, run  # noqa: E402
 
 PEOPLE = ROOT / "examples" / "people.jpg"
 RATE = 25  # frames per second
@@ -30,7 +31,7 @@ def make_video(path: Path, frames: int = 200, size: tuple[int, int] = SIZE) -> P
     import cv2
 
     from facemask.io.images import read_image
-    from facemask.video.sources import VideoSink
+    from facemask.video.writer import VideoSink
 
     image = read_image(PEOPLE)
     generator = np.random.default_rng(0)
@@ -52,15 +53,15 @@ def make_video(path: Path, frames: int = 200, size: tuple[int, int] = SIZE) -> P
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=cli.HelpFormatter)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=options.HelpFormatter)
     parser.add_argument("output", type=Path, help="an .mp4 or .mkv file")
-    parser.add_argument("--frames", type=cli.positive_int, default=200, metavar="N")
+    parser.add_argument("--frames", type=options.positive_int, default=200, metavar="N")
 
     def make(args: argparse.Namespace) -> int:
         print(f"saved to {make_video(args.output, args.frames)}")
-        return cli.DONE
+        return DONE
 
-    return cli.run(make, parser.parse_args(argv))
+    return run(make, parser.parse_args(argv))
 
 
 if __name__ == "__main__":

@@ -15,7 +15,8 @@ from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path
 
-from facemask.cli import run as cli
+from facemask.cli import options as cli
+from facemask.cli.run import DONE, run
 from facemask.errors import InputError
 from facemask.models.center_face import MaskedFaceDetector
 
@@ -64,7 +65,7 @@ def quantize(args: argparse.Namespace) -> int:
     with atomic_path(output) as temporary:
         temporary.write_bytes(with_checksum(model.SerializeToString()))
     logger.info("saved to %s", output)
-    return cli.DONE
+    return DONE
 
 
 def see(file: Path, photos: Iterable[Path]) -> list:
@@ -94,8 +95,7 @@ def to_int8(file: Path, inputs: list):
     from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantFormat, QuantType, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
-    from facemask.io.outputs import sha256
-    from facemask.models.model_file import CHECKSUM_NAME
+    from facemask.models.model_file import CHECKSUM_NAME, sha256
 
     class Inputs(CalibrationDataReader):
         def __init__(self) -> None:
@@ -186,7 +186,7 @@ def _relative(ranges):
 
 
 def main(argv: list[str] | None = None) -> int:
-    return cli.run(quantize, build_parser().parse_args(argv))
+    return run(quantize, build_parser().parse_args(argv))
 
 
 if __name__ == "__main__":

@@ -23,7 +23,8 @@ from contextlib import redirect_stdout
 from importlib.util import find_spec
 from pathlib import Path
 
-from facemask.cli import run as cli
+from facemask.cli import options as cli
+from facemask.cli.run import DONE, run
 from facemask.errors import InputError
 from facemask.models.center_face import Calibration, MaskedFaceDetector
 
@@ -82,7 +83,7 @@ def train(args: argparse.Namespace) -> int:
     from face_detector.network import build_network
     from facemask.io.outputs import atomic_path, check_outputs
     from facemask.models.model_file import with_checksum
-    from facemask.training import fit as training
+    from facemask.training import checkpoint as training
     from facemask.training.dataset import read_annotated_photos
 
     def progress(description: str) -> Callable:
@@ -114,7 +115,7 @@ def train(args: argparse.Namespace) -> int:
     if args.epochs:
         shutil.rmtree(checkpoint, ignore_errors=True)
     logger.info("saved to %s", args.output)
-    return cli.DONE
+    return DONE
 
 
 def start(network, weights: Sequence[str]) -> None:
@@ -266,7 +267,8 @@ def fit(network, photos: Sequence, unboxed: Sequence, args: argparse.Namespace, 
     from face_detector.data import Scenes
     from face_detector.loss import detection_loss
     from face_detector.network import freeze_first_blocks
-    from facemask.training.fit import read_history, warm_up_and_fall
+    from facemask.training.checkpoint import read_history
+    from facemask.training.fit import warm_up_and_fall
 
     scenes = Scenes(
         photos,
@@ -320,7 +322,7 @@ def calibrate(network, photos: Sequence, unannotated: dict[str, list], progress:
 
 
 def main(argv: list[str] | None = None) -> int:
-    return cli.run(train, build_parser().parse_args(argv))
+    return run(train, build_parser().parse_args(argv))
 
 
 if __name__ == "__main__":

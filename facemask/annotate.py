@@ -5,28 +5,14 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
-from facemask.crops import Box, square_around
-from facemask.detector import Detection
-from facemask.video.tracker import TrackedFace
+from facemask.boxes import square_around
+from facemask.labels import Colour, colour, readable
+from facemask.types import Box, Detection
 
-Colour = tuple[int, int, int]  # BGR
-
-# Okabe and Ito's colours, told apart by colour-blind people too: https://jfly.uni-koeln.de/color/
-STYLES: dict[str, tuple[str, Colour]] = {
-    "with_mask": ("Mask", (115, 158, 0)),
-    "without_mask": ("No mask", (0, 94, 213)),
-    "mask_weared_incorrect": ("Mask worn wrong", (0, 159, 230)),
-}
-OTHER_COLOUR: Colour = (178, 114, 0)
 WHITE: Colour = (255, 255, 255)
 HIDDEN_MARGIN = 0.2  # of a face's longer side, on each side
 MOSAIC_CELLS = 5  # a side: too few to know anyone by
 FONT = cv2.FONT_HERSHEY_SIMPLEX
-
-
-def readable(label: str) -> str:
-    """Return a class name as people read it."""
-    return STYLES[label][0] if label in STYLES else label.replace("_", " ").capitalize()
 
 
 def draw_detections(image: np.ndarray, detections: Sequence[Detection]) -> np.ndarray:
@@ -34,7 +20,7 @@ def draw_detections(image: np.ndarray, detections: Sequence[Detection]) -> np.nd
     return _draw(image, detections, [f"{readable(face.label)} {face.probability:.0%}" for face in detections])
 
 
-def draw_tracked(image: np.ndarray, faces: Sequence[TrackedFace]) -> np.ndarray:
+def draw_tracked(image: np.ndarray, faces: Sequence[Detection]) -> np.ndarray:
     """Return a copy of `image` as `draw_detections` does, the track's number before each label."""
     names = [f"{face.track} {readable(face.label)}" if face.track else readable(face.label) for face in faces]
     return _draw(image, faces, [f"{name} {face.probability:.0%}" for name, face in zip(names, faces, strict=True)])
@@ -54,22 +40,18 @@ def hide_faces(image: np.ndarray, boxes: Sequence[Box]) -> np.ndarray:
     return canvas
 
 
-def _draw(image: np.ndarray, faces: Sequence[Detection | TrackedFace], texts: Sequence[str]) -> np.ndarray:
+def _draw(image: np.ndarray, faces: Sequence[Detection], texts: Sequence[str]) -> np.ndarray:
     canvas = image.copy()
     thickness = max(1, round(min(image.shape[:2]) / 300))
     for face in reversed(faces):
         x1, y1, x2, y2 = face.box
-        cv2.rectangle(canvas, (x1, y1), (x2 - 1, y2 - 1), _colour(face.label), thickness)
+        cv2.rectangle(canvas, (x1, y1), (x2 - 1, y2 - 1), colour(face.label), thickness)
     for face, text in reversed(list(zip(faces, texts, strict=True))):
         x1, y1, x2, _ = face.box
         # Letters about a tenth of the face's width wide, within what can be read and what does not hide the picture.
         scale = float(np.clip((x2 - x1) / 220, 0.35, max(0.35, min(image.shape[:2]) / 600)))
-        _put_label(canvas, text, x1, y1, scale, _colour(face.label))
+        _put_label(canvas, text, x1, y1, scale, colour(face.label))
     return canvas
-
-
-def _colour(label: str) -> Colour:
-    return STYLES.get(label, ("", OTHER_COLOUR))[1]
 
 
 def draw_status(image: np.ndarray, text: str) -> None:

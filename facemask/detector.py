@@ -4,20 +4,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from facemask.crops import Box
 from facemask.models.face_detectors import FaceDetector
 from facemask.models.mask_classifier import MaskClassifier
-
-
-@dataclass(frozen=True)
-class Detection:
-    """A face and what it wears: `box` is x1, y1, x2, y2 in pixels, half-open, inside the image, never empty."""
-
-    box: Box
-    confidence: float  # 0..1, that this is a face
-    label: str  # the likeliest of the model's classes
-    probability: float  # 0..1, of that label
-    probabilities: dict[str, float]  # of every class, summing to 1
+from facemask.types import Detection
 
 
 def enlarge(detections: list[Detection], factor: int, width: int, height: int) -> list[Detection]:

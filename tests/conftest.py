@@ -3,14 +3,16 @@
 import os
 from pathlib import Path
 
-from facemask.cli import run as cli
+from facemask.cli.run import quiet_libraries
 
-cli.quiet_libraries()  # as a script does, before OpenCV is imported
+quiet_libraries()  # as a script does, before OpenCV is imported
 
 import cv2  # noqa: E402
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 from hypothesis import settings  # noqa: E402
+
+from tests.helpers import EXAMPLES, SHARED  # noqa: E402
 
 if os.environ.get("FUZZ"):
     settings.register_profile("fuzz", max_examples=2000, deadline=None)
@@ -19,16 +21,11 @@ elif not os.environ.get("CI"):  # there Hypothesis repeats its examples, without
     settings.register_profile("calm", deadline=None)  # a busy machine is no error
     settings.load_profile("calm")
 
-ROOT = Path(__file__).resolve().parent.parent
-SHARED = ROOT.parent / "shared"
-EXAMPLES = ROOT / "examples"
-DAMAGED = "damaged, or no model of this version (its checksum is wrong or missing); copy it again, or train it anew"
-
 
 @pytest.fixture(autouse=True)
 def no_display(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever machine the tests run on, no window opens."""
-    monkeypatch.setattr("facemask.io.images.has_display", lambda: False)
+    monkeypatch.setattr("facemask.video.display.has_display", lambda: False)
 
 
 @pytest.fixture
@@ -41,21 +38,6 @@ def shared() -> Path:
 @pytest.fixture
 def astronaut() -> np.ndarray:
     return cv2.imread(str(EXAMPLES / "astronaut.jpg"))
-
-
-def write_class_folders(folder: Path) -> None:
-    """Write forty views of the example faces, bare and masked, as photos in class folders."""
-    from facemask.training.augment import augment
-    from facemask.training.dataset import FacePatch
-
-    faces = {"astronaut": (142, 60, 237, 178), "obama": (238, 79, 474, 379), "biden": (300, 120, 560, 480)}
-    rng = np.random.default_rng(0)
-    for label, suffix in (("with_mask", "_mask"), ("without_mask", "")):
-        (folder / label).mkdir(parents=True)
-        for number in range(20):
-            name = list(faces)[number % 3]
-            image = cv2.imread(str(EXAMPLES / f"{name}{suffix}.jpg"))
-            cv2.imwrite(str(folder / label / f"{number}.png"), augment(FacePatch(image, faces[name]), 96, 0.2, rng))
 
 
 @pytest.fixture

@@ -1,14 +1,39 @@
-"""A camera on the network, for tests: motion JPEG over HTTP on this machine, which can be cut, refused and stalled."""
+"""What tests share: the repository's folders, faces known by hand, data sets and cameras made up."""
 
 import threading
 import time
 from collections.abc import Iterable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import cv2
 import numpy as np
 
+ROOT = Path(__file__).resolve().parent.parent
+SHARED = ROOT.parent / "shared"
+EXAMPLES = ROOT / "examples"
+DAMAGED = "damaged, or no model of this version (its checksum is wrong or missing); copy it again, or train it anew"
+# Of the faces of examples/people.jpg, by hand: from forehead to chin, cheek to cheek; row by row.
+PEOPLE = [
+    (66, 84, 232, 290), (370, 60, 516, 240), (664, 110, 834, 310), (1000, 70, 1138, 232),
+    (86, 432, 222, 594), (376, 396, 546, 578), (694, 414, 826, 584), (972, 382, 1130, 574),
+]  # fmt: skip
 BITS = 12  # of a frame's number, as black and white blocks across the picture
+
+
+def write_class_folders(folder: Path) -> None:
+    """Write forty views of the example faces, bare and masked, as photos in class folders."""
+    from facemask.training.augment import augment
+    from facemask.training.dataset import FacePatch
+
+    faces = {"astronaut": (142, 60, 237, 178), "obama": (238, 79, 474, 379), "biden": (300, 120, 560, 480)}
+    rng = np.random.default_rng(0)
+    for label, suffix in (("with_mask", "_mask"), ("without_mask", "")):
+        (folder / label).mkdir(parents=True)
+        for number in range(20):
+            name = list(faces)[number % 3]
+            image = cv2.imread(str(EXAMPLES / f"{name}{suffix}.jpg"))
+            cv2.imwrite(str(folder / label / f"{number}.png"), augment(FacePatch(image, faces[name]), 96, 0.2, rng))
 
 
 def numbered(number: int, width: int = 192, height: int = 64) -> np.ndarray:
@@ -25,7 +50,9 @@ def number_of(image: np.ndarray) -> int:
 
 
 class Camera:
-    """Sends pictures to whoever connects, at a rate, whether anybody does or not, as a camera would; then ends."""
+    """A camera on the network: motion JPEG over HTTP on this machine, which can be cut, refused and stalled.
+
+    Sends pictures to whoever connects, at a rate, whether anybody does or not, as a camera would; then ends."""
 
     def __init__(self, pictures: Iterable[np.ndarray], rate: float, cuts: dict[int, float] = {}, stall_at: int | None = None):  # noqa: B006
         """At each number of `cuts` connections are cut, and refused for so many seconds; at `stall_at` it falls silent."""
@@ -58,7 +85,9 @@ class Camera:
                     if camera.generation > generation:
                         return
                     data = camera.jpegs[last]
-                    self.wfile.write(b"--b\r\nContent-Type: image/jpeg\r\nContent-Length: %d\r\n\r\n" % len(data) + data + b"\r\n")
+                    self.wfile.write(
+                        b"--b\r\nContent-Type: image/jpeg\r\nContent-Length: %d\r\n\r\n" % len(data) + data + b"\r\n"
+                    )
                     camera.sent.append(last)
 
             def log_message(self, *_: object) -> None:

@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 
-from facemask.annotate import STYLES, draw_detections, draw_status, draw_tracked, hide_faces, readable
-from facemask.detector import Detection
-from facemask.video.tracker import TrackedFace
+from facemask.annotate import draw_detections, draw_status, draw_tracked, hide_faces
+from facemask.labels import STYLES, readable
+from facemask.types import Detection
 
 
 def detection(box, label="with_mask"):
@@ -54,7 +54,7 @@ def test_draw_status_writes_at_the_bottom():
 
 def test_draw_tracked_tells_the_track():
     image = np.zeros((200, 300, 3), np.uint8)
-    faces = [TrackedFace(track, (100, 80, 180, 160), 0.9, "with_mask", 0.8, {"with_mask": 0.8}) for track in (None, 3, 8)]
+    faces = [Detection((100, 80, 180, 160), 0.9, "with_mask", 0.8, {"with_mask": 0.8}, track) for track in (None, 3, 8)]
     drawn = [draw_tracked(image, [face]) for face in faces]
     np.testing.assert_array_equal(drawn[0], draw_detections(image, [detection((100, 80, 180, 160))]))
     assert not np.array_equal(drawn[1], drawn[0]) and not np.array_equal(drawn[1], drawn[2])

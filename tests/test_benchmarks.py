@@ -7,10 +7,9 @@ import cv2
 import numpy as np
 import pytest
 
-from facemask.cli import run as cli
-from facemask.video.sources import VideoSink
-from tests.conftest import EXAMPLES, ROOT
-from tests.models.test_center_face import PEOPLE
+from facemask.cli.run import DONE, FAILED, run
+from facemask.video.writer import VideoSink
+from tests.helpers import EXAMPLES, PEOPLE, ROOT
 
 pytestmark = pytest.mark.training
 pytest.importorskip("pycocotools")
@@ -36,7 +35,7 @@ def photos(tmp_path):
 def test_face_detectors(tmp_path, photos, capsys):
     plot = tmp_path / "plot.png"
     args = face_detectors.build_parser().parse_args(["-d", photos, "-s", "320", "-o", str(plot)])
-    assert cli.run(face_detectors.measure, args) == cli.DONE
+    assert run(face_detectors.measure, args) == DONE
     rows = capsys.readouterr().out.splitlines()[2:]
     assert [row.split(" | ")[:3] for row in rows] == [
         ["| res10, 300x300", "1.000", "1.00 / 1.00"],
@@ -56,7 +55,7 @@ def test_face_detectors(tmp_path, photos, capsys):
 )
 def test_face_detectors_refuses(tmp_path, photos, capsys, arguments, message):
     args = face_detectors.build_parser().parse_args(["-d", photos, "-o", str(tmp_path / "plot.png"), *arguments])
-    assert cli.run(face_detectors.measure, args) == cli.FAILED
+    assert run(face_detectors.measure, args) == FAILED
     assert message in capsys.readouterr().err
 
 
@@ -84,7 +83,7 @@ def test_speed(tmp_path, capsys):
     pytest.importorskip("keras")
     arguments = ["--turns", "1", "--frames", "3", "--count", "2", "-o", str(tmp_path / "speed")]
     args = speed.build_parser().parse_args(arguments)
-    assert cli.run(speed.measure, args) == cli.DONE
+    assert run(speed.measure, args) == DONE
     page = (tmp_path / "speed" / "speed.md").read_text()
     assert page == capsys.readouterr().out
     for what in (
@@ -100,7 +99,7 @@ def test_speed(tmp_path, capsys):
 
 
 def test_speed_training_without_weights(capsys):
-    assert cli.run(speed.measure, speed.build_parser().parse_args(["--train", "faces"])) == cli.FAILED
+    assert run(speed.measure, speed.build_parser().parse_args(["--train", "faces"])) == FAILED
     assert capsys.readouterr().err.splitlines()[-1].startswith("error: --train: needs ImageNet's weights too; give --weights")
 
 
@@ -118,7 +117,7 @@ def test_tracking(tmp_path, capsys):
     ]
     (tmp_path / "truth.txt").write_text("".join(lines))
     arguments = ["--video", str(tmp_path / "people.mkv"), "--truth", str(tmp_path / "truth.txt")]
-    assert cli.run(tracking.measure, tracking.build_parser().parse_args(arguments)) == cli.DONE
+    assert run(tracking.measure, tracking.build_parser().parse_args(arguments)) == DONE
     rows = [row.strip("| ").split(" | ") for row in capsys.readouterr().out.splitlines()[2:]]
     assert [row[1:5] for row in rows] == [["1.00", "0", "0", "50.0%"]] * 4
     assert [row[5] for row in rows] == ["100.0%"] * 4
@@ -128,5 +127,5 @@ def test_tracking(tmp_path, capsys):
 def test_tracking_bad_truth(tmp_path, capsys):
     (tmp_path / "truth.txt").write_text("1,2,x")
     arguments = ["--video", "none.mp4", "--truth", str(tmp_path / "truth.txt")]
-    assert cli.run(tracking.measure, tracking.build_parser().parse_args(arguments)) == cli.FAILED
+    assert run(tracking.measure, tracking.build_parser().parse_args(arguments)) == FAILED
     assert capsys.readouterr().err.startswith(f"error: {tmp_path}/truth.txt: cannot be read (")

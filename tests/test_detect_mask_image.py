@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 
 import detect_mask_image
-from facemask.cli import run as cli
+from facemask.cli import options
 from facemask.io.images import read_image
+from facemask.io.records import CSV_COLUMNS, name_outputs
 from facemask.models.face_detectors import load_face_detector
-from tests.conftest import EXAMPLES, ROOT
-from tests.models.test_center_face import PEOPLE as FACES
+from tests.helpers import EXAMPLES, ROOT
+from tests.helpers import PEOPLE as FACES
 
 ASTRONAUT, PEOPLE = str(EXAMPLES / "astronaut.jpg"), str(EXAMPLES / "people.jpg")
 
@@ -51,7 +52,7 @@ def test_folder_with_a_bad_file(capsys, tmp_path):
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a.jpg", "a_2.jpg"]
     rows = list(csv.DictReader((tmp_path / "out.csv").open()))
     assert [row["label"] for row in rows] == ["without_mask"] * 2
-    assert list(rows[0]) == list(detect_mask_image.CSV_COLUMNS)
+    assert list(rows[0]) == list(CSV_COLUMNS)
 
 
 def test_no_face_is_a_result(capsys, tmp_path):
@@ -156,7 +157,7 @@ def test_large_jpeg_of_small_faces_is_read_whole(tmp_path):
     assert detect_mask_image.main(["-i", str(path), "--jsonl", str(tmp_path / "out.jsonl")]) == 0
     record = json.loads((tmp_path / "out.jsonl").read_text())
     assert (record["width"], record["height"]) == (3840, 640)
-    detector = load_face_detector(cli.DEFAULT_FACE_DETECTOR, tiles=True)
+    detector = load_face_detector(options.DEFAULT_FACE_DETECTOR, tiles=True)
     assert [face["box"] for face in record["faces"]] == [list(face.box) for face in detector.detect(read_image(path))]
     assert len(record["faces"]) > 200
 
@@ -176,7 +177,7 @@ def test_many_pictures_are_told_in_their_order(tmp_path, capsys):
 @pytest.mark.parametrize(("key", "shown"), [(ord("q"), 1), (27, 1), (ord(" "), 2)])
 def test_window_shows_until_told(monkeypatch, key, shown):
     pictures = []
-    monkeypatch.setattr("facemask.io.images.has_display", lambda: True)
+    monkeypatch.setattr("facemask.video.display.has_display", lambda: True)
     monkeypatch.setattr(cv2, "imshow", lambda name, image: pictures.append(image))
     monkeypatch.setattr(cv2, "waitKey", lambda delay: key)
     assert detect_mask_image.main(["-i", ASTRONAUT, PEOPLE]) == 0
@@ -296,7 +297,7 @@ def test_resume_of_another_folder_into_the_same(tmp_path):
 
 def test_thousands_of_equal_names():
     paths = [Path(f"{number}/IMG.jpg") for number in range(20_000)]
-    outputs = detect_mask_image.name_outputs(paths, Path("."), {os.path.abspath("IMG_3.jpg")})
+    outputs = name_outputs(paths, Path("."), {os.path.abspath("IMG_3.jpg")})
     assert len(set(outputs.values())) == 20_000
     assert [str(outputs[path]) for path in paths[:4]] == ["IMG.jpg", "IMG_2.jpg", "IMG_4.jpg", "IMG_5.jpg"]
 

@@ -15,9 +15,9 @@ import pytest
 
 import detect_mask_video
 from facemask.models.center_face import MaskedFaceDetector
-from facemask.video.sources import VideoSink, open_source
-from tests.conftest import EXAMPLES, ROOT
-from tests.helpers import Camera
+from facemask.video.sources import open_source
+from facemask.video.writer import VideoSink
+from tests.helpers import EXAMPLES, ROOT, Camera
 
 NO_DISPLAY = "[INFO] no display: no window; --serve 8000 shows the video to a browser"
 WAIT = 60  # s, for another process
@@ -160,15 +160,15 @@ def test_error_in_the_middle_finishes_the_outputs(tmp_path, people_video, monkey
 
 
 def test_full_disk_finishes_the_other_outputs(capsys, tmp_path, people_video, monkeypatch):
-    import facemask.io.outputs
+    import facemask.io.json_lines
 
-    def write(self, record, written=facemask.io.outputs.JsonLines.write):
+    def write(self, record, written=facemask.io.json_lines.JsonLines.write):
         if record["frame"] == 6:
             self._file.close()
             self._file = open("/dev/full", "wb", buffering=0)  # noqa: SIM115
         written(self, record)
 
-    monkeypatch.setattr(facemask.io.outputs.JsonLines, "write", write)
+    monkeypatch.setattr(facemask.io.json_lines.JsonLines, "write", write)
     out, jsonl = tmp_path / "out.mp4", tmp_path / "out.jsonl"
     assert detect_mask_video.main(["-i", str(people_video), "-o", str(out), "--jsonl", str(jsonl)]) == 1
     assert capsys.readouterr().err.splitlines()[-1] == (
@@ -285,7 +285,7 @@ def test_bad_input(capfd, tmp_path, people_video, monkeypatch, arguments, messag
 @pytest.mark.parametrize(("key", "frames"), [(ord("q"), 1), (27, 1), (-1, 10)])
 def test_window_until_q(monkeypatch, tmp_path, people_video, key, frames):
     pictures = []
-    monkeypatch.setattr("facemask.io.images.has_display", lambda: True)
+    monkeypatch.setattr("facemask.video.display.has_display", lambda: True)
     monkeypatch.setattr(cv2, "namedWindow", lambda name, flags: None)
     monkeypatch.setattr(cv2, "resizeWindow", lambda name, width, height: None)
     monkeypatch.setattr(cv2, "imshow", lambda name, image: pictures.append(image))
@@ -302,7 +302,7 @@ def gone(name: str, which: int) -> float:
 
 @pytest.mark.parametrize("is_there", [pytest.param(lambda name, which: 0.0, id="hidden"), pytest.param(gone, id="gone")])
 def test_closed_window_stops(monkeypatch, tmp_path, people_video, capsys, is_there):
-    monkeypatch.setattr("facemask.io.images.has_display", lambda: True)
+    monkeypatch.setattr("facemask.video.display.has_display", lambda: True)
     monkeypatch.setattr(cv2, "namedWindow", lambda name, flags: None)
     monkeypatch.setattr(cv2, "resizeWindow", lambda name, width, height: None)
     monkeypatch.setattr(cv2, "imshow", lambda name, image: None)
@@ -317,9 +317,9 @@ def test_closed_window_stops(monkeypatch, tmp_path, people_video, capsys, is_the
 def test_closed_window_of_a_silent_camera(monkeypatch, tmp_path, capsys):
     """It can be closed while there is nothing to show, and says that there is not."""
     pictures, said = [], []
-    monkeypatch.setattr("facemask.io.images.has_display", lambda: True)
-    monkeypatch.setattr(detect_mask_video, "STALE", 0.3)
-    monkeypatch.setattr("facemask.annotate.draw_status", lambda image, text: said.append(text))
+    monkeypatch.setattr("facemask.video.display.has_display", lambda: True)
+    monkeypatch.setattr("facemask.video.display.STALE", 0.3)
+    monkeypatch.setattr("facemask.video.display.draw_status", lambda image, text: said.append(text))
     monkeypatch.setattr(cv2, "namedWindow", lambda name, flags: None)
     monkeypatch.setattr(cv2, "resizeWindow", lambda name, width, height: None)
     monkeypatch.setattr(cv2, "imshow", lambda name, image: pictures.append(image))

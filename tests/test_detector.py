@@ -1,8 +1,9 @@
 import numpy as np
 
-from facemask.boxes import Face
-from facemask.detector import Detection, MaskDetector, enlarge
-from facemask.models.mask_classifier import MaskClassifier, ModelInfo
+from facemask.detector import MaskDetector, enlarge
+from facemask.models.mask_classifier import MaskClassifier
+from facemask.models.model_info import ModelInfo
+from facemask.types import Detection, Face
 
 INFO = ModelInfo(("with_mask", "without_mask"), 32, 0.0)
 

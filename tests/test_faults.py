@@ -24,11 +24,11 @@ import pytest
 from PIL import Image
 
 import detect_mask_image
-from facemask.io.images import find_images
-from facemask.io.outputs import CHECKSUM_LENGTH, LARGEST_MODEL, checksum, resumable_json_lines
-from facemask.models.mask_classifier import METADATA_NAME, ModelInfo
-from facemask.models.model_file import with_checksum
-from tests.conftest import EXAMPLES, ROOT, write_class_folders
+from facemask.io.find_images import find_images
+from facemask.io.json_lines import resumable_json_lines
+from facemask.models.model_file import CHECKSUM_LENGTH, LARGEST_MODEL, checksum, with_checksum
+from facemask.models.model_info import METADATA_NAME, ModelInfo
+from tests.helpers import EXAMPLES, ROOT, write_class_folders
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="FIFOs, limits and signals as Linux has them")
 
@@ -328,7 +328,7 @@ def vanishes(here, monkeypatch):
     monkeypatch.setattr("facemask.parallel.share_cores", lambda: (1, 1))
     for name in "abc":
         picture(f"{name}.jpg")
-    monkeypatch.setattr("detect_mask_image.leave_out_results", lambda paths, output: Path("b.jpg").unlink() or paths)
+    monkeypatch.setattr("facemask.io.records.leave_out_results", lambda paths, output: Path("b.jpg").unlink() or paths)
     return Run(["-i", "a.jpg", "b.jpg", "c.jpg"])
 
 

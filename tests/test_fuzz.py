@@ -32,15 +32,15 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import detect_mask_image
-from facemask.cli import run as cli
+from facemask.cli import options
 from facemask.detector import MaskDetector
 from facemask.errors import InputError
 from facemask.io.images import MAX_PIXELS
-from facemask.io.outputs import CHECKSUM_LENGTH, checksum
 from facemask.models.face_detectors import load_face_detector
-from facemask.models.mask_classifier import METADATA_NAME, MaskClassifier, ModelInfo
-from facemask.models.model_file import with_checksum
-from tests.conftest import EXAMPLES, ROOT
+from facemask.models.mask_classifier import MaskClassifier
+from facemask.models.model_file import CHECKSUM_LENGTH, checksum, with_checksum
+from facemask.models.model_info import METADATA_NAME, ModelInfo
+from tests.helpers import EXAMPLES, ROOT
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="limits and signals as Linux has them")
 
@@ -194,7 +194,7 @@ def with_right_sums(data: bytes) -> bytes:
 
 @pytest.fixture(scope="module")
 def detector() -> MaskDetector:
-    faces = load_face_detector(cli.DEFAULT_FACE_DETECTOR, size=96)
+    faces = load_face_detector(options.DEFAULT_FACE_DETECTOR, size=96)
     return MaskDetector(faces, MaskClassifier.load(ROOT / "mask_detector.onnx"))
 
 
@@ -208,7 +208,7 @@ def test_mutated_pictures(picture, folder, detector):
     told.unlink(missing_ok=True)
     out, err = io.StringIO(), io.StringIO()
     with watched(), pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
-        patch.setattr(cli, "load_detector", lambda args, threads: detector)
+        patch.setattr(options, "load_detector", lambda args, threads: detector)
         code = detect_mask_image.main(["-i", str(path), "--jsonl", str(told), "-o", str(folder / "out.png"), "-c", "0.1"])
     said = [line for line in err.getvalue().splitlines() if not line.startswith("[INFO]")]
     event(f"{kind.split()[0]}: {'read' if code == 0 else 'refused'}")

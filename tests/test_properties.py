@@ -14,12 +14,12 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
-from facemask.boxes import Face, clip_boxes, overlaps, select_boxes
-from facemask.crops import crop_face, square_around
-from facemask.detector import Detection, enlarge
+from facemask.boxes import clip_boxes, crop_face, overlaps, select_boxes, square_around
+from facemask.detector import enlarge
 from facemask.models.center_face import Calibration, MaskedFaceDetector, _resize, cut_tiles, decode
 from facemask.models.model_file import read_onnx_metadata
 from facemask.models.res10 import Res10Detector
+from facemask.types import Detection, Face
 from facemask.video.tracker import MaskTracker
 
 pytestmark = pytest.mark.filterwarnings("error::RuntimeWarning")  # NumPy's, of numbers that do not fit

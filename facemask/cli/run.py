@@ -1,4 +1,4 @@
-"""What the command lines share: argument types, messages, exit codes."""
+"""Run a script: exit codes, signals, messages."""
 
 import argparse
 import faulthandler
@@ -11,29 +11,13 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from pathlib import Path
 
 from facemask.errors import InputError
 
-ROOT = Path(__file__).resolve().parents[2]
-DEFAULT_MODEL = ROOT / "mask_detector.keras"
-DEFAULT_FACE_DETECTOR = ROOT / "face_detector"
 DESKTOP_LIBRARIES = ("libGL", "libgthread", "libglib", "libX", "libSM")  # that opencv-python needs on Linux
 DETECTION_MODULES = ("cv2", "numpy", "PIL", "imutils", "tqdm", "trackers", "supervision", "av")  # of requirements-detect.txt
-PLOT_SUFFIXES = (".png", ".jpg", ".pdf", ".svg")
 IN_A_ROW = 5.0  # s from one signal to the next
 DONE, FAILED = 0, 1  # exit codes; 2 is argparse's own, 128 and the signal's number are for signals
-
-logger = logging.getLogger("facemask")
-
-
-class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
-    """Keeps the description's lines and adds each option's default, where it has one and its help does not say it."""
-
-    def _get_help_string(self, action: argparse.Action) -> str | None:
-        if action.default is None or "(default" in (action.help or ""):
-            return action.help
-        return super()._get_help_string(action)
 
 
 class OneLineFormatter(logging.Formatter):
@@ -197,176 +181,3 @@ def explain_import(error: ImportError) -> str:
         )
     requirements = "requirements-detect.txt" if error.name in DETECTION_MODULES else "requirements.txt"
     return f"{error.name}: is not installed; pip install -r {requirements}"
-
-
-def probability(text: str) -> float:
-    """Parse a number from 0 to 1 (an argparse type)."""
-    with suppress(ValueError):
-        if 0 <= (value := float(text)) <= 1:
-            return value
-    raise argparse.ArgumentTypeError(f"must be a number from 0 to 1, received {text!r}")
-
-
-def positive_number(text: str) -> float:
-    """Parse a finite number above 0 (an argparse type)."""
-    with suppress(ValueError):
-        if 0 < (value := float(text)) < math.inf:
-            return value
-    raise argparse.ArgumentTypeError(f"must be a number above 0, received {text!r}")
-
-
-def positive_int(text: str) -> int:
-    """Parse a whole number from 1 (an argparse type)."""
-    with suppress(ValueError):
-        if (value := int(text)) >= 1:
-            return value
-    raise argparse.ArgumentTypeError(f"must be a whole number from 1, received {text!r}")
-
-
-def detector_size(text: str) -> int:
-    """Parse a number of pixels that a face detector may work at (an argparse type)."""
-    with suppress(ValueError):
-        if 64 <= (value := int(text)) <= 4096:
-            return value
-    raise argparse.ArgumentTypeError(f"must be a whole number from 64 to 4096, received {text!r}")
-
-
-def natural_int(text: str) -> int:
-    """Parse a whole number from 0 (an argparse type)."""
-    with suppress(ValueError):
-        if (value := int(text)) >= 0:
-            return value
-    raise argparse.ArgumentTypeError(f"must be a whole number from 0, received {text!r}")
-
-
-def natural_number(text: str) -> float:
-    """Parse a number from 0, infinity included (an argparse type)."""
-    with suppress(ValueError):
-        if (value := float(text)) >= 0:
-            return value
-    raise argparse.ArgumentTypeError(f"must be a number from 0, received {text!r}")
-
-
-def frame_rate(text: str) -> float:
-    """Parse frames per second (an argparse type)."""
-    with suppress(ValueError):
-        if 0.01 <= (value := float(text)) <= 240:
-            return value
-    raise argparse.ArgumentTypeError(f"must be a number from 0.01 to 240, received {text!r}")
-
-
-def host_and_port(text: str) -> tuple[str, int]:
-    """Parse [HOST:]PORT (an argparse type); the host is this machine alone where none is given."""
-    host, _, port = text.rpartition(":")
-    if port.isdecimal() and int(port) < 65536:
-        return host.strip("[]") or "127.0.0.1", int(port)
-    raise argparse.ArgumentTypeError(f"must be a port, as 8000, or a host and a port, as 0.0.0.0:8000, received {text!r}")
-
-
-def add_detector_arguments(parser: argparse.ArgumentParser, tiles: str) -> None:
-    """Add the options that the detecting scripts have; `tiles` is the default of --tiles."""
-    parser.add_argument(
-        "-f",
-        "--face",
-        type=Path,
-        default=DEFAULT_FACE_DETECTOR,
-        help="face detector: an .onnx file, or the folder of ours (default: face_detector)",
-    )
-    parser.add_argument(
-        "--detector-size",
-        type=detector_size,
-        metavar="PX",
-        help="longest side to which the face detector scales a picture: larger finds smaller faces, and takes longer "
-        "(default: 512)",
-    )
-    parser.add_argument(
-        "--tiles",
-        choices=("auto", "off"),
-        default=tiles,
-        help="auto: look again, closer and in tiles, where a picture shows a crowd of small faces",
-    )
-    parser.add_argument(
-        "--max-faces", type=positive_int, default=1000, metavar="N", help="most faces of a picture; the surest are kept"
-    )
-    add_max_pixels(parser)
-    parser.add_argument(
-        "-m",
-        "--model",
-        type=Path,
-        default=DEFAULT_MODEL,
-        help="mask classifier: .keras (run from the .onnx beside it) or .onnx (default: mask_detector.keras)",
-    )
-    parser.add_argument(
-        "-c",
-        "--confidence",
-        type=probability,
-        default=0.5,
-        help="least confidence, 0..1, of the face detector for a face to count",
-    )
-
-
-def add_max_pixels(parser: argparse.ArgumentParser) -> None:
-    """Add --max-pixels, which bounds the memory that pictures take."""
-    parser.add_argument(
-        "--max-pixels",
-        type=positive_int,
-        default=250_000_000,
-        metavar="N",
-        help="largest picture to read, in pixels, each of which takes up to 20 bytes of memory",
-    )
-
-
-def check_plot_name(path: Path) -> None:
-    """Raise InputError unless matplotlib writes files of that suffix."""
-    if path.suffix.lower() not in PLOT_SUFFIXES:
-        raise InputError(f"{path}: unknown kind of plot; give a .png, .jpg, .pdf or .svg file")
-
-
-def add_only_argument(parser: argparse.ArgumentParser) -> None:
-    """Add --only, for the scripts that read annotated photos."""
-    parser.add_argument(
-        "--only", type=Path, metavar="FILE", help="use only the annotated photos that it lists, by name without suffix"
-    )
-
-
-def read_names(path: Path | None) -> list[str] | None:
-    """Read the names that --only gives, a line each; None where it is not given. Raises InputError if it cannot."""
-    if path is None:
-        return None
-    try:
-        return [line.strip() for line in path.read_text().splitlines() if line.strip()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot be read ({error}); give a text file, a photo's name a line") from error
-
-
-def add_show_argument(parser: argparse.ArgumentParser) -> None:
-    """Add --show/--no-show; None means: where there is a display."""
-    parser.add_argument(
-        "--show", action=argparse.BooleanOptionalAction, help="open a window (default: only where there is a display)"
-    )
-
-
-def wants_window(show: bool | None) -> bool:
-    """Tell whether to open a window. Raises InputError if one is asked for where none can be."""
-    from facemask.io.images import has_display
-
-    if show and not has_display():
-        raise InputError("--show: there is no display, or OpenCV has no windows (opencv-python-headless); leave --show away")
-    return has_display() if show is None else show
-
-
-def load_detector(args: argparse.Namespace, threads: int = 0):
-    """Load both networks as the arguments say; returns a MaskDetector, which computes with so many threads (0: one a core)."""
-    from facemask.detector import MaskDetector
-    from facemask.models.face_detectors import choose_face_detector, load_face_detector
-    from facemask.models.mask_classifier import MaskClassifier
-
-    face_file = choose_face_detector(args.face) if args.face.is_dir() else args.face
-    faces = load_face_detector(face_file, args.detector_size, args.tiles == "auto", threads, args.max_faces)
-    detector = MaskDetector(faces, MaskClassifier.load(args.model, threads))
-    info = detector.classifier.info
-    classes = ", ".join(info.classes)
-    logger.info(
-        "loaded %s and %s (%s; %d px; %s)", face_file.name, args.model, classes, info.input_size, detector.classifier.backend
-    )
-    return detector

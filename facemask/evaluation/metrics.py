@@ -4,26 +4,23 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import redirect_stdout
 from dataclasses import dataclass
-from itertools import pairwise
 from os import devnull
-from pathlib import Path
 
 import numpy as np
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
-from sklearn.metrics import balanced_accuracy_score, confusion_matrix, f1_score
+from sklearn.metrics import balanced_accuracy_score, f1_score
 
-from facemask.boxes import Face, clip_boxes
-from facemask.detector import Detection, MaskDetector
+from facemask.boxes import clip_boxes
+from facemask.detector import MaskDetector
 from facemask.errors import InputError
 from facemask.io.images import MAX_PIXELS, read_image
+from facemask.labels import WITH_MASK, WITHOUT_MASK
 from facemask.training.dataset import AnnotatedPhoto
+from facemask.types import Detection, Face
 
-WORN, NOT_WORN = "with_mask", "without_mask"
 MIN_OVERLAP = 0.5  # intersection over union from which a face counts as found, as in Pascal VOC
 RECALLS = np.linspace(0, 1, 1001)  # at which precision is averaged: fine enough to equal VOC's area under the curve
-HEIGHTS = (0, 16, 24, 32, 64, np.inf)  # px, limits of the groups of faces
-SMALL = (0, 24)  # px, the first groups together
 FACE = "face"  # the class of all faces, whatever their labels
 BINS = 15  # of probability, for calibration; Guo et al., "On Calibration of Modern Neural Networks" (2017)
 
@@ -157,19 +154,19 @@ def _coco_evaluation(
 
 def two_classes(label: str) -> str:
     """Map a label to mask or none: one worn wrong protects nobody, and counts as none."""
-    return WORN if label == WORN else NOT_WORN
+    return WITH_MASK if label == WITH_MASK else WITHOUT_MASK
 
 
 def label_figures(true: np.ndarray, predicted: np.ndarray) -> dict:
     """Return how right predicted labels (n,) str are: shares 0..1, None where there is no face to tell by."""
     if not len(true):
         return {"faces": 0, "right": None, "balanced_2_classes": None, "macro_f1": None}
-    worn = true == WORN
+    worn = true == WITH_MASK
     both = worn.any() and not worn.all()
     return {
         "faces": len(true),
         "right": float(np.mean(true == predicted)),
-        "balanced_2_classes": float(balanced_accuracy_score(worn, predicted == WORN)) if both else None,
+        "balanced_2_classes": float(balanced_accuracy_score(worn, predicted == WITH_MASK)) if both else None,
         "macro_f1": float(f1_score(true, predicted, average="macro", labels=np.unique(true), zero_division=0)),
     }
 
@@ -185,110 +182,3 @@ def calibration(true: np.ndarray, predicted: np.ndarray, probability: np.ndarray
             bins.append({"faces": int(inside.sum()), "probability": float(probability[inside].mean()), "right": right})
     error = sum(part["faces"] * abs(part["probability"] - part["right"]) for part in bins) / max(len(true), 1)
     return {"expected_error": float(error), "bins": bins}
-
-
-def report(photos: Sequence[EvaluatedPhoto], model_classes: Sequence[str], confidence: float) -> dict:
-    """Return all figures, ready for JSON; `confidence` is the one from which a face counts as found."""
-    truths = [photo.truth for photo in photos]
-    true = np.array([label for truth in truths for label in truth.labels], dtype=object)
-    heights = np.concatenate([truth.boxes[:, 3] - truth.boxes[:, 1] for truth in truths])
-    probabilities = np.concatenate([photo.probabilities for photo in photos])
-    predicted = np.array(model_classes, dtype=object)[probabilities.argmax(axis=1)]
-    classes = sorted({*true, *model_classes})
-
-    match = match_faces(photos, confidence)
-    found = np.array([index is not None for indices in match.of_truth for index in indices])
-    labels_of_found = np.array(
-        [
-            photo.detections[i].label
-            for photo, indices in zip(photos, match.of_truth, strict=True)
-            for i in indices
-            if i is not None
-        ],
-        dtype=object,
-    )
-    found_label = np.full(len(true), "", dtype=object)
-    found_label[found] = labels_of_found
-    alarms = sum(map(len, match.false_alarms))
-    rankings = {
-        "faces": rank(photos, [FACE], lambda label: FACE),
-        **({"2_classes": rank(photos, [WORN, NOT_WORN], two_classes)} if WORN in classes else {}),
-        f"{len(classes)}_classes": rank(photos, classes, str),
-    }
-    average = {
-        name: float(np.mean([one.average_precision for one in group.values() if one.average_precision is not None]))
-        for name, group in rankings.items()
-    }
-    return {
-        "photos": len(photos),
-        "faces": len(true),
-        "confidence": confidence,
-        "face_average_precision": average["faces"],
-        "face_precision": float(found.sum() / max(found.sum() + alarms, 1)),
-        "face_recall": float(found.mean()),
-        "mean_average_precision": {name: value for name, value in average.items() if name != "faces"},
-        "average_precision": {
-            group: {name: ranking.average_precision for name, ranking in rankings[group].items()} for group in rankings
-        },
-        "labels_on_true_boxes": label_figures(true, predicted),
-        "labels_on_found_faces": label_figures(true[found], found_label[found]),
-        "by_height": [
-            {
-                "from": low,
-                "to": None if high == np.inf else high,
-                "faces": int(inside.sum()),
-                "found": int((inside & found).sum()),
-                "labels_on_true_boxes": label_figures(true[inside], predicted[inside]),
-                "labels_on_found_faces": label_figures(true[inside & found], found_label[inside & found]),
-            }
-            for low, high, inside in _by_height(heights)
-        ],
-        "confusion": {"classes": classes, "rows_are_true": confusion_matrix(true, predicted, labels=classes).tolist()},
-        "calibration": calibration(true, predicted, probabilities.max(axis=1)),
-        "milliseconds_a_photo_median": float(np.median([photo.detect_seconds for photo in photos]) * 1000),
-        "milliseconds_a_face": float(sum(photo.classify_seconds for photo in photos) / max(len(true), 1) * 1000),
-        "precision_recall": {
-            group: {
-                name: [round(value, 4) for value in ranking.precision[::10].tolist()] for name, ranking in rankings[group].items()
-            }
-            for group in rankings
-        },
-    }
-
-
-@dataclass(frozen=True)
-class Mistake:
-    """A box of a photo to look at, and what is wrong with it."""
-
-    path: Path
-    box: tuple[float, float, float, float]
-    true: str | None  # its label, None where there is no face
-    predicted: str | None  # likewise, None where no face was found
-    probability: float  # of the predicted label, or the confidence that there is a face
-
-
-def worst_mistakes(
-    photos: Sequence[EvaluatedPhoto], model_classes: Sequence[str], confidence: float, count: int
-) -> dict[str, list[Mistake]]:
-    """Return, worst first, up to `count` each of: true boxes labelled wrong, false alarms, and faces not found."""
-    match = match_faces(photos, confidence)
-    wrong, alarms, missed = [], [], []
-    for photo, found, unmatched in zip(photos, match.of_truth, match.false_alarms, strict=True):
-        truth = photo.truth
-        for label, box, row, index in zip(truth.labels, truth.boxes.tolist(), photo.probabilities, found, strict=True):
-            predicted = model_classes[row.argmax()]
-            if predicted != label:
-                wrong.append(Mistake(truth.path, tuple(box), label, predicted, float(row.max())))
-            if index is None:
-                missed.append(Mistake(truth.path, tuple(box), label, None, 0.0))
-        for detection in (photo.detections[index] for index in unmatched):
-            alarms.append(Mistake(truth.path, detection.box, None, detection.label, detection.confidence))
-    wrong.sort(key=lambda mistake: -mistake.probability)
-    alarms.sort(key=lambda mistake: -mistake.probability)
-    missed.sort(key=lambda mistake: mistake.box[1] - mistake.box[3])  # the tallest should have been the easiest
-    return {"labels wrong": wrong[:count], "false alarms": alarms[:count], "faces not found": missed[:count]}
-
-
-def _by_height(heights: np.ndarray) -> Iterator[tuple[int, float, np.ndarray]]:
-    for low, high in (*pairwise(HEIGHTS), SMALL):
-        yield low, high, (heights >= low) & (heights < high)

@@ -11,12 +11,12 @@ import matplotlib.pyplot as plt
 import numpy as np
 from sklearn.metrics import ConfusionMatrixDisplay
 
-from facemask.annotate import readable
-from facemask.crops import crop_face
+from facemask.boxes import crop_face
 from facemask.errors import InputError
-from facemask.evaluation.metrics import Mistake
+from facemask.evaluation.report import Mistake
 from facemask.io.images import MAX_PIXELS, read_image
 from facemask.io.outputs import atomic_path
+from facemask.labels import readable
 
 plt.rcParams["text.parse_math"] = False  # labels may hold dollars
 

@@ -1,15 +1,10 @@
 """Read and write pictures."""
 
 import errno
-import glob
 import os
 import re
 import stat
 import struct
-import subprocess
-import sys
-from collections import deque
-from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -19,7 +14,6 @@ from typing import BinaryIO
 
 import cv2
 import numpy as np
-from imutils.paths import list_files
 from PIL import Image
 from PIL.BmpImagePlugin import BmpImageFile
 from PIL.ImageFile import ImageFile
@@ -28,7 +22,7 @@ from PIL.TiffImagePlugin import TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
 from facemask.errors import InputError, OutputError
-from facemask.io.outputs import FREE_SPACE, IMAGE_SUFFIXES, atomic_path
+from facemask.io.outputs import FREE_SPACE, atomic_path
 
 GIVE = "give a JPEG, PNG, WebP, BMP or TIFF file"
 NO_PICTURE = f"not a picture, or a broken one; {GIVE}"
@@ -47,47 +41,7 @@ LARGE_PIXELS, LARGE_BYTES = 1 << 25, 1 << 26  # of pictures that are not to be w
 LASTING_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EFBIG)  # the next picture would get them too
 STRIP = 256  # rows blended at once: bounds the memory
 LARGEST_FILE = 1 << 30  # bytes
-TRIAL_TIME = 10.0  # s for a window to open
 REDUCED_SIDE = 1920  # px: as small as a JPEG's longest side is made
-
-
-def find_images(sources: Iterable[str]) -> list[Path]:
-    """List the pictures that files, folders (with their subfolders) and globs name, each once, in order.
-
-    Links to folders are not followed, as they may lead round in circles. A subfolder that cannot be looked into is listed
-    itself, so that reading it says so. Raises InputError where a source names none.
-    """
-    found: dict[Path, None] = {}
-    for source in sources:
-        path = Path(source)
-        if path.is_dir():
-            closed: list[OSError] = []
-            try:
-                deque(os.walk(source, onerror=closed.append), maxlen=0)
-                names = [*list_files(source, validExts=IMAGE_SUFFIXES), *(error.filename for error in closed)]
-            except RecursionError as error:
-                raise InputError(f"{source}: has folders within folders, too deep; give those below it") from error
-            paths = sorted(map(Path, names))
-            if not paths:
-                raise InputError(f"{source}: no pictures in this folder; known are {' '.join(IMAGE_SUFFIXES)}")
-        elif path.exists() or not glob.has_magic(source):
-            paths = [path]
-        else:
-            paths = sorted(_glob(path))
-            if not paths:
-                raise InputError(f"{source}: no file matches; check the pattern")
-        found.update(dict.fromkeys(paths))
-    return list(found)
-
-
-def _glob(pattern: Path) -> list[Path]:
-    """Return the files that match, without the hidden ones; unlike the glob module's, `**` follows no links."""
-    fixed = next(number for number, part in enumerate(pattern.parts) if glob.has_magic(part))
-    try:
-        matches = Path(*pattern.parts[:fixed]).glob(str(Path(*pattern.parts[fixed:])))
-        return [match for match in matches if match.is_file() and not any(name[0] == "." for name in match.parts[fixed:])]
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{pattern}: cannot be matched ({error}); give folders or files") from error
 
 
 def read_image(path: str | Path, max_pixels: int = MAX_PIXELS) -> np.ndarray:
@@ -319,27 +273,3 @@ def write_image(path: str | Path, image: np.ndarray) -> None:
     except OSError as error:
         kind = OutputError if error.errno in LASTING_ERRORS else InputError
         raise kind(f"{path}: cannot be written ({error.strerror}); {FREE_SPACE}") from error
-
-
-def has_display() -> bool:
-    """Tell whether a window can be opened: there is a screen that answers, and OpenCV was built with windows."""
-    if "NONE" in next((line for line in cv2.getBuildInformation().splitlines() if "GUI:" in line), "NONE"):
-        return False
-    if not sys.platform.startswith("linux"):
-        return True
-    if not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
-        return False
-    # Of a screen that is named but does not answer Qt makes an end of the process, so another one tries.
-    trial = [sys.executable, "-c", "import cv2; cv2.namedWindow('trial')"]
-    try:
-        return subprocess.run(trial, capture_output=True, timeout=TRIAL_TIME).returncode == 0
-    except subprocess.TimeoutExpired:
-        return False
-
-
-def window_is_open(name: str) -> bool:
-    """Tell whether OpenCV's window of that name is there still."""
-    try:
-        return cv2.getWindowProperty(name, cv2.WND_PROP_VISIBLE) >= 1
-    except cv2.error:  # Qt's, once the last window is closed
-        return False

@@ -10,11 +10,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from facemask.boxes import MAX_FACES, Face, clip_boxes, select_boxes
+from facemask.boxes import MAX_FACES, clip_boxes, select_boxes
 from facemask.errors import InputError
-from facemask.io.outputs import read_model
-from facemask.models.model_file import read_onnx_metadata
+from facemask.models.model_file import read_model, read_onnx_metadata
 from facemask.models.onnx_session import Run, open_onnx
+from facemask.types import Face
 
 # Of the boxes that cells tell of one face:
 REACH = 0.25  # of the face's size: as far around its own cell others are heard

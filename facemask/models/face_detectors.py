@@ -8,13 +8,13 @@ from typing import Protocol
 
 import numpy as np
 
-from facemask.boxes import MAX_FACES, Face
+from facemask.boxes import MAX_FACES
 from facemask.errors import InputError
-from facemask.io.outputs import read_model, sha256
 from facemask.models.center_face import MaskedFaceDetector, int8_file
-from facemask.models.model_file import read_onnx_metadata
+from facemask.models.model_file import read_model, read_onnx_metadata, sha256
 from facemask.models.onnx_session import runs_int8
 from facemask.models.res10 import Res10Detector
+from facemask.types import Face
 
 logger = logging.getLogger(__name__)
 

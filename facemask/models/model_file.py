@@ -1,11 +1,16 @@
-"""Read the metadata of an ONNX file, and add a checksum, without the onnx package, which detection need not install."""
+"""Files of networks: read their bytes, checksum and ONNX metadata, without the onnx package."""
 
+import hashlib
 import io
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from facemask.io.outputs import CHECKSUM_LENGTH, checksum
+from facemask.errors import InputError
+
+CHECKSUM_LENGTH = 64  # bytes: a SHA-256 in hexadecimal
+LARGEST_MODEL = 1 << 28  # bytes
+DAMAGED = "damaged, or no model of this version (its checksum is wrong or missing); copy it again, or train it anew"
 
 # Of ModelProto and StringStringEntryProto in https://github.com/onnx/onnx/blob/main/onnx/onnx.proto
 METADATA_PROPS, KEY, VALUE = 14, 1, 2
@@ -14,6 +19,37 @@ GRAPH, NODE, OPERATOR, DOMAIN, FUNCTIONS = 7, 1, 4, 7, 25  # of ModelProto, Grap
 VARINT, FIXED64, LENGTH_DELIMITED, FIXED32 = 0, 1, 2, 5
 CHECKSUM_NAME = "sha256"
 LONGEST_ENTRY = 1 << 20  # bytes of metadata: a longer one is not ours
+
+
+def sha256(path: str | Path) -> str:
+    """Return the SHA-256 of a file's bytes in hexadecimal."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def checksum(data: bytes) -> bytes:
+    """Return the SHA-256 of `data` in hexadecimal, which a model file ends with: it is that of all that stands before."""
+    return hashlib.sha256(data).hexdigest().encode()
+
+
+def read_model(path: str | Path) -> bytes:
+    """Return the bytes of a model file of this project.
+
+    Raises InputError if it is missing, too long for one, or does not end with the checksum of the rest: then it is
+    damaged, cut off, or not of this project.
+    """
+    path = Path(path)
+    try:
+        if path.exists() and not path.is_file():
+            raise InputError(f"{path}: is no ordinary file; give a model of this project")
+        if path.stat().st_size > LARGEST_MODEL:
+            raise InputError(f"{path}: {path.stat().st_size / 1e9:.1f} GB are too many for a model of this project; give another")
+        data = path.read_bytes()
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}); check the name") from error
+    if data[-CHECKSUM_LENGTH:] != checksum(memoryview(data)[:-CHECKSUM_LENGTH]):
+        raise InputError(f"{path}: {DAMAGED}")
+    return data
 
 
 def read_onnx_metadata(file: str | Path | BinaryIO) -> dict[str, str]:

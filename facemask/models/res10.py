@@ -6,10 +6,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from facemask.boxes import MAX_FACES, Face, clip_boxes, select_boxes
+from facemask.boxes import MAX_FACES, clip_boxes, select_boxes
 from facemask.errors import InputError
-from facemask.io.outputs import CHECKSUM_LENGTH, read_model
+from facemask.models.model_file import CHECKSUM_LENGTH, read_model
 from facemask.models.onnx_session import read_with_opencv
+from facemask.types import Face
 
 
 class Res10Detector:

@@ -3,7 +3,7 @@
 import cv2
 import numpy as np
 
-from facemask.crops import square_around
+from facemask.boxes import square_around
 from facemask.training.dataset import FacePatch
 
 SMALLEST_FACE = 12  # px: crops are shrunk to between this and the input size, as far-off faces are

@@ -5,10 +5,18 @@ cv2.dnn. A MobileNetV2 and what we put on it have few kinds of layer, so each is
 is, BatchNorm folded into the convolution before it.
 """
 
+import zipfile
+from pathlib import Path
+
+import keras
 import numpy as np
 import onnx
 from keras.ops import convert_to_numpy
 from onnx import TensorProto, helper, numpy_helper
+
+from facemask.io.outputs import atomic_path
+from facemask.models.model_file import CHECKSUM_LENGTH, checksum, sha256, with_checksum
+from facemask.models.model_info import METADATA_NAME, SHA256_NAME, ModelInfo
 
 OPSET = 13  # read by OpenCV 4.10's importer and by every onnxruntime in use
 IR_VERSION = 8
@@ -181,3 +189,26 @@ def _same_padding(size, kernel, strides) -> list[int]:
     totals = [max((-(-s // stride) - 1) * stride + k - s, 0) for s, k, stride in zip(size, kernel, strides, strict=True)]
     before = [total // 2 for total in totals]
     return before + [total - first for total, first in zip(totals, before, strict=True)]
+
+
+def save_detector(model: keras.Model, info: ModelInfo, path: str | Path) -> Path:
+    """Write `path` (.keras, with `info` inside) and the .onnx beside it; return the latter's path."""
+    path = Path(path)
+    uncompiled = keras.Model(model.input, model.output, name=model.name)  # without the optimizer's state: a third of the size
+    with atomic_path(path) as temporary:
+        uncompiled.save(temporary)
+        with zipfile.ZipFile(temporary, "a") as archive:
+            archive.writestr(METADATA_NAME, info.to_json())
+            archive.comment = bytes(CHECKSUM_LENGTH)  # at the very end
+        data = temporary.read_bytes()[:-CHECKSUM_LENGTH]
+        temporary.write_bytes(data + checksum(data))
+    return export_onnx(model, info, path)
+
+
+def export_onnx(model: keras.Model, info: ModelInfo, keras_path: Path) -> Path:
+    """Write the `.onnx` beside a `.keras` file: the same network, with `info` and the file's SHA-256 inside."""
+    onnx_path = keras_path.with_suffix(".onnx")
+    proto = to_onnx(model, {METADATA_NAME: info.to_json(), SHA256_NAME: sha256(keras_path)})
+    with atomic_path(onnx_path) as temporary:
+        temporary.write_bytes(with_checksum(proto.SerializeToString()))
+    return onnx_path

@@ -19,10 +19,8 @@ import numpy as np
 
 from facemask.errors import InputError
 from facemask.io.images import write_image
-from facemask.io.outputs import JsonLines
-from facemask.video.tracker import Track
-
-MASKED = "with_mask"  # the label that is no event; every other is
+from facemask.io.json_lines import JsonLines
+from facemask.types import Track
 
 logger = logging.getLogger(__name__)
 
@@ -92,7 +90,7 @@ class EventRecorder:
 
 
 def _stderr() -> int | None:
-    """Return where Python's stderr goes, which need not be the process' own (`cli.run`); None where it is no file."""
+    """Return where Python's stderr goes, which need not be the process' own (`facemask.cli.run`); None where it is no file."""
     try:
         return sys.stderr.fileno()
     except (AttributeError, OSError):  # closed, or a test's

@@ -2,7 +2,6 @@
 
 import ipaddress
 import json
-import logging
 import socket
 import threading
 from contextlib import AbstractContextManager
@@ -23,8 +22,6 @@ SLOW = 5.0  # s that a browser may take to accept a picture; then it is dropped
 MOST_VIEWERS = 16
 SEND_BUFFER = 128 << 10  # bytes: what the system holds for a slow viewer is old when it arrives
 WAIT = 1.0  # s for a new picture, before it is checked whether the server is to stop
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass

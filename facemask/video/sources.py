@@ -1,6 +1,5 @@
-"""Read frames of files, pictures, cameras and streams; write video."""
+"""Read frames of files, pictures, cameras and streams."""
 
-import errno
 import glob
 import logging
 import math
@@ -10,7 +9,7 @@ import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import count
@@ -20,8 +19,9 @@ import cv2
 import numpy as np
 
 from facemask.errors import InputError
-from facemask.io.images import IMAGE_SUFFIXES, MAX_PIXELS, find_images, read_image
-from facemask.io.outputs import check_writable, fresh_partial_path
+from facemask.io.find_images import IMAGE_SUFFIXES, find_images
+from facemask.io.images import MAX_PIXELS, read_image
+from facemask.types import Frame
 
 DEFAULT_RATE = 25.0  # frames per second, for sources that state none
 LOWEST_RATE, HIGHEST_RATE = 0.01, 240.0  # frames per second; beyond, what is stated is a container's time base, no rate
@@ -33,15 +33,6 @@ TICK = 0.2  # s between two looks whether there is one
 PLACE_OF_NUMBER = re.compile(r"%0?\d*d")  # in the name of a sequence of pictures, as in frame_%04d.jpg
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Frame:
-    """A picture of a video: `number` from 0, `time` in seconds from the first, always growing."""
-
-    number: int
-    time: float
-    image: np.ndarray  # uint8 (H, W, 3) BGR
 
 
 class VideoSource(AbstractContextManager, ABC):
@@ -163,7 +154,6 @@ class CaptureOpener:
         if self.width and Path(self.source).is_char_device():
             capture.set(cv2.CAP_PROP_FRAME_WIDTH, self.width)
         return capture
-
 
     def open_in_thread(self) -> cv2.VideoCapture:
         """Do the same so that Ctrl-C is heard meanwhile."""
@@ -388,119 +378,3 @@ class LiveSource(VideoSource):
     def __exit__(self, *error: object) -> None:
         super().__exit__(*error)
         self._thread.join(self._opener.STALL + 1)  # a read that hangs ends by its time limit
-
-
-VIDEO_SUFFIXES = (".mp4", ".mkv")
-ENCODERS = ("libx264", "libopenh264", "mpeg4")  # the first that this build of FFmpeg has
-# No frames that are told by later ones (bf): in parts, an MP4 could not begin at 0 with them.
-ENCODER_OPTIONS = {"libx264": {"preset": "superfast", "crf": "23", "bf": "0"}, "libopenh264": {}, "mpeg4": {"qscale": "4"}}
-BT601, LIMITED_RANGE = 5, 1  # the colours that FFmpeg makes of BGR, said so that players need not guess
-# MP4 in parts of two seconds, each readable once it is written, so that a killed process leaves a video. When the file is
-# closed it becomes an ordinary one; for that 75 bytes a frame are kept, which a video without end has no room for:
-# https://ffmpeg.org/ffmpeg-formats.html#mov_002c-mp4_002c-ismv
-IN_PARTS_UNTIL_CLOSED, IN_PARTS = "hybrid_fragmented", "frag_keyframe+empty_moov+default_base_moof"
-KEYFRAME_INTERVAL = 2  # s
-MOST_FRAMES_A_PART = 1000
-LEAST_TIMESCALE = 10000  # ticks a second
-
-
-def check_video_output(path: Path) -> None:
-    """Raise InputError unless a video of that name can be written."""
-    if path.suffix.lower() not in VIDEO_SUFFIXES:
-        raise InputError(f"{path}: cannot write this kind of video; use {' or '.join(VIDEO_SUFFIXES)}")
-    check_writable(path)
-
-
-class VideoSink(AbstractContextManager):
-    """Writes frames, each at its time, to an MP4 (or Matroska) file.
-
-    It gets its name when the block ends, also by an error or Ctrl-C; until then it is NAME.partial.SUFFIX, which can be
-    played up to a few seconds before its end.
-    """
-
-    def __init__(self, path: str | Path, rate: Fraction, endless: bool = False) -> None:
-        """`rate`, in frames per second, need not be kept: times are exact in its fractions.
-
-        With `endless` memory does not grow with the video, and an MP4 file stays in parts, which nearly all players know.
-        Raises InputError as `check_video_output` does. The first frame opens the file and gives it its size.
-        """
-        self.path, self.rate = Path(path), rate
-        check_video_output(self.path)
-        self._options = {"flush_packets": "1"}
-        if self.path.suffix.lower() == ".mp4":
-            self._options["movflags"] = IN_PARTS if endless else IN_PARTS_UNTIL_CLOSED
-        self._partial = fresh_partial_path(self.path)
-        self._container = self._stream = None
-        self._tick = Fraction(1, rate.numerator * math.ceil(LEAST_TIMESCALE / rate.numerator))  # s
-        self._last = -1  # tick of the frame before
-        self._next_keyframe = 0  # s, from which a part of the file begins
-        self._failed = False
-
-    def write(self, image: np.ndarray, time: float) -> None:
-        """Append a frame, uint8 (H, W, 3) BGR, at `time` in seconds; one of another size than the first is fitted to it.
-
-        Raises InputError if it cannot be written.
-        """
-        import av
-
-        try:
-            if self._container is None:
-                self._open(image.shape[1], image.shape[0])
-            frame = av.VideoFrame.from_ndarray(fit_into(image, self._stream.width, self._stream.height), format="bgr24")
-            self._last = max(round(time / self._tick), self._last + 1)
-            frame.pts, frame.time_base = self._last, self._tick
-            if self._last * self._tick >= self._next_keyframe:
-                frame.pict_type = av.video.frame.PictureType.I
-                self._next_keyframe = self._last * self._tick + KEYFRAME_INTERVAL
-            self._container.mux(self._stream.encode(frame))
-        except (OSError, av.FFmpegError) as error:
-            raise self._failure(error) from error
-
-    def _open(self, width: int, height: int) -> None:
-        import av
-
-        # absolute, for in a name alone FFmpeg takes a colon for a protocol's
-        self._container = av.open(str(self._partial.absolute()), "w", options=self._options)
-        encoder = next(name for name in ENCODERS if name in av.codec.codecs_available)
-        self._stream = self._container.add_stream(encoder, rate=self.rate, options=ENCODER_OPTIONS[encoder])
-        self._stream.width, self._stream.height = (max(side // 2 * 2, 2) for side in (width, height))  # colour needs even
-        self._stream.pix_fmt = "yuv420p"
-        self._stream.codec_context.colorspace, self._stream.codec_context.color_range = BT601, LIMITED_RANGE
-        self._stream.time_base = self._stream.codec_context.time_base = self._tick
-        self._stream.gop_size = MOST_FRAMES_A_PART
-
-    def _failure(self, error: Exception) -> InputError:
-        self._failed = True
-        is_full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT)
-        remedy = "free some space" if is_full else "try a smaller --width, or another suffix"
-        rest = f"; what there is plays from {self._partial}" if self._partial.exists() else ""
-        return InputError(f"{self.path}: cannot be written ({getattr(error, 'strerror', None) or error}){rest}; {remedy}")
-
-    def __exit__(self, *_: object) -> None:
-        if self._container is None:
-            return
-        import av
-
-        if self._failed:  # and told
-            with suppress(OSError, av.FFmpegError):
-                self._container.close()
-            return
-        try:
-            self._container.mux(self._stream.encode())
-            self._container.close()
-        except (OSError, av.FFmpegError) as error:
-            raise self._failure(error) from error
-        self._partial.replace(self.path)
-
-
-def fit_into(image: np.ndarray, width: int, height: int) -> np.ndarray:
-    """Return `image` (H, W, 3) in that size: cut where it has a pixel too many, else scaled, its shape kept, on black."""
-    rows, columns = image.shape[:2]
-    if 0 <= rows - height <= 1 and 0 <= columns - width <= 1:
-        return np.ascontiguousarray(image[:height, :width])
-    scale = min(width / columns, height / rows)
-    size = max(round(columns * scale), 1), max(round(rows * scale), 1)
-    left, top = (width - size[0]) // 2, (height - size[1]) // 2
-    fitted = np.zeros((height, width, 3), np.uint8)
-    fitted[top : top + size[1], left : left + size[0]] = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
-    return fitted

@@ -7,64 +7,10 @@ from itertools import count
 
 import numpy as np
 
-from facemask.boxes import Face, clip_boxes
-from facemask.crops import Box, square_around
+from facemask.boxes import clip_boxes, square_around
+from facemask.types import Box, Detection, Face, FrameResult, Track
 
 Classify = Callable[[np.ndarray, Sequence[Box]], np.ndarray]  # image and n boxes to probabilities (n, classes)
-
-
-@dataclass
-class Track:
-    """A person as long as the face is followed; grows from frame to frame."""
-
-    id: int  # from 1
-    first_time: float  # s, of the first frame with an id
-    last_time: float  # s, of the last frame in which the face was seen
-    frames: int  # in which it was seen
-    label: str  # changes only when the evidence does, see `MaskTracker.LEAD`
-    probabilities: dict[str, float]  # of every class, pooled over the track, summing to 1
-    settled: bool  # there was enough evidence for the label
-    best_box: Box  # of the frame that showed the face best
-    best_time: float  # s, of that frame
-    settled_label: str = ""  # the last label that it was settled on; empty before
-
-    @property
-    def probability(self) -> float:
-        """Return the pooled probability of the label, 0..1."""
-        return self.probabilities[self.label]
-
-
-@dataclass(frozen=True)
-class TrackedFace:
-    """A face in a frame; `box` is x1, y1, x2, y2 in pixels, smoothed, half-open, inside the image, never empty."""
-
-    track: int | None  # None for a face seen for the first time
-    box: Box
-    confidence: float  # 0..1, of the face detector
-    label: str
-    probability: float  # 0..1, of the label
-    probabilities: dict[str, float]
-
-    def to_json(self) -> dict:
-        """Return it as a dictionary, numbers to four digits."""
-        return {
-            "track": self.track,
-            "box": self.box,
-            "confidence": round(self.confidence, 4),
-            "label": self.label,
-            "probability": round(self.probability, 4),
-            "probabilities": {label: round(value, 4) for label, value in self.probabilities.items()},
-        }
-
-
-@dataclass(frozen=True)
-class Scene:
-    """What is known of a frame once its faces are tracked."""
-
-    faces: list[TrackedFace]  # surest first
-    tracks: list[Track]  # of `faces` that have one
-    expected: list[Box]  # where the faces of tracks may be that are not seen now: as they moved, and where they were last
-    left: list[Track]  # tracks that are over since the frame before
 
 
 @dataclass
@@ -138,7 +84,7 @@ class MaskTracker:
         """Return the confidence from which faces are worth handing to `update`."""
         return cls.LOW * confidence
 
-    def update(self, image: np.ndarray, time: float, faces: Sequence[Face]) -> Scene:
+    def update(self, image: np.ndarray, time: float, faces: Sequence[Face]) -> FrameResult:
         """Track the `faces` found in `image`, uint8 (H, W, 3) BGR, at `time` in seconds, later than the one before."""
         faces = [face for face in faces if face.confidence >= self.least_confidence(self._confidence)]
         ids = self._follow(time, faces)
@@ -152,13 +98,13 @@ class MaskTracker:
             if id is not None:
                 track = self._add(id, face, time, looks.get(index))
                 box = boxes.pop(id, face.box)
-                seen.append(TrackedFace(id, box, face.confidence, track.label, track.probability, track.probabilities))
+                seen.append(Detection(box, face.confidence, track.label, track.probability, track.probabilities, id))
                 tracks.append(track)
             elif index in looks:
                 probabilities = self._named(looks[index])
                 label = max(probabilities, key=probabilities.__getitem__)
-                seen.append(TrackedFace(None, face.box, face.confidence, label, probabilities[label], probabilities))
-        return Scene(seen, tracks, [*boxes.values(), *self._last_places(set(ids), image)], self._forget())
+                seen.append(Detection(face.box, face.confidence, label, probabilities[label], probabilities))
+        return FrameResult(seen, tracks, [*boxes.values(), *self._last_places(set(ids), image)], self._forget())
 
     def finish(self) -> list[Track]:
         """Return the tracks that go on to the end of the video, which are over now."""

@@ -6,8 +6,8 @@ import sys
 
 import pytest
 
-from facemask.cli import run as cli
-from tests.conftest import ROOT
+from facemask.cli.run import one_line, run
+from tests.helpers import ROOT
 
 
 @pytest.mark.parametrize(
@@ -22,7 +22,7 @@ from tests.conftest import ROOT
     ],
 )
 def test_one_line(text, line):
-    assert cli.one_line(text) == line
+    assert one_line(text) == line
 
 
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP", "SIGINT"])
@@ -31,7 +31,7 @@ def test_signals_end_a_script_with_their_number(capsys, name):
     before = [signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGHUP)]
     handler = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
     try:
-        assert cli.run(lambda args: os.kill(os.getpid(), number) or signal.pause(), None) == 128 + number
+        assert run(lambda args: os.kill(os.getpid(), number) or signal.pause(), None) == 128 + number
     finally:
         signal.signal(signal.SIGINT, handler)
     assert capsys.readouterr().err == "[INFO] stopped\n"
@@ -42,17 +42,17 @@ def test_too_little_memory(capsys):
     def script(args):
         raise MemoryError
 
-    assert cli.run(script, None) == 1
+    assert run(script, None) == 1
     assert capsys.readouterr().err == "error: memory: there is not enough; give smaller pictures, or fewer at once\n"
 
 
 def test_what_c_libraries_write_is_not_shown():
     code = (
         "import os, sys\n"
-        "from facemask.cli import run as cli\n"
+        "from facemask.cli.run import run\n"
         "def script(args):\n"
         "    os.write(2, b'C library'); print('ours', file=sys.stderr); return 3\n"
-        "code = cli.run(script, None)\n"
+        "code = run(script, None)\n"
         "os.write(2, b'after'); sys.exit(code)"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
@@ -62,14 +62,14 @@ def test_what_c_libraries_write_is_not_shown():
 def test_second_signal_ends_at_once():
     code = (
         "import signal, sys, time\n"
-        "from facemask.cli import run as cli\n"
+        "from facemask.cli.run import run\n"
         "def script(args):\n"
         "    try:\n"
         "        print('started', flush=True); time.sleep(60)\n"
         "    finally:\n"
         "        print('stopping', flush=True); time.sleep(60)\n"
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
-        "sys.exit(cli.run(script, None))"
+        "sys.exit(run(script, None))"
     )
     with subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout.readline() == "started\n"
@@ -93,8 +93,8 @@ def test_closed_streams(tmp_path, closed):
 def test_crash_is_told():
     code = (
         "import faulthandler, sys\n"
-        "from facemask.cli import run as cli\n"
-        "cli.run(lambda args: faulthandler._sigsegv(), None)"
+        "from facemask.cli.run import run\n"
+        "run(lambda args: faulthandler._sigsegv(), None)"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode < 0 and done.stderr.startswith("Fatal Python error: Segmentation fault")

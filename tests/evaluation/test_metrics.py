@@ -11,21 +11,12 @@ pytestmark = pytest.mark.training  # needs scikit-learn, matplotlib and pycocoto
 pytest.importorskip("pycocotools")
 
 import evaluate_mask_detector  # noqa: E402
-from facemask.detector import Detection  # noqa: E402
-from facemask.evaluation.metrics import (  # noqa: E402
-    EvaluatedPhoto,
-    Mistake,
-    calibration,
-    label_figures,
-    match_faces,
-    rank,
-    report,
-    two_classes,
-    worst_mistakes,
-)
+from facemask.evaluation.metrics import EvaluatedPhoto, calibration, label_figures, match_faces, rank, two_classes  # noqa: E402
 from facemask.evaluation.plots import plot_mistakes, plot_precision_recall, plot_reliability  # noqa: E402
+from facemask.evaluation.report import Mistake, report, worst_mistakes  # noqa: E402
 from facemask.training.dataset import AnnotatedPhoto, read_annotated_photos  # noqa: E402
-from tests.conftest import EXAMPLES  # noqa: E402
+from facemask.types import Detection  # noqa: E402
+from tests.helpers import EXAMPLES  # noqa: E402
 
 CLASSES = ("mask_weared_incorrect", "with_mask", "without_mask")
 CERTAIN = dict(zip(CLASSES, np.eye(3), strict=True))
@@ -243,7 +234,10 @@ def test_evaluate_tells_of_names_and_classes_that_it_does_not_know(annotated, tm
     assert evaluate_mask_detector.main(["-d", "photos", "--only", "some.txt"]) == 0
     error = capsys.readouterr().err
     assert "[WARN] some.txt lists 2 photos, 1 of them are in photos\n" in error
-    assert f"[WARN] {evaluate_mask_detector.cli.DEFAULT_MODEL} does not know visor: such faces count as labelled wrong\n" in error
+    assert (
+        f"[WARN] {evaluate_mask_detector.options.DEFAULT_MODEL} does not know visor: such faces count as labelled wrong\n"
+        in error
+    )
     assert json.loads(Path("evaluation/report.json").read_text())["labels_on_true_boxes"]["right"] == 0
 
 

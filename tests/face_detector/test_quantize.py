@@ -11,12 +11,10 @@ onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
 
 from face_detector import quantize  # noqa: E402
-from facemask.io.outputs import sha256  # noqa: E402
 from facemask.models.center_face import MaskedFaceDetector, int8_file  # noqa: E402
-from facemask.models.model_file import CHECKSUM_NAME, read_onnx_metadata  # noqa: E402
+from facemask.models.model_file import CHECKSUM_NAME, read_onnx_metadata, sha256  # noqa: E402
 from facemask.models.onnx_session import runs_int8  # noqa: E402
-from tests.conftest import EXAMPLES, ROOT  # noqa: E402
-from tests.models.test_center_face import PEOPLE  # noqa: E402
+from tests.helpers import EXAMPLES, PEOPLE, ROOT  # noqa: E402
 
 FILE = ROOT / "face_detector" / MaskedFaceDetector.FILE_NAME
 VOC = "<annotation><object><name>x</name><bndbox><xmin>1</xmin><ymin>1</ymin><xmax>9</xmax><ymax>9</ymax></bndbox></object></annotation>"

@@ -18,8 +18,7 @@ from face_detector.network import build_network, freeze_first_blocks, start_from
 from facemask.errors import InputError  # noqa: E402
 from facemask.models.center_face import MaskedFaceDetector, decode  # noqa: E402
 from facemask.training.dataset import AnnotatedPhoto  # noqa: E402
-from tests.conftest import EXAMPLES, ROOT  # noqa: E402
-from tests.models.test_center_face import PEOPLE  # noqa: E402
+from tests.helpers import EXAMPLES, PEOPLE, ROOT  # noqa: E402
 
 SHIPPED = ROOT / "face_detector" / MaskedFaceDetector.FILE_NAME
 ASTRONAUT = (142, 60, 237, 178)

@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 
 from facemask.errors import InputError
-from facemask.io.images import EncodedPicture, find_images, has_display, is_large, read_image, write_image
-from tests.conftest import EXAMPLES
+from facemask.io.find_images import find_images
+from facemask.io.images import EncodedPicture, is_large, read_image, write_image
+from facemask.video.display import has_display
+from tests.helpers import EXAMPLES
 
 # Four corners of different grey, so that each way of turning it shows.
 CORNERS = np.kron(np.array([[0, 80], [160, 240]], np.uint8), np.ones((16, 24), np.uint8))

@@ -6,21 +6,10 @@ from pathlib import Path
 import pytest
 
 from facemask.errors import InputError
-from facemask.io.outputs import (
-    LARGEST_MODEL,
-    JsonLines,
-    atomic_path,
-    check_outputs,
-    check_writable,
-    checksum,
-    json_lines,
-    partial_path,
-    read_model,
-    resumable_json_lines,
-    sha256,
-    text_output,
-)
-from tests.conftest import DAMAGED
+from facemask.io.json_lines import JsonLines, json_lines, resumable_json_lines
+from facemask.io.outputs import atomic_path, check_outputs, check_writable, partial_path, text_output
+from facemask.models.model_file import LARGEST_MODEL, checksum, read_model, sha256
+from tests.helpers import DAMAGED
 
 
 def test_atomic_path_when_done(tmp_path):

@@ -3,17 +3,12 @@ import numpy as np
 import pytest
 
 from facemask.errors import InputError
-from facemask.io.outputs import read_model
 from facemask.models.center_face import MaskedFaceDetector, _resize, cut_tiles, decode
+from facemask.models.model_file import read_model
 from facemask.models.onnx_session import open_onnx, open_with_opencv
-from tests.conftest import DAMAGED, EXAMPLES, ROOT
+from tests.helpers import DAMAGED, EXAMPLES, PEOPLE, ROOT
 
 FILE = ROOT / "face_detector" / MaskedFaceDetector.FILE_NAME
-# Of the faces of examples/people.jpg, by hand: from forehead to chin, cheek to cheek; row by row.
-PEOPLE = [
-    (66, 84, 232, 290), (370, 60, 516, 240), (664, 110, 834, 310), (1000, 70, 1138, 232),
-    (86, 432, 222, 594), (376, 396, 546, 578), (694, 414, 826, 584), (972, 382, 1130, 574),
-]  # fmt: skip
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ from facemask.errors import InputError
 from facemask.models.center_face import MaskedFaceDetector, int8_file
 from facemask.models.face_detectors import choose_face_detector, load_face_detector
 from facemask.models.res10 import Res10Detector
-from tests.conftest import DAMAGED, ROOT
+from tests.helpers import DAMAGED, ROOT
 
 FOLDER = ROOT / "face_detector"
 

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 
 from facemask.errors import InputError
-from facemask.io.outputs import CHECKSUM_LENGTH, checksum, read_model
-from facemask.models.mask_classifier import METADATA_NAME, MaskClassifier, ModelInfo
-from facemask.models.model_file import with_checksum
+from facemask.models.mask_classifier import MaskClassifier
+from facemask.models.model_file import CHECKSUM_LENGTH, checksum, read_model, with_checksum
+from facemask.models.model_info import METADATA_NAME, ModelInfo
 from facemask.models.onnx_session import open_with_opencv
-from tests.conftest import DAMAGED, EXAMPLES, ROOT
+from tests.helpers import DAMAGED, EXAMPLES, ROOT
 
 MODEL = ROOT / "mask_detector.keras"
 ONNX = MODEL.with_suffix(".onnx")

@@ -5,7 +5,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from facemask.models.model_file import read_onnx_metadata, read_operators
-from tests.conftest import ROOT
+from tests.helpers import ROOT
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from facemask.errors import InputError
 from facemask.models.face_detectors import load_face_detector
 from facemask.models.model_file import with_checksum
 from facemask.models.res10 import Res10Detector
-from tests.conftest import EXAMPLES, ROOT
+from tests.helpers import EXAMPLES, ROOT
 
 FILE = ROOT / "face_detector" / Res10Detector.FILE_NAME
 # What the Caffe original gave on OpenCV 4.14.0 (readNetFromCaffe, forward): score, x1, y1, x2, y2 in fractions of the

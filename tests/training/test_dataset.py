@@ -9,18 +9,9 @@ pytest.importorskip("sklearn")
 
 from facemask.errors import InputError  # noqa: E402
 from facemask.models.face_detectors import load_face_detector  # noqa: E402
-from facemask.training.dataset import (  # noqa: E402
-    Sample,
-    add_single_faces,
-    class_names,
-    group_near_duplicates,
-    load_patches,
-    read_annotated_photos,
-    read_dataset,
-    split_by_group,
-    split_samples,
-)
-from tests.conftest import EXAMPLES, ROOT  # noqa: E402
+from facemask.training.dataset import Sample, add_single_faces, class_names, load_patches, read_annotated_photos, read_dataset  # noqa: E402
+from facemask.training.split import group_near_duplicates, split_by_group, split_samples  # noqa: E402
+from tests.helpers import EXAMPLES, ROOT  # noqa: E402
 
 XML = """<annotation><object><name>{label}</name>
 <bndbox><xmin>{x1}</xmin><ymin>{y1}</ymin><xmax>{x2}</xmax><ymax>{y2}</ymax></bndbox></object></annotation>"""

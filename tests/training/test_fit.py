@@ -18,12 +18,17 @@ from sklearn.metrics import log_loss  # noqa: E402
 import train_mask_detector  # noqa: E402
 from facemask.__main__ import main as export_main  # noqa: E402
 from facemask.errors import InputError  # noqa: E402
-from facemask.io.outputs import read_model  # noqa: E402
-from facemask.models.mask_classifier import MaskClassifier, ModelInfo  # noqa: E402
-from facemask.training import fit as training  # noqa: E402
-from facemask.training import onnx_export as export  # noqa: E402
+from facemask.models import keras_network  # noqa: E402
+from facemask.models.keras_network import build_network, load_keras  # noqa: E402
+from facemask.models.mask_classifier import MaskClassifier  # noqa: E402
+from facemask.models.model_file import read_model  # noqa: E402
+from facemask.models.model_info import ModelInfo  # noqa: E402
+from facemask.training.batches import AugmentedBatches, FaceBatches  # noqa: E402
+from facemask.training.checkpoint import can_resume, read_history, start_checkpoint  # noqa: E402
 from facemask.training.dataset import FacePatch  # noqa: E402
-from tests.conftest import DAMAGED, EXAMPLES, ROOT, write_class_folders  # noqa: E402
+from facemask.training.fit import calibrate, fine_tune  # noqa: E402
+from facemask.training.onnx_export import to_onnx  # noqa: E402
+from tests.helpers import DAMAGED, EXAMPLES, ROOT, write_class_folders  # noqa: E402
 
 MODEL = ROOT / "mask_detector.keras"
 
@@ -88,7 +93,7 @@ def test_weights_imagenet_without_network(monkeypatch):
 
     monkeypatch.setattr("keras.src.applications.mobilenet_v2.file_utils.get_file", no_network)
     with pytest.raises(InputError) as error:
-        training.build_network(ModelInfo(("a", "b"), 96, 0.0), "imagenet")
+        build_network(ModelInfo(("a", "b"), 96, 0.0), "imagenet")
     assert str(error.value) == (
         "--weights imagenet: cannot be downloaded (no route to host); give a file: "
         "--weights mobilenet_v2_imagenet_no_top.weights.h5, or a detector's .keras"
@@ -104,9 +109,9 @@ def tiny():
 
     def make():
         keras.utils.set_random_seed(0)
-        train = training.AugmentedBatches(patches, labels, info, 4, faces=np.arange(8), seed=0)
-        validation = training.FaceBatches(patches, labels, info, 4)
-        return training.build_network(info, str(MODEL)), train, validation
+        train = AugmentedBatches(patches, labels, info, 4, faces=np.arange(8), seed=0)
+        validation = FaceBatches(patches, labels, info, 4)
+        return build_network(info, str(MODEL)), train, validation
 
     return make
 
@@ -116,11 +121,11 @@ def test_fine_tune_in_mixed_precision(tiny, tmp_path):
     network, train, validation = tiny()
     before = network.model.get_weights()
     computed = []
-    build = training._build_on
-    training.start_checkpoint(tmp_path / "c", {})
+    build = keras_network._build_on
+    start_checkpoint(tmp_path / "c", {})
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(training, "_build_on", lambda *arguments: computed.append(build(*arguments)) or computed[-1])
-        history = training.fine_tune(network, train, validation, epochs=5, mixed_precision=True, checkpoint=tmp_path / "c")
+        patch.setattr(keras_network, "_build_on", lambda *arguments: computed.append(build(*arguments)) or computed[-1])
+        history = fine_tune(network, train, validation, epochs=5, mixed_precision=True, checkpoint=tmp_path / "c")
     (twin,) = computed
     assert twin.model.get_layer("mobilenet_v2").get_layer("Conv1").compute_dtype == "float16"
     assert network.model.get_layer("mobilenet_v2").get_layer("Conv1").compute_dtype == "float32"
@@ -145,26 +150,26 @@ class InterruptedIn(keras.callbacks.BackupAndRestore):
 
 
 def test_fine_tune_interrupted_keeps_the_best_then_resumes(tiny, tmp_path, monkeypatch):
-    monkeypatch.setattr(training, "DROPOUT", 0.0)  # its random numbers start anew, all else goes on
+    monkeypatch.setattr(keras_network, "DROPOUT", 0.0)  # its random numbers start anew, all else goes on
     checkpoint = tmp_path / "c"
     settings = {"epochs": "4"}
     network, train, validation = tiny()
-    training.start_checkpoint(checkpoint, settings)
-    undisturbed = training.fine_tune(network, train, validation, epochs=4, checkpoint=checkpoint)
+    start_checkpoint(checkpoint, settings)
+    undisturbed = fine_tune(network, train, validation, epochs=4, checkpoint=checkpoint)
     expected = network.model.get_weights()
 
     network, train, validation = tiny()
-    training.start_checkpoint(checkpoint, settings)
+    start_checkpoint(checkpoint, settings)
     with monkeypatch.context() as patch:
         patch.setattr(keras.callbacks, "BackupAndRestore", InterruptedIn)
-        history = training.fine_tune(network, train, validation, epochs=4, checkpoint=checkpoint)
+        history = fine_tune(network, train, validation, epochs=4, checkpoint=checkpoint)
     assert len(history["loss"]) == 2
     assert min(history["val_loss"]) == pytest.approx(network_loss(network, validation), rel=1e-4)
 
     network, train, validation = tiny()
     network.model.set_weights([0.9 * weight for weight in network.model.get_weights()])  # what resuming must replace
-    assert training.can_resume(checkpoint, settings)
-    history = training.fine_tune(network, train, validation, epochs=4, checkpoint=checkpoint)
+    assert can_resume(checkpoint, settings)
+    history = fine_tune(network, train, validation, epochs=4, checkpoint=checkpoint)
     assert history.keys() == undisturbed.keys()
     np.testing.assert_allclose(history["val_loss"], undisturbed["val_loss"], rtol=1e-3)
     for weight, other in zip(network.model.get_weights(), expected, strict=True):
@@ -206,24 +211,24 @@ def network_loss(network, validation):
 def test_can_resume(tmp_path):
     checkpoint = tmp_path / "m.checkpoint"
     settings = {"--size": "96", "--seed": "1"}
-    assert not training.can_resume(checkpoint, settings)
-    training.start_checkpoint(checkpoint, settings)
-    assert training.can_resume(checkpoint, settings)
+    assert not can_resume(checkpoint, settings)
+    start_checkpoint(checkpoint, settings)
+    assert can_resume(checkpoint, settings)
     with pytest.raises(InputError) as error:
-        training.can_resume(checkpoint, {"--size": "128", "--seed": "1"})
+        can_resume(checkpoint, {"--size": "128", "--seed": "1"})
     told = f"--resume: {checkpoint} was begun with another --size (96); give that, or leave --resume away"
     assert str(error.value) == told
     (checkpoint / "settings.json").write_text("[")
     with pytest.raises(InputError) as error:
-        training.can_resume(checkpoint, settings)
+        can_resume(checkpoint, settings)
     assert str(error.value) == f"{checkpoint / 'settings.json'}: broken; train anew, without --resume"
 
 
 def test_start_checkpoint_removes_an_earlier_training(tmp_path):
     checkpoint = tmp_path / "m.checkpoint"
-    training.start_checkpoint(checkpoint, {})
+    start_checkpoint(checkpoint, {})
     (checkpoint / "history.csv").touch()
-    training.start_checkpoint(checkpoint, {})
+    start_checkpoint(checkpoint, {})
     assert [path.name for path in checkpoint.iterdir()] == ["settings.json"]
 
 
@@ -232,7 +237,7 @@ def test_start_checkpoint_removes_nothing_else(tmp_path):
     checkpoint.mkdir()
     (checkpoint / "thesis.txt").touch()
     with pytest.raises(InputError) as error:
-        training.start_checkpoint(checkpoint, {})
+        start_checkpoint(checkpoint, {})
     told = f"{checkpoint}: is where the checkpoint goes, and no training made it; move it, or name the model otherwise"
     assert str(error.value) == told
     assert (checkpoint / "thesis.txt").is_file()
@@ -240,7 +245,7 @@ def test_start_checkpoint_removes_nothing_else(tmp_path):
 
 def test_fine_tune_reads_a_history_that_a_crash_cut(tmp_path):
     (tmp_path / "history.csv").write_text("epoch,loss,val_loss\n0,2.0,3.0\n1,1.0,2.5\n1,0.5,2.0\n2,0.4,")
-    assert training.read_history(tmp_path / "history.csv") == {"loss": [2.0, 0.5], "val_loss": [3.0, 2.0]}
+    assert read_history(tmp_path / "history.csv") == {"loss": [2.0, 0.5], "val_loss": [3.0, 2.0]}
 
 
 def test_calibrate_cools_an_overconfident_head(tiny):
@@ -251,24 +256,24 @@ def test_calibrate_cools_an_overconfident_head(tiny):
     wrong = rng.random(400) < 0.25
     labels[wrong] = 1 - labels[wrong]
     before = network.head.predict(features, verbose=0)
-    temperature = training.calibrate(network, features, labels)
+    temperature = calibrate(network, features, labels)
     after = network.head.predict(features, verbose=0)
     assert temperature > 1.1
     np.testing.assert_array_equal(after.argmax(axis=1), before.argmax(axis=1))
     assert log_loss(labels, after) < log_loss(labels, before)
-    assert training.calibrate(network, features, labels) == pytest.approx(1, abs=0.01)
+    assert calibrate(network, features, labels) == pytest.approx(1, abs=0.01)
 
 
 def test_calibrate_does_not_sharpen_where_all_is_right(tiny):
     network, _, _ = tiny()
     features = np.random.default_rng(0).normal(0, 1, (40, 1280)).astype(np.float32)
     labels = network.head.predict(features, verbose=0).argmax(axis=1)
-    assert training.calibrate(network, features, labels) == pytest.approx(1, abs=1e-3)
+    assert calibrate(network, features, labels) == pytest.approx(1, abs=1e-3)
 
 
 def test_face_batches_hold_all_in_order(astronaut):
     patches = [FacePatch(astronaut, (142, 60, 237, 178))] * 5
-    batches = training.FaceBatches(patches, np.arange(5), ModelInfo(("a", "b"), 96, 0.1), 2)
+    batches = FaceBatches(patches, np.arange(5), ModelInfo(("a", "b"), 96, 0.1), 2)
     assert [batches[number][1].tolist() for number in range(len(batches))] == [[0, 1], [2, 3], [4]]
     assert batches[2][0].shape == (1, 96, 96, 3) and batches[2][0].dtype == np.float32
 
@@ -276,8 +281,7 @@ def test_face_batches_hold_all_in_order(astronaut):
 def test_augmented_batches_repeat_by_seed_and_change_by_epoch(astronaut):
     patches = [FacePatch(astronaut, (142, 60, 237, 178))] * 5
     one, other = (
-        training.AugmentedBatches(patches, np.arange(5), ModelInfo(("a", "b"), 96, 0.1), 2, faces=np.arange(5), seed=7)
-        for _ in range(2)
+        AugmentedBatches(patches, np.arange(5), ModelInfo(("a", "b"), 96, 0.1), 2, faces=np.arange(5), seed=7) for _ in range(2)
     )
     assert one.batches_per_epoch == 3
     np.testing.assert_array_equal(one[1][0], other[1][0])
@@ -290,7 +294,7 @@ def test_augmented_batches_repeat_by_seed_and_change_by_epoch(astronaut):
 def test_augmented_batches_show_one_view_of_each_face_an_epoch(astronaut):
     patches = [FacePatch(astronaut, (142, 60, 237, 178))] * 6
     faces = np.array([0, 1, 0, 1, 2, 0])
-    batches = training.AugmentedBatches(patches, np.arange(6), ModelInfo(("a", "b"), 96, 0.0), 4, faces=faces, seed=0)
+    batches = AugmentedBatches(patches, np.arange(6), ModelInfo(("a", "b"), 96, 0.0), 4, faces=faces, seed=0)
     assert batches.batches_per_epoch == 1
     shown = set()
     for epoch in range(20):
@@ -303,9 +307,9 @@ def test_augmented_batches_show_one_view_of_each_face_an_epoch(astronaut):
 # What Keras makes of the batches is its backend's matter: a process each.
 COUNT_SHOWN = """
 import keras, numpy as np
-from facemask.models.mask_classifier import ModelInfo
+from facemask.models.model_info import ModelInfo
+from facemask.training.batches import AugmentedBatches
 from facemask.training.dataset import FacePatch
-from facemask.training.fit import AugmentedBatches
 patches = [FacePatch(np.full((8, 8, 3), 128, np.uint8), (0, 0, 8, 8))] * 60
 batches = AugmentedBatches(
     patches, np.arange(60), ModelInfo(("a", "b"), 8, 0.0), 3, faces=np.arange(60), seed=0, workers=2
@@ -363,14 +367,14 @@ def test_export_command_remakes_the_onnx(tmp_path, capsys):
 def test_to_onnx_refuses_unknown_layers(layer, reason):
     inputs = keras.Input((8, 8, 3))
     with pytest.raises(ValueError, match=f"cannot write layer 'odd' as ONNX: {reason} not known here"):
-        export.to_onnx(keras.Model(inputs, layer(inputs)), {})
+        to_onnx(keras.Model(inputs, layer(inputs)), {})
 
 
 def test_load_keras_refuses_code(tmp_path):
     model = keras.Sequential([keras.Input((2,)), keras.layers.Lambda(lambda x: x)])
     model.save(tmp_path / "code.keras")
     with pytest.raises(InputError, match=re.escape(DAMAGED)):
-        training.load_keras(tmp_path / "code.keras")
+        load_keras(tmp_path / "code.keras")
 
 
 @pytest.mark.parametrize("backend", ["torch", "jax"])

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from facemask.errors import InputError
-from facemask.io.outputs import JsonLines
+from facemask.io.json_lines import JsonLines
+from facemask.types import Track
 from facemask.video.events import CommandRunner, EventRecorder
-from facemask.video.tracker import Track
 
 PICTURE = np.full((40, 60, 3), 90, np.uint8)
 ALERT = ("without_mask", "mask_weared_incorrect")

@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 
 from facemask.errors import InputError
-from facemask.video.sources import LiveSource, VideoSink, fit_into, open_source, without_secrets
-from tests.conftest import ROOT
-from tests.helpers import Camera, number_of, numbered
+from facemask.video.sources import LiveSource, open_source, without_secrets
+from facemask.video.writer import VideoSink, fit_into
+from tests.helpers import ROOT, Camera, number_of, numbered
 
 NTSC = Fraction(30000, 1001)
 
@@ -461,7 +461,7 @@ def test_sink_without_frames_leaves_nothing(tmp_path):
 def test_sink_tells_of_a_full_disk(tmp_path, suffix, monkeypatch):
     full = tmp_path / f"out.partial{suffix}"
     full.symlink_to("/dev/full")
-    monkeypatch.setattr("facemask.video.sources.fresh_partial_path", lambda path: full)  # which would refuse the link
+    monkeypatch.setattr("facemask.video.writer.fresh_partial_path", lambda path: full)  # which would refuse the link
     with pytest.raises(InputError) as error, VideoSink(tmp_path / f"out{suffix}", Fraction(25)) as sink:
         for number in range(200):
             sink.write(np.random.default_rng(number).integers(0, 256, (480, 640, 3), dtype=np.uint8), number / 25)

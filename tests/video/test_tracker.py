@@ -3,7 +3,8 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from facemask.boxes import Face
+from facemask.io.records import tracked_face_record
+from facemask.types import Face
 from facemask.video.tracker import MaskTracker
 
 CLASSES = ("mask_weared_incorrect", "with_mask", "without_mask")
@@ -183,7 +184,7 @@ def test_best_box_is_the_largest_sure_one():
 
 def test_json_of_a_face():
     _, scenes = track(Classifier((1 / 3, 1 / 3 + 1e-6, 1 / 3 - 1e-6)), [[face(confidence=0.987654)]])
-    assert scenes[0].faces[0].to_json() == {
+    assert tracked_face_record(scenes[0].faces[0]) == {
         "track": None,
         "box": (100, 80, 130, 110),
         "confidence": 0.9877,

@@ -1,0 +1,30 @@
+"""Class names of the mask classifier: how people read them, in which colours, and which are alerts."""
+
+from collections.abc import Iterable
+
+Colour = tuple[int, int, int]  # BGR
+
+WITH_MASK, WITHOUT_MASK, WORN_WRONG = "with_mask", "without_mask", "mask_weared_incorrect"  # as the data sets name them
+
+# Okabe and Ito's colours, told apart by colour-blind people too: https://jfly.uni-koeln.de/color/
+STYLES: dict[str, tuple[str, Colour]] = {
+    WITH_MASK: ("Mask", (115, 158, 0)),
+    WITHOUT_MASK: ("No mask", (0, 94, 213)),
+    WORN_WRONG: ("Mask worn wrong", (0, 159, 230)),
+}
+OTHER_COLOUR: Colour = (178, 114, 0)
+
+
+def readable(label: str) -> str:
+    """Return a class name as people read it."""
+    return STYLES[label][0] if label in STYLES else label.replace("_", " ").capitalize()
+
+
+def colour(label: str) -> Colour:
+    """Return the colour of a class, blue for one that is not of this project."""
+    return STYLES.get(label, ("", OTHER_COLOUR))[1]
+
+
+def alerts(classes: Iterable[str]) -> list[str]:
+    """Return the classes that are events: all but the one with a mask."""
+    return [label for label in classes if label != WITH_MASK]

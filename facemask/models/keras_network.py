@@ -1,0 +1,149 @@
+"""Build the mask classifier's network with Keras, and load its weights."""
+
+import warnings
+import zipfile
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import h5py
+import keras
+
+from facemask.errors import InputError
+from facemask.models.model_file import LARGEST_MODEL, read_model
+from facemask.models.model_info import ZIP_ERRORS, ModelInfo
+
+DROPOUT = 0.3  # before the last layer
+WEIGHTS_NAME = "model.weights.h5"  # in a .keras file (a zip)
+
+
+@dataclass(frozen=True)
+class Network:
+    """A classifier and its two parts, which share their layers with it."""
+
+    info: ModelInfo
+    model: keras.Model  # (n, size, size, 3) RGB 0..255 -> (n, classes) probabilities
+    features: keras.Model  # (n, size, size, 3) RGB 0..255 -> (n, 1280)
+    head: keras.Model  # (n, 1280) -> (n, classes) probabilities
+
+
+def build_network(info: ModelInfo, weights: str) -> Network:
+    """Build MobileNetV2 with a new head for `info`'s classes, scaling to [-1, 1] inside.
+
+    `weights` is "imagenet" (downloaded by Keras), a `.weights.h5` file of MobileNetV2(include_top=False), or a
+    detector `.keras` to go on from, whose head is kept if its classes are the same. Raises InputError if they cannot be
+    had or do not fit.
+    """
+    backbone = _load_backbone(info.input_size, "imagenet" if weights == "imagenet" else None)
+    network = _build_on(backbone, info)
+    if weights.endswith(".keras"):
+        _copy_weights(network, info, weights)
+    elif weights != "imagenet":
+        remedy = "give mobilenet_v2_imagenet_no_top.weights.h5 or a detector's .keras"
+        _load_weights(backbone, Path(weights), weights, "MobileNetV2(include_top=False)'s weights", remedy)
+    return network
+
+
+def _build_on(backbone: keras.Model, info: ModelInfo) -> Network:
+    pooled = keras.Input((backbone.output.shape[-1],), name="pooled")
+    dropped = keras.layers.Dropout(DROPOUT)(pooled)
+    dense = keras.layers.Dense(len(info.classes), activation="softmax", dtype="float32", name="probabilities")
+    head = keras.Model(pooled, dense(dropped), name="head")
+    images = keras.Input(backbone.input.shape[1:], name="images")
+    scaled = keras.layers.Rescaling(1 / 127.5, offset=-1, name="scale")(images)
+    # training=False holds for good: BatchNorm keeps its ImageNet statistics also while fine-tuning.
+    features = keras.layers.GlobalAveragePooling2D(name="features")(backbone(scaled, training=False))
+    model = keras.Model(images, head(features), name="mask_detector")
+    return Network(info, model, keras.Model(images, features, name="feature_extractor"), head)
+
+
+def _load_backbone(size: int, weights: str | None) -> keras.Model:
+    arguments = {"input_shape": (size, size, 3), "include_top": False, "name": "mobilenet_v2"}
+    try:
+        return keras.applications.MobileNetV2(weights=weights, **arguments)
+    except Exception as error:  # urllib's, socket's and Keras' own: any of them means no download
+        if weights is None:
+            raise
+        raise InputError(
+            f"--weights imagenet: cannot be downloaded ({_first_line(error)}); give a file: "
+            "--weights mobilenet_v2_imagenet_no_top.weights.h5, or a detector's .keras"
+        ) from error
+
+
+def _copy_weights(network: Network, info: ModelInfo, path: str) -> None:
+    source = load_keras(path)
+    network.model.get_layer("mobilenet_v2").set_weights(source.model.get_layer("mobilenet_v2").get_weights())
+    if source.info.classes == info.classes:
+        network.head.set_weights(source.head.get_weights())
+
+
+def load_keras(path: str | Path) -> Network:
+    """Load a `.keras` file of `save_detector`.
+
+    Only the numbers are read from it: the network is built here, so nothing that the file may say of layers, functions or
+    modules is ever run. Raises InputError if it is missing, broken or of another network.
+    """
+    model = read_model(path)
+    info = ModelInfo.of_keras(path, model)
+    network = _build_on(_load_backbone(info.input_size, None), info)
+    with TemporaryDirectory() as folder:
+        weights = Path(folder) / WEIGHTS_NAME
+        try:
+            with zipfile.ZipFile(BytesIO(model)) as archive:
+                weights.write_bytes(archive.read(WEIGHTS_NAME))
+        except ZIP_ERRORS as error:
+            raise InputError(f"{path}: not a model written by train_mask_detector.py; train it anew") from error
+        _load_weights(network.model, weights, path, "a model written by train_mask_detector.py", "train it anew")
+    return network
+
+
+def _load_weights(model: keras.Model, file: Path, name: str | Path, expected: str, remedy: str) -> None:
+    """Read the model's weights from an HDF5 file. Raises InputError, calling it `name`, if they do not fit."""
+    why_not = _what_is_strange(file)
+    if not why_not:
+        try:
+            with warnings.catch_warnings(action="ignore"):  # Keras' hundreds of what it skips, before it raises
+                model.load_weights(file)
+            return
+        except Exception:  # Keras' and h5py's have no common base below it
+            why_not = "of another network"
+    raise InputError(f"{name}: not {expected} ({why_not}); {remedy}")
+
+
+def _what_is_strange(path: Path) -> str:
+    """Say what no weights are in an HDF5 file: data elsewhere, other things than numbers, too many; "" if nothing is."""
+    size = 0
+
+    def look(name: str, link: object) -> str | None:
+        nonlocal size
+        item = file[name] if isinstance(link, h5py.HardLink) else None
+        if item is None or (isinstance(item, h5py.Dataset) and (item.is_virtual or item.external)):
+            return "its data lie elsewhere"
+        if isinstance(item, h5py.Dataset):
+            size += item.nbytes
+            if item.dtype.kind not in "fiub":
+                return "it holds other things than numbers"
+        return "it is too large" if size > LARGEST_MODEL else None
+
+    try:
+        with h5py.File(path, "r") as file:
+            return file.visititems_links(look) or ""
+    except Exception:  # as above
+        return "no HDF5 file, or a broken one"
+
+
+def in_mixed_precision(network: Network, info: ModelInfo) -> Network:
+    """Return the same network, which computes in float16."""
+    policy = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("mixed_float16")
+    try:
+        twin = _build_on(_load_backbone(info.input_size, None), info)
+    finally:
+        keras.config.set_dtype_policy(policy)
+    twin.model.set_weights(network.model.get_weights())
+    return twin
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:400]
