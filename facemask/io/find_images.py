@@ -1,19 +1,14 @@
 """Find the image files that files, folders and globs name."""
 
+import glob
 import os
+from collections import deque
 from collections.abc import Iterable
 from pathlib import Path
 
-from facemask.errors import InputError
-
-try:
-    import fcntl
-except ImportError:  # Windows has none
-    fcntl = None
-import glob
-from collections import deque
-
 from imutils.paths import list_files
+
+from facemask.errors import InputError
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 
