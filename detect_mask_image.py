@@ -59,8 +59,8 @@ def detect(args: argparse.Namespace) -> int:
     from facemask.io.json_lines import resumable_json_lines
     from facemask.io.outputs import check_outputs, partial_path, text_output
     from facemask.io.records import check_records, face_record, leave_out_results, name_outputs, write_rows
-    from facemask.labels import readable
-    from facemask.parallel import AHEAD, FAR_AHEAD, share_cores, work_ahead
+    from facemask.labels import display_name
+    from facemask.parallel import LONG_PREFETCH, PREFETCH, prefetch_map, thread_budget
     from facemask.video.display import show_picture, wants_window
 
     paths = leave_out_results(find_images(args.image), args.output)
@@ -97,11 +97,11 @@ def detect(args: argparse.Namespace) -> int:
         rows = csv.writer(stack.enter_context(text_output(args.csv, newline=""))) if args.csv else None
         if rows:
             write_rows(rows, jsonl.records() if args.resume else [], is_first=True)
-        workers, threads = share_cores() if len(remaining) > 1 else (1, 0)
+        workers, threads = thread_budget() if len(remaining) > 1 else (1, 0)
         detector = options.load_detector(args, threads)
         stack.enter_context(logging_redirect_tqdm([logging.getLogger()]))
-        ahead = AHEAD if args.output or show else FAR_AHEAD
-        looks = stack.enter_context(closing(work_ahead(look, remaining, workers, ahead, alone=is_large)))
+        ahead = PREFETCH if args.output or show else LONG_PREFETCH
+        looks = stack.enter_context(closing(prefetch_map(look, remaining, workers, ahead, exclusive=is_large)))
         for path, looked in tqdm(looks, total=len(remaining), unit="picture", disable=None if len(remaining) > 1 else True):
             try:
                 image, width, height, detections = looked.result()
@@ -115,7 +115,7 @@ def detect(args: argparse.Namespace) -> int:
                 logger.warning("%s: of its faces the surest %d are given; --max-faces gives more", path, len(detections))
             record = {"image": str(path), "width": width, "height": height, "faces": [face_record(face) for face in detections]}
             labels.update(detection.label for detection in detections)
-            for line in describe(path, detections, readable):
+            for line in describe(path, detections, display_name):
                 tqdm.write(one_line(line))
             if args.output or show:
                 annotated = draw_detections(image, detections)
@@ -143,7 +143,7 @@ def detect(args: argparse.Namespace) -> int:
     for output in (args.output, args.jsonl, args.csv):
         if output:
             logger.info("saved to %s", output)
-    counts = ", ".join(f"{readable(label)} {count}" for label, count in labels.most_common())
+    counts = ", ".join(f"{display_name(label)} {count}" for label, count in labels.most_common())
     logger.info(
         "%d of %d pictures, %d faces%s; %.2f s, %.0f ms a picture",
         done,
@@ -156,12 +156,12 @@ def detect(args: argparse.Namespace) -> int:
     return FAILED if failed else DONE
 
 
-def describe(path: Path, detections: list, readable) -> list[str]:
+def describe(path: Path, detections: list, display_name) -> list[str]:
     """Return what stdout says of a picture: a line a face."""
     if not detections:
         return [f"{path}: no face found"]
     return [
-        f"{path}: {readable(d.label)} {d.probability:.1%}, box {' '.join(map(str, d.box))}, face confidence {d.confidence:.1%}"
+        f"{path}: {display_name(d.label)} {d.probability:.1%}, box {' '.join(map(str, d.box))}, face confidence {d.confidence:.1%}"
         for d in detections
     ]
 

@@ -101,13 +101,13 @@ def follow(args: argparse.Namespace, command) -> int:
     from tqdm import tqdm
     from tqdm.contrib.logging import logging_redirect_tqdm
 
-    from facemask.annotate import draw_tracked, hide_faces
+    from facemask.annotate import draw_tracked, pixelate_faces
     from facemask.io.json_lines import JsonLines, json_lines
     from facemask.io.outputs import check_outputs, check_writable, make_folder
     from facemask.io.records import tracked_face_record
-    from facemask.labels import WITH_MASK, alerts, readable
-    from facemask.models.center_face import MaskedFaceDetector
-    from facemask.parallel import share_cores, work_ahead
+    from facemask.labels import WITH_MASK, alerts, display_name
+    from facemask.models.center_face import CenterFaceDetector
+    from facemask.parallel import prefetch_map, thread_budget
     from facemask.types import Frame
     from facemask.video.display import Window, wants_window
     from facemask.video.events import EventRecorder
@@ -137,7 +137,7 @@ def follow(args: argparse.Namespace, command) -> int:
         if args.rate and abs(args.rate - source.rate) > 0.01 * args.rate:
             logger.warning("--rate: not used, for %s states %.5g frames per second", source.name, float(source.rate))
         # Of a live source each frame is done before the next is begun, with all cores: the soonest result counts.
-        workers, threads = (1, 0) if source.is_live else share_cores()
+        workers, threads = (1, 0) if source.is_live else thread_budget()
         detector = options.load_detector(args, threads)
         classifier = detector.classifier
         tracker = MaskTracker(classifier.classify, classifier.info.classes, float(source.given_rate), args.confidence)
@@ -155,9 +155,9 @@ def follow(args: argparse.Namespace, command) -> int:
         closed = False
 
         def look(frame: Frame) -> list:
-            if args.blur and not args.detector_size and isinstance(detector.faces, MaskedFaceDetector):
+            if args.blur and not args.detector_size and isinstance(detector.faces, CenterFaceDetector):
                 # Small faces can be known too: of a large picture more is looked at.
-                detector.faces.size = max(MaskedFaceDetector.SIZE, max(frame.image.shape[:2]) // 2)
+                detector.faces.size = max(CenterFaceDetector.SIZE, max(frame.image.shape[:2]) // 2)
             return detector.faces.detect(frame.image, least)
 
         def on_silence(seconds: float) -> None:
@@ -174,7 +174,7 @@ def follow(args: argparse.Namespace, command) -> int:
         total = min(filter(None, (source.frame_count, args.max_frames)), default=None)
         bar = stack.enter_context(tqdm(total=total, unit="frame", disable=None))
         frames = islice(source.frames(on_silence), args.max_frames)
-        looks = stack.enter_context(closing(work_ahead(look, frames, workers, 1 if source.is_live else FRAMES_AHEAD)))
+        looks = stack.enter_context(closing(prefetch_map(look, frames, workers, 1 if source.is_live else FRAMES_AHEAD)))
         rate, faces_seen, people = FrameRate(), 0, Counter()
         for frame, looked in looks:
             found = looked.result()
@@ -186,19 +186,19 @@ def follow(args: argparse.Namespace, command) -> int:
                 jsonl.write({"frame": frame.number, "time": round(frame.time, 4), "faces": faces})
             picture = frame.image
             if args.blur:
-                picture = hide_faces(picture, [face.box for face in (*found, *scene.faces)] + scene.expected)
+                picture = pixelate_faces(picture, [face.box for face in (*found, *scene.faces)] + scene.expected)
             if sink or window or server or args.snapshots:
                 picture = draw_tracked(picture, scene.faces)
             recorder.update(scene.tracks, scene.left, picture)
             if sink:
                 sink.write(picture, frame.time)
-            counts = Counter(readable(face.label) for face in scene.faces)
+            counts = Counter(display_name(face.label) for face in scene.faces)
             if window:
                 text = "  ".join(f"{label} {count}" for label, count in counts.most_common())
                 closed = not window.show(picture, f"{rate.value:.0f} frames/s  {text}")
             if server:
                 here = Counter(track.settled_label for track in tracker.tracks.values())
-                settled = {readable(label): count for label, count in (people + here).most_common() if label}
+                settled = {display_name(label): count for label, count in (people + here).most_common() if label}
                 server.show(picture, State(rate.count, frame.time, rate.value, 0.0, dict(counts.most_common()), settled))
             rate.add()
             bar.update()
@@ -215,7 +215,7 @@ def follow(args: argparse.Namespace, command) -> int:
         if output and rate.count:
             logger.info("saved to %s", output)
     briefly = people.pop("", 0)
-    told = [f"{readable(label)} {count}" for label, count in people.most_common()]
+    told = [f"{display_name(label)} {count}" for label, count in people.most_common()]
     told += [f"too briefly to tell {briefly}"] if briefly else []
     logger.info(
         "%d frames%s%s, %d faces of %d people%s; %d events; %.1f s, %.1f frames/s",

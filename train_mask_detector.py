@@ -76,7 +76,7 @@ def train(args: argparse.Namespace) -> int:
     samples = read_samples(args)
     from facemask.io.outputs import check_outputs
     from facemask.models.face_detectors import load_face_detector
-    from facemask.parallel import share_cores
+    from facemask.parallel import thread_budget
     from facemask.training.dataset import add_single_faces, class_names, load_patches
     from facemask.training.split import SAME_PHOTO, split_samples
 
@@ -89,7 +89,7 @@ def train(args: argparse.Namespace) -> int:
     weights = [] if args.weights == "imagenet" else [Path(args.weights)]
     check_outputs((args.model, args.model.with_suffix(".onnx"), args.plot), weights)
 
-    workers, threads = share_cores()
+    workers, threads = thread_budget()
     detector = load_face_detector(args.face, threads=threads)
 
     import keras

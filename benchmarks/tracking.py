@@ -131,11 +131,11 @@ def read_truth(path: Path) -> dict[int, list[Truth]]:
 
 def link(frames: list[list]) -> Video:
     """Give each face the id of the face of the frame before that it overlaps most, else a new one."""
-    from facemask.boxes import overlaps
+    from facemask.boxes import iou_matrix
 
     ids, before, video = count(1), [], []
     for detections in frames:
-        overlap = overlaps([d.box for d in detections], [seen.box for seen in before])
+        overlap = iou_matrix([d.box for d in detections], [seen.box for seen in before])
         found: dict[int, int] = {}
         for face, other in sorted(np.argwhere(overlap >= LINK).tolist(), key=lambda pair: -overlap[tuple(pair)]):
             if face not in found and before[other].id not in found.values():
@@ -149,13 +149,13 @@ def score(name: str, video: Video, classified: int, truth: dict[int, list[Truth]
     """Return a row of the table."""
     from trackers.eval import evaluate_mot_sequence
 
-    from facemask.boxes import overlaps
+    from facemask.boxes import iou_matrix
 
     ids, people, labels = defaultdict(set), defaultdict(set), defaultdict(list)
     seen_count = right = known = 0
     for number, faces in enumerate(video):
         true = truth[number]
-        overlap = overlaps([face.box for face in faces], [one.box for one in true])
+        overlap = iou_matrix([face.box for face in faces], [one.box for one in true])
         seen_count += np.count_nonzero(overlap.max(axis=0, initial=0) >= SAME)
         for face, row in zip(faces, overlap, strict=True):
             if row.max(initial=0) < SAME:

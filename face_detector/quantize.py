@@ -18,7 +18,7 @@ from pathlib import Path
 from facemask.cli import options as cli
 from facemask.cli.run import DONE, run
 from facemask.errors import InputError
-from facemask.models.center_face import MaskedFaceDetector
+from facemask.models.center_face import CenterFaceDetector
 
 logger = logging.getLogger("facemask")
 
@@ -37,7 +37,7 @@ def build_parser() -> argparse.ArgumentParser:
         "-f",
         "--face",
         type=Path,
-        default=cli.DEFAULT_FACE_DETECTOR / MaskedFaceDetector.FILE_NAME,
+        default=cli.DEFAULT_FACE_DETECTOR / CenterFaceDetector.FILE_NAME,
         help="face detector in float32 (default: face_detector/masked_faces_ssd.onnx)",
     )
     parser.add_argument("--count", type=cli.positive_int, default=64, help="photos to look at, chosen at random")
@@ -73,7 +73,7 @@ def see(file: Path, photos: Iterable[Path]) -> list:
     from facemask.io.images import read_image
 
     seen = []
-    detector = MaskedFaceDetector.load(file)
+    detector = CenterFaceDetector.load(file)
     run = detector.run
 
     def see_and_run(images):
@@ -124,7 +124,7 @@ def to_int8(file: Path, inputs: list):
             calibrate_method=CalibrationMethod.MinMax,
         )
         model = onnx.load(quantized)
-    onnx.helper.set_model_props(model, metadata | {MaskedFaceDetector.SOURCE_NAME: sha256(file)})
+    onnx.helper.set_model_props(model, metadata | {CenterFaceDetector.SOURCE_NAME: sha256(file)})
     return model
 
 

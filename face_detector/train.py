@@ -26,7 +26,7 @@ from pathlib import Path
 from facemask.cli import options as cli
 from facemask.cli.run import DONE, run
 from facemask.errors import InputError
-from facemask.models.center_face import Calibration, MaskedFaceDetector
+from facemask.models.center_face import CenterFaceDetector, PlattScaling
 
 logger = logging.getLogger("facemask")
 
@@ -36,7 +36,7 @@ TEACHER_SIZES = (2, 800, 1120)  # the teacher sees a photo at so many times its 
 TEACHER_CONFIDENCE = 0.3  # from which a face that it sees counts
 LIKELY, POSSIBLE = 0.32, 0.15  # uncalibrated scores from which a find in an unboxed photo is its face, and is ignored
 SAME_FACE = 0.2  # intersection over union with an annotated face from which it is that face
-UNCALIBRATED = Calibration(1.0, 0.0)
+UNCALIBRATED = PlattScaling(1.0, 0.0)
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -146,11 +146,11 @@ def centerface_path() -> Path:
     return Path(spec.origin).with_name("centerface.onnx")
 
 
-def convert(network, calibration: Calibration = UNCALIBRATED):
+def convert(network, calibration: PlattScaling = UNCALIBRATED):
     """Return the network as ONNX, with its calibration."""
     from facemask.training.onnx_export import to_onnx
 
-    return to_onnx(network, {MaskedFaceDetector.METADATA_NAME: calibration.to_json()}, "faces")
+    return to_onnx(network, {CenterFaceDetector.METADATA_NAME: calibration.to_json()}, "faces")
 
 
 def detect_all(network, paths: Sequence, confidence: float, size: Callable | None = None, progress: Callable = iter) -> list:
@@ -161,7 +161,7 @@ def detect_all(network, paths: Sequence, confidence: float, size: Callable | Non
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "network.onnx"
         file.write_bytes(with_checksum(convert(network).SerializeToString()))
-        detector = MaskedFaceDetector.load(file)
+        detector = CenterFaceDetector.load(file)
     found = []
     for path in progress(paths):
         image = read_image(path)
@@ -176,7 +176,7 @@ def find_unannotated(annotated: Sequence, progress: Callable) -> dict[str, list]
     import numpy as np
 
     from face_detector.network import build_network, start_from_centerface
-    from facemask.boxes import overlaps
+    from facemask.boxes import iou_matrix
 
     teacher = build_network()
     start_from_centerface(teacher, centerface_path())
@@ -187,7 +187,7 @@ def find_unannotated(annotated: Sequence, progress: Callable) -> dict[str, list]
 
     found = detect_all(teacher, [photo.path for photo in annotated], TEACHER_CONFIDENCE, size, progress("unannotated faces"))
     return {
-        photo.path.name: [face.box for face in faces if (overlaps([face.box], photo.boxes) < SAME_FACE).all()]
+        photo.path.name: [face.box for face in faces if (iou_matrix([face.box], photo.boxes) < SAME_FACE).all()]
         for photo, faces in zip(annotated, found, strict=True)
     }
 
@@ -294,7 +294,7 @@ def fit(network, photos: Sequence, unboxed: Sequence, args: argparse.Namespace, 
         network.fit(scenes, steps_per_epoch=scenes.batches_per_epoch, epochs=args.epochs, callbacks=callbacks)
 
 
-def calibrate(network, photos: Sequence, unannotated: dict[str, list], progress: Callable = iter) -> Calibration:
+def calibrate(network, photos: Sequence, unannotated: dict[str, list], progress: Callable = iter) -> PlattScaling:
     """Return what makes of the network's scores the probability that a find is right, on average over these photos.
 
     A find is right if it is an annotated face, and wrong if not; those of `unannotated`, which are neither, do not count.
@@ -302,14 +302,14 @@ def calibrate(network, photos: Sequence, unannotated: dict[str, list], progress:
     import numpy as np
     from sklearn.linear_model import LogisticRegression
 
-    from facemask.boxes import overlaps
+    from facemask.boxes import iou_matrix
     from facemask.evaluation.metrics import EvaluatedPhoto, match_faces
 
     found = detect_all(network, [photo.path for photo in photos], 0.0, progress=progress)
     evaluated = [EvaluatedPhoto.of_faces(photo, faces) for photo, faces in zip(photos, found, strict=True)]
     scores, right = [], []
     for photo, faces, alarms in zip(photos, found, match_faces(evaluated, 0.0).false_alarms, strict=True):
-        likely = overlaps([face.box for face in faces], unannotated[photo.path.name])
+        likely = iou_matrix([face.box for face in faces], unannotated[photo.path.name])
         for index, face in enumerate(faces):
             if index not in alarms or not (likely[index] >= SAME_FACE).any():
                 scores.append(face.confidence)
@@ -318,7 +318,7 @@ def calibrate(network, photos: Sequence, unannotated: dict[str, list], progress:
         raise InputError("--validate: too few faces found to calibrate by; give more photos")
     scores = np.array(scores)
     regression = LogisticRegression(C=np.inf).fit(np.log(scores / (1 - scores))[:, None], right)
-    return Calibration(float(regression.coef_[0, 0]), float(regression.intercept_[0]))
+    return PlattScaling(float(regression.coef_[0, 0]), float(regression.intercept_[0]))
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 
 from facemask.boxes import square_around
-from facemask.labels import Colour, colour, readable
+from facemask.labels import Colour, colour, display_name
 from facemask.types import Box, Detection
 
 WHITE: Colour = (255, 255, 255)
@@ -17,16 +17,16 @@ FONT = cv2.FONT_HERSHEY_SIMPLEX
 
 def draw_detections(image: np.ndarray, detections: Sequence[Detection]) -> np.ndarray:
     """Return a copy of `image`, uint8 (H, W, 3) BGR, with a box and a label on each face, the first on top."""
-    return _draw(image, detections, [f"{readable(face.label)} {face.probability:.0%}" for face in detections])
+    return _draw(image, detections, [f"{display_name(face.label)} {face.probability:.0%}" for face in detections])
 
 
 def draw_tracked(image: np.ndarray, faces: Sequence[Detection]) -> np.ndarray:
     """Return a copy of `image` as `draw_detections` does, the track's number before each label."""
-    names = [f"{face.track} {readable(face.label)}" if face.track else readable(face.label) for face in faces]
+    names = [f"{face.track} {display_name(face.label)}" if face.track else display_name(face.label) for face in faces]
     return _draw(image, faces, [f"{name} {face.probability:.0%}" for name, face in zip(names, faces, strict=True)])
 
 
-def hide_faces(image: np.ndarray, boxes: Sequence[Box]) -> np.ndarray:
+def pixelate_faces(image: np.ndarray, boxes: Sequence[Box]) -> np.ndarray:
     """Return a copy of `image`, uint8 (H, W, 3) BGR, with a coarse mosaic over each box and around it.
 
     A square is hidden, for of a face that is half behind something the box may be half a face wide.

@@ -9,8 +9,8 @@ MAX_FACES = 1000  # of a picture, unless told otherwise
 FARTHEST = 1e30  # of a box's corners; farther ones are no box, and float32 cannot tell their sides
 
 
-def select_boxes(
-    boxes: np.ndarray, scores: np.ndarray, min_score: float, max_overlap: float, max_candidates: int, max_boxes: int
+def nms(
+    boxes: np.ndarray, scores: np.ndarray, min_score: float, iou_threshold: float, max_candidates: int, max_boxes: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Drop weak boxes and those that overlap a stronger one (non-maximum suppression); strongest first.
 
@@ -23,7 +23,7 @@ def select_boxes(
         return np.empty((0, 4), boxes.dtype), np.empty(0, scores.dtype)
     corner_and_size = np.concatenate([boxes[candidates, :2], boxes[candidates, 2:] - boxes[candidates, :2]], axis=1)
     ranks = np.arange(len(candidates), 0, -1, dtype=np.float32)  # scores that float32 rounds would lose their order
-    kept = cv2.dnn.NMSBoxes(corner_and_size.astype(np.float64), ranks, 0.0, max_overlap)
+    kept = cv2.dnn.NMSBoxes(corner_and_size.astype(np.float64), ranks, 0.0, iou_threshold)
     kept = candidates[np.asarray(kept, int).ravel()[:max_boxes]]
     return boxes[kept], scores[kept]
 
@@ -40,7 +40,7 @@ def clip_boxes(boxes: np.ndarray, width: int, height: int) -> tuple[np.ndarray, 
     return clipped[kept], kept
 
 
-def overlaps(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
+def iou_matrix(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
     """Return the intersection over union, 0..1, of each of `boxes` (n, 4) with each of `others` (k, 4), as (n, k).
 
     Boxes or areas that are not finite overlap nothing.

@@ -15,7 +15,7 @@ STYLES: dict[str, tuple[str, Colour]] = {
 OTHER_COLOUR: Colour = (178, 114, 0)
 
 
-def readable(label: str) -> str:
+def display_name(label: str) -> str:
     """Return a class name as people read it."""
     return STYLES[label][0] if label in STYLES else label.replace("_", " ").capitalize()
 

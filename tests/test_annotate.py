@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from facemask.annotate import draw_detections, draw_status, draw_tracked, hide_faces
-from facemask.labels import STYLES, readable
+from facemask.annotate import draw_detections, draw_status, draw_tracked, pixelate_faces
+from facemask.labels import STYLES, display_name
 from facemask.types import Detection
 
 
@@ -19,8 +19,8 @@ def detection(box, label="with_mask"):
         ("face_shield", "Face shield"),
     ],
 )
-def test_readable(label, text):
-    assert readable(label) == text
+def test_display_name(label, text):
+    assert display_name(label) == text
 
 
 def test_draw_detections_leaves_the_image_alone():
@@ -75,7 +75,7 @@ def test_draw_tracked_tells_the_track():
 def test_hide_faces(box, square):
     image = np.random.default_rng(0).integers(0, 256, (200, 300, 3), np.uint8)
     before = image.copy()
-    hidden = hide_faces(image, [box])
+    hidden = pixelate_faces(image, [box])
     np.testing.assert_array_equal(image, before)
     x1, y1, x2, y2 = square
     assert len(np.unique(hidden[y1:y2, x1:x2].reshape(-1, 3), axis=0)) <= 25
@@ -86,4 +86,4 @@ def test_hide_faces(box, square):
 
 def test_hide_faces_of_none():
     image = np.random.default_rng(0).integers(0, 256, (20, 30, 3), np.uint8)
-    np.testing.assert_array_equal(hide_faces(image, []), image)
+    np.testing.assert_array_equal(pixelate_faces(image, []), image)

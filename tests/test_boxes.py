@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from facemask.boxes import clip_boxes, crop_face, overlaps, select_boxes, square_around
+from facemask.boxes import clip_boxes, crop_face, iou_matrix, nms, square_around
 from facemask.types import Face
 
 NAN, INF = float("nan"), float("inf")
@@ -22,7 +22,7 @@ NAN, INF = float("nan"), float("inf")
 )
 def test_select_boxes(boxes, scores, kept):
     boxes, scores = np.array(boxes, np.float32).reshape(-1, 4), np.array(scores, np.float32)
-    got_boxes, got_scores = select_boxes(boxes, scores, 0.5, 0.45, 400, 200)
+    got_boxes, got_scores = nms(boxes, scores, 0.5, 0.45, 400, 200)
     np.testing.assert_array_equal(got_boxes, boxes[kept])
     np.testing.assert_array_equal(got_scores, scores[kept])
 
@@ -30,8 +30,8 @@ def test_select_boxes(boxes, scores, kept):
 def test_select_boxes_keeps_at_most():
     boxes = np.array([(20 * i, 0, 20 * i + 10, 10) for i in range(5)], np.float32)
     scores = np.linspace(0.9, 0.6, 5, dtype=np.float32)
-    assert len(select_boxes(boxes, scores, 0.5, 0.45, 400, 3)[0]) == 3
-    assert len(select_boxes(boxes, scores, 0.5, 0.45, 2, 200)[0]) == 2
+    assert len(nms(boxes, scores, 0.5, 0.45, 400, 3)[0]) == 3
+    assert len(nms(boxes, scores, 0.5, 0.45, 2, 200)[0]) == 2
 
 
 @pytest.mark.parametrize(
@@ -67,9 +67,9 @@ def test_face_is_frozen():
 
 def test_overlaps():
     boxes, others = [(0, 0, 10, 10), (20, 20, 30, 30)], [(0, 0, 10, 10), (5, 0, 15, 10), (10, 0, 20, 10)]
-    np.testing.assert_allclose(overlaps(boxes, others), [(1, 1 / 3, 0), (0, 0, 0)])
-    assert overlaps(boxes, []).shape == (2, 0) and overlaps([], others).shape == (0, 3)
-    assert overlaps([(3, 3, 3, 3)], [(3, 3, 3, 3)]).tolist() == [[0]]
+    np.testing.assert_allclose(iou_matrix(boxes, others), [(1, 1 / 3, 0), (0, 0, 0)])
+    assert iou_matrix(boxes, []).shape == (2, 0) and iou_matrix([], others).shape == (0, 3)
+    assert iou_matrix([(3, 3, 3, 3)], [(3, 3, 3, 3)]).tolist() == [[0]]
 
 
 @pytest.mark.parametrize(

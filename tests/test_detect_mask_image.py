@@ -119,7 +119,7 @@ def test_interrupted_run_keeps_what_was_done(capsys, tmp_path, monkeypatch):
             raise KeyboardInterrupt
         return whole(self, image, confidence)
 
-    monkeypatch.setattr("facemask.parallel.share_cores", lambda: (1, 1))  # one after the other, so that they can be counted
+    monkeypatch.setattr("facemask.parallel.thread_budget", lambda: (1, 1))  # one after the other, so that they can be counted
     monkeypatch.setattr(MaskDetector, "detect", detect_once)
     assert detect_mask_image.main(["-i", ASTRONAUT, PEOPLE, "--jsonl", str(tmp_path / "out.jsonl")]) == 130
     assert [path.name for path in tmp_path.iterdir()] == ["out.partial.jsonl"]

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 import detect_mask_video
-from facemask.models.center_face import MaskedFaceDetector
+from facemask.models.center_face import CenterFaceDetector
 from facemask.video.sources import open_source
 from facemask.video.writer import VideoSink
 from tests.helpers import EXAMPLES, ROOT, Camera
@@ -111,7 +111,7 @@ def test_pictures(tmp_path, capsys):
 
 def after_frames(monkeypatch, count, action):
     """Have `action` called as the face detector looks at that many frames, one after the other."""
-    whole, seen = MaskedFaceDetector.detect, []
+    whole, seen = CenterFaceDetector.detect, []
 
     def detect_some(self, image, confidence):
         seen.append(image)
@@ -119,9 +119,9 @@ def after_frames(monkeypatch, count, action):
             action()
         return whole(self, image, confidence)
 
-    monkeypatch.setattr("facemask.parallel.share_cores", lambda: (1, 1))
+    monkeypatch.setattr("facemask.parallel.thread_budget", lambda: (1, 1))
     monkeypatch.setattr(detect_mask_video, "FRAMES_AHEAD", 1)
-    monkeypatch.setattr(MaskedFaceDetector, "detect", detect_some)
+    monkeypatch.setattr(CenterFaceDetector, "detect", detect_some)
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])

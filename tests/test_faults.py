@@ -325,7 +325,7 @@ def fifo(here):
 
 @case("removed while the run goes on")
 def vanishes(here, monkeypatch):
-    monkeypatch.setattr("facemask.parallel.share_cores", lambda: (1, 1))
+    monkeypatch.setattr("facemask.parallel.thread_budget", lambda: (1, 1))
     for name in "abc":
         picture(f"{name}.jpg")
     monkeypatch.setattr("facemask.io.records.leave_out_results", lambda paths, output: Path("b.jpg").unlink() or paths)

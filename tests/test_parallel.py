@@ -3,13 +3,13 @@ import time
 
 import pytest
 
-from facemask.parallel import share_cores, work_ahead
+from facemask.parallel import prefetch_map, thread_budget
 
 
 def test_share_cores(monkeypatch):
     for cores, expected in ((1, (1, 1)), (2, (2, 1)), (8, (8, 1)), (12, (8, 1)), (64, (8, 8))):
         monkeypatch.setattr("cv2.getNumberOfCPUs", lambda cores=cores: cores)
-        assert share_cores() == expected
+        assert thread_budget() == expected
 
 
 @pytest.mark.parametrize("workers", [1, 3])
@@ -18,18 +18,18 @@ def test_work_ahead_keeps_the_order(workers):
         time.sleep(0.05 if number == 0 else 0)
         return number * number
 
-    assert [(item, future.result()) for item, future in work_ahead(slow_first, range(20), workers)] == [
+    assert [(item, future.result()) for item, future in prefetch_map(slow_first, range(20), workers)] == [
         (number, number * number) for number in range(20)
     ]
 
 
 def test_work_ahead_nothing():
-    assert list(work_ahead(str, [], 2)) == []
+    assert list(prefetch_map(str, [], 2)) == []
 
 
 def test_work_ahead_works_on_several_at_once():
     both = threading.Barrier(2, timeout=10)  # passed by two together, or broken
-    assert sorted(future.result() for _, future in work_ahead(lambda item: both.wait(), range(4), 2)) == [0, 0, 1, 1]
+    assert sorted(future.result() for _, future in prefetch_map(lambda item: both.wait(), range(4), 2)) == [0, 0, 1, 1]
 
 
 def test_work_ahead_is_bounded():
@@ -41,7 +41,7 @@ def test_work_ahead_is_bounded():
             yield number
 
     threading.Timer(0.3, go_on.set).start()
-    results = work_ahead(lambda number: number or go_on.wait(10), items(), 2, 3)
+    results = prefetch_map(lambda number: number or go_on.wait(10), items(), 2, 3)
     assert next(results)[0] == 0  # which has held up the others
     assert len(walked) == 2 * 3
     results.close()
@@ -55,7 +55,7 @@ def test_work_ahead_hands_an_error_to_its_item():
         return number
 
     results = []
-    for number, future in work_ahead(fails_at_two, range(5), 2):
+    for number, future in prefetch_map(fails_at_two, range(5), 2):
         results.append(future.exception() if number == 2 else future.result())
     assert results[:2] + results[3:] == [0, 1, 3, 4]
     assert str(results[2]) == "two"
@@ -70,7 +70,7 @@ def test_work_ahead_gives_what_is_done_before_it_fills_up():
             yield number
             time.sleep(0.2)  # by then the frame is done
 
-    for number, _ in work_ahead(str, camera(), 4):
+    for number, _ in prefetch_map(str, camera(), 4):
         taken.append(number)
     assert taken == [0, 1, 2, 3]
     assert taken_before[2] >= 1 and taken_before[3] >= 2
@@ -88,7 +88,7 @@ def test_work_alone(workers):
         running.remove(number)
         return number
 
-    for number, future in work_ahead(work, range(12), workers, alone=lambda number: number in (0, 5, 6, 11)):
+    for number, future in prefetch_map(work, range(12), workers, exclusive=lambda number: number in (0, 5, 6, 11)):
         assert future.result() == number
         if number in (0, 5, 6, 11):
             time.sleep(0.03)

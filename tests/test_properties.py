@@ -14,9 +14,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
-from facemask.boxes import clip_boxes, crop_face, overlaps, select_boxes, square_around
+from facemask.boxes import clip_boxes, crop_face, iou_matrix, nms, square_around
 from facemask.detector import enlarge
-from facemask.models.center_face import Calibration, MaskedFaceDetector, _resize, cut_tiles, decode
+from facemask.models.center_face import CenterFaceDetector, PlattScaling, _resize, cut_tiles, decode
 from facemask.models.model_file import read_onnx_metadata
 from facemask.models.res10 import Res10Detector
 from facemask.types import Detection, Face
@@ -84,21 +84,21 @@ def check_faces(faces: list[Face], image: np.ndarray, confidence: float) -> None
 @given(
     found=arrays_of(lambda dtype: st.tuples(boxes_of(any_numbers(dtype)), any_numbers(dtype) | FRACTIONS)),
     min_score=FRACTIONS,
-    max_overlap=FRACTIONS,
+    iou_threshold=FRACTIONS,
     most=st.tuples(st.integers(1, 12), st.integers(1, 12)),
 )
 @example((np.float32, [((-3e38, 0, 3e38, 1), 0.9)]), 0.5, 0.45, (9, 9))  # wider than a float32 can be
 @example((np.float64, [((0, 0, 1, 1), 0.5), ((5, 5, 6, 6), 0.5 + 1e-12)]), 0.5, 0.45, (9, 9))  # equal in float32
-def test_select_boxes_of_anything(found, min_score, max_overlap, most):
+def test_select_boxes_of_anything(found, min_score, iou_threshold, most):
     dtype, rows = found
     boxes, scores = array_of([box for box, _ in rows], dtype), np.array([score for _, score in rows], dtype)
-    kept, kept_scores = select_boxes(boxes, scores, min_score, max_overlap, *most)
+    kept, kept_scores = nms(boxes, scores, min_score, iou_threshold, *most)
     assert (kept.dtype, kept_scores.dtype) == (dtype, dtype)
     assert kept.shape == (len(kept_scores), 4) and len(kept) <= min(most)
     assert np.isfinite(kept).all() and np.isfinite(kept_scores).all()
     assert Counter(zip(map(tuple, kept), kept_scores, strict=True)) <= Counter(zip(map(tuple, boxes), scores, strict=True))
     assert (kept_scores >= min_score).all() and (kept_scores[1:] <= kept_scores[:-1]).all()
-    assert all(exact_overlap(one, other) <= max_overlap + 1e-6 for one, other in combinations(kept, 2))
+    assert all(exact_overlap(one, other) <= iou_threshold + 1e-6 for one, other in combinations(kept, 2))
 
 
 @given(
@@ -106,19 +106,19 @@ def test_select_boxes_of_anything(found, min_score, max_overlap, most):
         st.tuples(st.integers(0, 9), st.integers(0, 9), st.integers(1, 8), st.integers(1, 8), st.integers(0, 8)), max_size=12
     ),
     min_score=st.sampled_from([0.0, 0.25, 0.5]),
-    max_overlap=st.sampled_from([0.1003, 0.4503, 0.5503]),  # never met exactly by boxes so small
+    iou_threshold=st.sampled_from([0.1003, 0.4503, 0.5503]),  # never met exactly by boxes so small
     most=st.tuples(st.integers(1, 12), st.integers(1, 12)),
 )
 @example([(0, 0, 1, 1, 0)], 0.0, 0.4503, (1, 1))
-def test_select_boxes_keeps_what_plain_suppression_keeps(found, min_score, max_overlap, most):
+def test_select_boxes_keeps_what_plain_suppression_keeps(found, min_score, iou_threshold, most):
     boxes = array_of([(x, y, x + width, y + height) for x, y, width, height, _ in found])
     scores = np.array([score / 8 for *_, score in found])
     expected: list[int] = []
     strongest = sorted(np.flatnonzero(scores >= min_score).tolist(), key=lambda index: -scores[index])
     for index in strongest[: most[0]]:
-        if all(exact_overlap(boxes[index], boxes[other]) <= max_overlap for other in expected):
+        if all(exact_overlap(boxes[index], boxes[other]) <= iou_threshold for other in expected):
             expected.append(index)
-    kept, kept_scores = select_boxes(boxes, scores, min_score, max_overlap, *most)
+    kept, kept_scores = nms(boxes, scores, min_score, iou_threshold, *most)
     np.testing.assert_array_equal(kept, boxes[expected[: most[1]]])
     np.testing.assert_array_equal(kept_scores, scores[expected[: most[1]]])
 
@@ -143,16 +143,16 @@ def test_clip_boxes_of_anything(boxes, width, height):
 @example([(-INF, -INF, INF, INF)], [(-INF, -INF, INF, INF)])
 @example([(0, 0, 1e200, 1e200)], [(0, 0, 1e200, 1e200)])
 def test_overlaps_of_anything(boxes, others):
-    found = overlaps(boxes, others)
+    found = iou_matrix(boxes, others)
     assert found.shape == (len(boxes), len(others))
     assert ((found >= 0) & (found <= 1)).all()  # and so none is NaN
-    np.testing.assert_array_equal(overlaps(others, boxes), found.T)
+    np.testing.assert_array_equal(iou_matrix(others, boxes), found.T)
 
 
 @given(boxes=st.lists(boxes_of(SMALL_NUMBERS), max_size=6), others=st.lists(boxes_of(SMALL_NUMBERS), max_size=6))
 def test_overlaps_are_exact(boxes, others):
     expected = [[float(exact_overlap(one, other)) for other in array_of(others)] for one in array_of(boxes)]
-    np.testing.assert_allclose(overlaps(boxes, others), np.reshape(expected, (len(boxes), len(others))), rtol=1e-12)
+    np.testing.assert_allclose(iou_matrix(boxes, others), np.reshape(expected, (len(boxes), len(others))), rtol=1e-12)
 
 
 # crops.py
@@ -237,7 +237,7 @@ def test_decode_of_anything(cells, rows, columns, min_score):
     boxes, scores = decode(cells(5, rows, columns), min_score, 4)
     assert boxes.shape == (len(scores), 4) and len(scores) <= rows * columns
     assert np.isfinite(boxes).all() and (boxes[:, 2:] > boxes[:, :2]).all()
-    assert ((scores > 0) & (scores < 1)).all()  # without the ends, of which `Calibration` makes no probability
+    assert ((scores > 0) & (scores < 1)).all()  # without the ends, of which `PlattScaling` makes no probability
 
 
 @given(
@@ -270,7 +270,7 @@ def test_masked_faces_whatever_the_network_says(cells, width, height, size, tile
         return cells(len(images), 5, images.shape[2] // 4, images.shape[3] // 4)
 
     image = np.zeros((height, width, 3), np.uint8)
-    detector = MaskedFaceDetector(run, Calibration(1.1, -0.2), size, tiles)
+    detector = CenterFaceDetector(run, PlattScaling(1.1, -0.2), size, tiles)
     check_faces(detector.detect(image, confidence), image, confidence)
 
 

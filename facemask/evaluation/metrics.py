@@ -22,7 +22,7 @@ from facemask.types import Detection, Face
 MIN_OVERLAP = 0.5  # intersection over union from which a face counts as found, as in Pascal VOC
 RECALLS = np.linspace(0, 1, 1001)  # at which precision is averaged: fine enough to equal VOC's area under the curve
 FACE = "face"  # the class of all faces, whatever their labels
-BINS = 15  # of probability, for calibration; Guo et al., "On Calibration of Modern Neural Networks" (2017)
+BINS = 15  # of probability, for calibration; Guo et al., "On PlattScaling of Modern Neural Networks" (2017)
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from facemask.errors import InputError
 from facemask.evaluation.report import Mistake
 from facemask.io.images import MAX_PIXELS, read_image
 from facemask.io.outputs import atomic_path
-from facemask.labels import readable
+from facemask.labels import display_name
 
 plt.rcParams["text.parse_math"] = False  # labels may hold dollars
 
@@ -38,7 +38,7 @@ def plot_training(
         axes.set(xlabel="epoch", ylabel=metric)
         axes.grid(alpha=0.3)
         axes.legend()
-    ConfusionMatrixDisplay(confusion, display_labels=[readable(name) for name in classes]).plot(
+    ConfusionMatrixDisplay(confusion, display_labels=[display_name(name) for name in classes]).plot(
         ax=matrix_axes, cmap="Blues", colorbar=False
     )
     matrix_axes.set(title="faces of the test part", xlabel="predicted", ylabel="true")
@@ -54,7 +54,7 @@ def plot_precision_recall(path: str | Path, report: Mapping) -> None:
             average = report["average_precision"][group][name]
             if average is None:  # there is no such face
                 continue
-            axes.plot(np.linspace(0, 1, len(precision)), precision, label=f"{readable(name)}, AP {average:.3f}")
+            axes.plot(np.linspace(0, 1, len(precision)), precision, label=f"{display_name(name)}, AP {average:.3f}")
         if group == "faces":
             axes.plot(
                 report["face_recall"],
@@ -112,10 +112,10 @@ def plot_mistakes(
 def _caption(mistake: Mistake) -> str:
     height = f"{mistake.box[3] - mistake.box[1]:.0f} px"
     if mistake.predicted is None:
-        return f"{readable(mistake.true)}, {height}"
+        return f"{display_name(mistake.true)}, {height}"
     if mistake.true is None:
         return f"face {mistake.probability:.0%}, {height}"
-    return f"{readable(mistake.true)}, {height}\nsaid: {readable(mistake.predicted)}\n{mistake.probability:.0%}"
+    return f"{display_name(mistake.true)}, {height}\nsaid: {display_name(mistake.predicted)}\n{mistake.probability:.0%}"
 
 
 def save_figure(figure: plt.Figure, path: str | Path) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 from sklearn.metrics import confusion_matrix
 
 from facemask.evaluation.metrics import FACE, EvaluatedPhoto, calibration, label_figures, match_faces, rank, two_classes
-from facemask.labels import WITH_MASK, WITHOUT_MASK, readable
+from facemask.labels import WITH_MASK, WITHOUT_MASK, display_name
 
 HEIGHTS = (0, 16, 24, 32, 64, np.inf)  # px, limits of the groups of faces
 SMALL = (0, 24)  # px, the first groups together
@@ -169,11 +169,11 @@ def to_markdown(figures: dict, args: argparse.Namespace) -> str:
         "",
         "Confusion on the true boxes, a row a true class:",
         "",
-        f"| | {' | '.join(map(readable, classes))} |",
+        f"| | {' | '.join(map(display_name, classes))} |",
         "|---" * (1 + len(classes)) + "|",
     ]
     for name, row in zip(classes, figures["confusion"]["rows_are_true"], strict=True):
-        lines.append(f"| {readable(name)} | {' | '.join(map(str, row))} |")
+        lines.append(f"| {display_name(name)} | {' | '.join(map(str, row))} |")
     return "\n".join(lines)
 
 

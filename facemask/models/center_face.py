@@ -10,7 +10,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from facemask.boxes import MAX_FACES, clip_boxes, select_boxes
+from facemask.boxes import MAX_FACES, clip_boxes, nms
 from facemask.errors import InputError
 from facemask.models.model_file import read_model, read_onnx_metadata
 from facemask.models.onnx_session import Run, open_onnx
@@ -28,7 +28,7 @@ NO_BLUR = 0.95  # scale from which there is nothing to blur
 
 
 @dataclass(frozen=True)
-class Calibration:
+class PlattScaling:
     """What makes of a score the probability that the box is right (Platt, 1999): sigmoid(slope x logit + shift)."""
 
     slope: float
@@ -42,7 +42,7 @@ class Calibration:
         return json.dumps(asdict(self))
 
     @classmethod
-    def from_json(cls, text: str) -> "Calibration":
+    def from_json(cls, text: str) -> "PlattScaling":
         """Raises ValueError, KeyError or TypeError if the text is not what `to_json` writes."""
         try:
             fields = json.loads(text)
@@ -54,11 +54,11 @@ class Calibration:
         return calibration
 
 
-class MaskedFaceDetector:
+class CenterFaceDetector:
     """An anchor-free single-shot detector; one cell of its output for every 4x4 pixels of its input."""
 
     FILE_NAME = "masked_faces_ssd.onnx"
-    METADATA_NAME = "face_detector"  # of `Calibration` in the ONNX file, which tells it from others
+    METADATA_NAME = "face_detector"  # of `PlattScaling` in the ONNX file, which tells it from others
     SOURCE_NAME = "float32_sha256"  # in a file with 8-bit integers, of the float32 file that it was made from
     SIZE = 512  # px, longest side of the picture as the network sees it
     MULTIPLE = 32  # px, of which the input's sides are multiples
@@ -66,7 +66,7 @@ class MaskedFaceDetector:
     STRIDE = 4  # px a cell
     MIN_SCORE = 0.03  # of a cell, from which it may be a face
     MAX_CANDIDATES = 2000  # or twice as many as are to be given
-    MAX_OVERLAP = 0.55  # intersection over union of two boxes from which the weaker is dropped
+    IOU_THRESHOLD = 0.55  # intersection over union of two boxes from which the weaker is dropped
     # Looking again, from afar, for large faces:
     AFAR = 3 / 8  # against the look before
     NO_FARTHER = 256  # px, longest side of the input at which there is no more such look
@@ -81,7 +81,7 @@ class MaskedFaceDetector:
     TILES_AT_ONCE = 4  # bounds the memory
 
     def __init__(
-        self, run: Run, calibration: Calibration, size: int = SIZE, tiles: bool = False, max_faces: int = MAX_FACES
+        self, run: Run, calibration: PlattScaling, size: int = SIZE, tiles: bool = False, max_faces: int = MAX_FACES
     ) -> None:
         """`run` takes float32 (n, 3, H, W) RGB 0..255 and returns (n, 5, H/4, W/4)."""
         self.size, self.tiles, self.max_faces = size, tiles, max_faces
@@ -90,12 +90,12 @@ class MaskedFaceDetector:
     @classmethod
     def load(
         cls, path: str | Path, size: int = SIZE, tiles: bool = False, threads: int = 0, max_faces: int = MAX_FACES
-    ) -> "MaskedFaceDetector":
+    ) -> "CenterFaceDetector":
         """Load the ONNX file; the other arguments as in `load_face_detector`. Raises InputError if it is broken."""
         path = Path(path)
         model = read_model(path)
         try:
-            calibration = Calibration.from_json(read_onnx_metadata(BytesIO(model))[cls.METADATA_NAME])
+            calibration = PlattScaling.from_json(read_onnx_metadata(BytesIO(model))[cls.METADATA_NAME])
         except (KeyError, ValueError, TypeError) as error:
             raise InputError(f"{path}: not this face detector ({error}); copy face_detector/ again") from error
         run, _ = open_onnx(model, path, threads)
@@ -123,7 +123,7 @@ class MaskedFaceDetector:
         boxes_afar, scores_afar = self._look_from_afar(resized, confidence)
         boxes, scores = np.concatenate([boxes, boxes_afar / scale]), np.concatenate([scores, scores_afar])
         candidates = max(self.MAX_CANDIDATES, 2 * self.max_faces)
-        boxes, scores = select_boxes(boxes, scores, confidence, self.MAX_OVERLAP, candidates, self.max_faces)
+        boxes, scores = nms(boxes, scores, confidence, self.IOU_THRESHOLD, candidates, self.max_faces)
         boxes, kept = clip_boxes(boxes, width, height)
         return [Face(tuple(box), float(score)) for box, score in zip(boxes.tolist(), scores[kept], strict=True)]
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from facemask.boxes import MAX_FACES
 from facemask.errors import InputError
-from facemask.models.center_face import MaskedFaceDetector, int8_file
+from facemask.models.center_face import CenterFaceDetector, int8_file
 from facemask.models.model_file import read_model, read_onnx_metadata, sha256
 from facemask.models.onnx_session import runs_int8
 from facemask.models.res10 import Res10Detector
@@ -46,9 +46,9 @@ def load_face_detector(
     model = read_model(path)
     ours = False
     with suppress(ValueError):
-        ours = MaskedFaceDetector.METADATA_NAME in read_onnx_metadata(BytesIO(model))
+        ours = CenterFaceDetector.METADATA_NAME in read_onnx_metadata(BytesIO(model))
     if ours:
-        return MaskedFaceDetector.load(path, size or MaskedFaceDetector.SIZE, tiles, threads, max_faces)
+        return CenterFaceDetector.load(path, size or CenterFaceDetector.SIZE, tiles, threads, max_faces)
     if size:
         raise InputError(f"{path}: the res10 SSD sees 300x300 px and no other size; leave --detector-size away")
     return Res10Detector.load(path, max_faces)
@@ -59,12 +59,12 @@ def choose_face_detector(folder: Path) -> Path:
 
     The latter must have been made from the float32 file beside it, else there is a warning.
     """
-    names = (MaskedFaceDetector.FILE_NAME, Res10Detector.FILE_NAME)
+    names = (CenterFaceDetector.FILE_NAME, Res10Detector.FILE_NAME)
     file = next((folder / name for name in names if (folder / name).is_file()), folder / names[0])
     quantized = int8_file(file)
     if quantized.is_file() and runs_int8():
         with suppress(ValueError, OSError):
-            if read_onnx_metadata(quantized).get(MaskedFaceDetector.SOURCE_NAME) == sha256(file):
+            if read_onnx_metadata(quantized).get(CenterFaceDetector.SOURCE_NAME) == sha256(file):
                 return quantized
         remedy = "python -m face_detector.quantize makes it anew"
         logger.warning("%s: not used, for it was not made from %s; %s", quantized, file.name, remedy)

@@ -6,7 +6,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from facemask.boxes import MAX_FACES, clip_boxes, select_boxes
+from facemask.boxes import MAX_FACES, clip_boxes, nms
 from facemask.errors import InputError
 from facemask.models.model_file import CHECKSUM_LENGTH, read_model
 from facemask.models.onnx_session import read_with_opencv
@@ -24,7 +24,7 @@ class Res10Detector:
     MIN_CONFIDENCE = 0.01
     MAX_CANDIDATES = 400
     MOST_FACES = 200
-    MAX_OVERLAP = 0.45  # intersection over union of two boxes from which the weaker is dropped
+    IOU_THRESHOLD = 0.45  # intersection over union of two boxes from which the weaker is dropped
 
     def __init__(self, network, max_faces: int = MAX_FACES) -> None:
         self._network, self.max_faces = network, min(max_faces, self.MOST_FACES)
@@ -43,8 +43,8 @@ class Res10Detector:
     def detect(self, image: np.ndarray, confidence: float = 0.5) -> list[Face]:
         """Find the faces in `image`, uint8 (H, W, 3) BGR, of at least that confidence, surest first."""
         boxes, scores = self._forward(image)
-        boxes, scores = select_boxes(
-            boxes, scores, max(confidence, self.MIN_CONFIDENCE), self.MAX_OVERLAP, self.MAX_CANDIDATES, self.max_faces
+        boxes, scores = nms(
+            boxes, scores, max(confidence, self.MIN_CONFIDENCE), self.IOU_THRESHOLD, self.MAX_CANDIDATES, self.max_faces
         )
         height, width = image.shape[:2]
         boxes, kept = clip_boxes(boxes * (width, height, width, height), width, height)

@@ -15,7 +15,7 @@ from facemask.errors import InputError
 from facemask.io.find_images import IMAGE_SUFFIXES
 from facemask.io.images import MAX_PIXELS, is_large, read_image
 from facemask.models.face_detectors import FaceDetector
-from facemask.parallel import work_ahead
+from facemask.parallel import prefetch_map
 from facemask.types import Face
 
 CONTEXT = 0.5  # of the face's side, kept around each face for augmentation to move and turn the crop in
@@ -145,7 +145,7 @@ def add_single_faces(
             return []  # load_patches says so
 
     whole = [sample for sample in samples if sample.box is None]
-    looks = work_ahead(find, progress(whole), workers, alone=lambda sample: is_large(sample.path))
+    looks = prefetch_map(find, progress(whole), workers, exclusive=lambda sample: is_large(sample.path))
     found = [(sample, faces.result()) for sample, faces in looks]
     return [*samples, *(Sample(sample.path, sample.label, faces[0].box) for sample, faces in found if len(faces) == 1)]
 

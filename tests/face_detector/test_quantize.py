@@ -11,12 +11,12 @@ onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
 
 from face_detector import quantize  # noqa: E402
-from facemask.models.center_face import MaskedFaceDetector, int8_file  # noqa: E402
+from facemask.models.center_face import CenterFaceDetector, int8_file  # noqa: E402
 from facemask.models.model_file import CHECKSUM_NAME, read_onnx_metadata, sha256  # noqa: E402
 from facemask.models.onnx_session import runs_int8  # noqa: E402
 from tests.helpers import EXAMPLES, PEOPLE, ROOT  # noqa: E402
 
-FILE = ROOT / "face_detector" / MaskedFaceDetector.FILE_NAME
+FILE = ROOT / "face_detector" / CenterFaceDetector.FILE_NAME
 VOC = "<annotation><object><name>x</name><bndbox><xmin>1</xmin><ymin>1</ymin><xmax>9</xmax><ymax>9</ymax></bndbox></object></annotation>"
 
 
@@ -58,7 +58,7 @@ def test_quantize(tmp_path, capsys):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["faces.int8.onnx", "faces.onnx", "photos"]
     assert output.stat().st_size < file.stat().st_size / 2
     check_metadata(output, file)
-    faces = MaskedFaceDetector.load(output).detect(cv2.imread(str(EXAMPLES / "people.jpg")))
+    faces = CenterFaceDetector.load(output).detect(cv2.imread(str(EXAMPLES / "people.jpg")))
     found = sorted((face.box for face in faces), key=lambda box: (box[1] > 330, box[0]))
     np.testing.assert_allclose(found, PEOPLE, atol=20)
 
@@ -67,7 +67,7 @@ def check_metadata(made, source):
     """The metadata of the file in float32, which it was made from, and that file's hash; and a checksum of its own."""
     metadata, before = read_onnx_metadata(made), read_onnx_metadata(source)
     assert metadata.pop(CHECKSUM_NAME) != before.pop(CHECKSUM_NAME)
-    assert metadata == before | {MaskedFaceDetector.SOURCE_NAME: sha256(source)}
+    assert metadata == before | {CenterFaceDetector.SOURCE_NAME: sha256(source)}
 
 
 def test_shipped_file_is_of_the_shipped_detector():
@@ -77,7 +77,7 @@ def test_shipped_file_is_of_the_shipped_detector():
 @needs_int8
 def test_shipped_file_sees_what_the_shipped_detector_sees():
     image = cv2.imread(str(EXAMPLES / "people.jpg"))
-    found = [sorted(MaskedFaceDetector.load(file).detect(image), key=lambda face: face.box) for file in (FILE, int8_file(FILE))]
+    found = [sorted(CenterFaceDetector.load(file).detect(image), key=lambda face: face.box) for file in (FILE, int8_file(FILE))]
     np.testing.assert_allclose([face.box for face in found[0]], [face.box for face in found[1]], atol=6)
 
 

@@ -16,11 +16,11 @@ from face_detector.data import Photo, Scenes, target_maps  # noqa: E402
 from face_detector.loss import detection_loss  # noqa: E402
 from face_detector.network import build_network, freeze_first_blocks, start_from_imagenet  # noqa: E402
 from facemask.errors import InputError  # noqa: E402
-from facemask.models.center_face import MaskedFaceDetector, decode  # noqa: E402
+from facemask.models.center_face import CenterFaceDetector, decode  # noqa: E402
 from facemask.training.dataset import AnnotatedPhoto  # noqa: E402
 from tests.helpers import EXAMPLES, PEOPLE, ROOT  # noqa: E402
 
-SHIPPED = ROOT / "face_detector" / MaskedFaceDetector.FILE_NAME
+SHIPPED = ROOT / "face_detector" / CenterFaceDetector.FILE_NAME
 ASTRONAUT = (142, 60, 237, 178)
 VOC = "<annotation><object><name>x</name><bndbox><xmin>{}</xmin><ymin>{}</ymin><xmax>{}</xmax><ymax>{}</ymax></bndbox></object></annotation>"
 
@@ -295,7 +295,7 @@ def test_train_end_to_end(tmp_path, capfd, astronaut, monkeypatch):
     assert train.main([*command, *settings, "--resume"]) == 0
     assert f"[INFO] saved to {output}\n" in capfd.readouterr().err
     assert not checkpoint.exists()
-    (face,) = MaskedFaceDetector.load(output).detect(astronaut)
+    (face,) = CenterFaceDetector.load(output).detect(astronaut)
     np.testing.assert_allclose(face.box, ASTRONAUT, atol=30)
 
 

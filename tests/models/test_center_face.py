@@ -3,17 +3,17 @@ import numpy as np
 import pytest
 
 from facemask.errors import InputError
-from facemask.models.center_face import MaskedFaceDetector, _resize, cut_tiles, decode
+from facemask.models.center_face import CenterFaceDetector, _resize, cut_tiles, decode
 from facemask.models.model_file import read_model
 from facemask.models.onnx_session import open_onnx, open_with_opencv
 from tests.helpers import DAMAGED, EXAMPLES, PEOPLE, ROOT
 
-FILE = ROOT / "face_detector" / MaskedFaceDetector.FILE_NAME
+FILE = ROOT / "face_detector" / CenterFaceDetector.FILE_NAME
 
 
 @pytest.fixture(scope="module")
-def detector() -> MaskedFaceDetector:
-    return MaskedFaceDetector.load(FILE)
+def detector() -> CenterFaceDetector:
+    return CenterFaceDetector.load(FILE)
 
 
 def cells_with(*faces: tuple, rows: int = 16, columns: int = 24) -> np.ndarray:
@@ -87,7 +87,7 @@ def test_detect_people(detector):
 
 @pytest.mark.parametrize("tiles", [False, True])
 def test_detect_low_confidence_stays_inside(astronaut, tiles):
-    faces = MaskedFaceDetector.load(FILE, 256, tiles).detect(astronaut, 0.0)
+    faces = CenterFaceDetector.load(FILE, 256, tiles).detect(astronaut, 0.0)
     assert len(faces) > 3
     for x1, y1, x2, y2 in (face.box for face in faces):
         assert 0 <= x1 < x2 <= 380 and 0 <= y1 < y2 <= 400
@@ -96,22 +96,22 @@ def test_detect_low_confidence_stays_inside(astronaut, tiles):
 @pytest.mark.parametrize("shape", [(1, 1, 3), (1, 2000, 3), (2000, 1, 3), (512, 512, 3)], ids=str)
 @pytest.mark.parametrize("tiles", [False, True])
 def test_detect_nothing_in_black(shape, tiles):
-    assert MaskedFaceDetector.load(FILE, tiles=tiles).detect(np.zeros(shape, np.uint8)) == []
+    assert CenterFaceDetector.load(FILE, tiles=tiles).detect(np.zeros(shape, np.uint8)) == []
 
 
 def test_tiles_find_a_crowds_faces():
     people = cv2.imread(str(EXAMPLES / "people.jpg"))
     height, width = 64, 120  # faces of 16 to 22 px
     crowd = np.tile(cv2.resize(people, (width, height), interpolation=cv2.INTER_AREA), (10, 6, 1))
-    plain = len(MaskedFaceDetector.load(FILE, 384).detect(crowd))
-    closer = len(MaskedFaceDetector.load(FILE, 384, tiles=True).detect(crowd))
+    plain = len(CenterFaceDetector.load(FILE, 384).detect(crowd))
+    closer = len(CenterFaceDetector.load(FILE, 384, tiles=True).detect(crowd))
     assert plain < closer
     assert 0.7 * 8 * 60 < closer < 1.1 * 8 * 60
 
 
 def looks_at(image: np.ndarray, monkeypatch, **settings) -> list[tuple]:
     """Detect faces; returns the number of images and the longest side in px of each run of the network."""
-    detector = MaskedFaceDetector.load(FILE, **settings)
+    detector = CenterFaceDetector.load(FILE, **settings)
     looks, look = [], detector._look
 
     def record(images, confidence):
@@ -132,7 +132,7 @@ def test_looks_from_afar(monkeypatch, size, sides):
 
 def test_large_face_is_found_from_afar(astronaut):
     face = astronaut[55:185, 135:245]  # fills the picture
-    assert len(MaskedFaceDetector.load(FILE, 1024).detect(face)) == 1
+    assert len(CenterFaceDetector.load(FILE, 1024).detect(face)) == 1
 
 
 def test_tiles_look_no_closer_at_large_faces(monkeypatch):
@@ -162,12 +162,12 @@ def test_load_truncated(tmp_path):
     path = tmp_path / "half.onnx"
     path.write_bytes(whole[: len(whole) // 2])
     with pytest.raises(InputError) as error:
-        MaskedFaceDetector.load(path)
+        CenterFaceDetector.load(path)
     assert str(error.value) == f"{path}: {DAMAGED}"
 
 
 def test_detect_at_most_so_many(detector):
     image = cv2.imread(str(EXAMPLES / "people.jpg"))
     whole = detector.detect(image)
-    assert MaskedFaceDetector.load(FILE, max_faces=3).detect(image) == whole[:3]
+    assert CenterFaceDetector.load(FILE, max_faces=3).detect(image) == whole[:3]
     assert len(whole) == 8

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from facemask.errors import InputError
-from facemask.models.center_face import MaskedFaceDetector, int8_file
+from facemask.models.center_face import CenterFaceDetector, int8_file
 from facemask.models.face_detectors import choose_face_detector, load_face_detector
 from facemask.models.res10 import Res10Detector
 from tests.helpers import DAMAGED, ROOT
@@ -14,15 +14,15 @@ FOLDER = ROOT / "face_detector"
 
 
 def test_load_prefers_ours_in_a_folder(tmp_path):
-    assert isinstance(load_face_detector(FOLDER), MaskedFaceDetector)
+    assert isinstance(load_face_detector(FOLDER), CenterFaceDetector)
     shutil.copy(FOLDER / Res10Detector.FILE_NAME, tmp_path)
     assert isinstance(load_face_detector(tmp_path), Res10Detector)
 
 
 def test_load_tells_files_by_what_is_in_them(tmp_path):
-    shutil.copy(FOLDER / MaskedFaceDetector.FILE_NAME, tmp_path / Res10Detector.FILE_NAME)
+    shutil.copy(FOLDER / CenterFaceDetector.FILE_NAME, tmp_path / Res10Detector.FILE_NAME)
     detector = load_face_detector(tmp_path, size=320, tiles=True)
-    assert isinstance(detector, MaskedFaceDetector)
+    assert isinstance(detector, CenterFaceDetector)
     assert (detector.size, detector.tiles) == (320, True)
 
 
@@ -36,7 +36,7 @@ def test_load_tells_files_by_what_is_in_them(tmp_path):
     ],
 )
 def test_choose_face_detector(tmp_path, monkeypatch, caplog, change, chosen, warns):
-    files = tmp_path / MaskedFaceDetector.FILE_NAME, int8_file(tmp_path / MaskedFaceDetector.FILE_NAME)
+    files = tmp_path / CenterFaceDetector.FILE_NAME, int8_file(tmp_path / CenterFaceDetector.FILE_NAME)
     for file, name in zip(files, ("float32", "int8"), strict=True):
         file.write_bytes(change.get(name, (FOLDER / file.name).read_bytes()))
     monkeypatch.setattr("facemask.models.face_detectors.runs_int8", lambda: change.get("runs_int8", True))
@@ -85,7 +85,7 @@ def test_load_bad_file(tmp_path: Path, name, data, message):
 def test_load_folder_without_detector(tmp_path):
     with pytest.raises(InputError) as error:
         load_face_detector(tmp_path)
-    path = tmp_path / MaskedFaceDetector.FILE_NAME
+    path = tmp_path / CenterFaceDetector.FILE_NAME
     assert str(error.value) == f"{path}: no such face detector; give -f the folder face_detector/ or its .onnx file"
 
 
@@ -97,6 +97,6 @@ def test_load_res10_with_a_size():
 
 
 def test_every_detector_finds_the_astronaut(astronaut):
-    for name in (MaskedFaceDetector.FILE_NAME, Res10Detector.FILE_NAME):
+    for name in (CenterFaceDetector.FILE_NAME, Res10Detector.FILE_NAME):
         (face,) = load_face_detector(FOLDER / name).detect(astronaut)
         np.testing.assert_allclose(face.box, (142, 60, 237, 178), atol=20)

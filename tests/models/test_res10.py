@@ -2,7 +2,7 @@ import cv2
 import numpy as np
 import pytest
 
-from facemask.boxes import select_boxes
+from facemask.boxes import nms
 from facemask.errors import InputError
 from facemask.models.face_detectors import load_face_detector
 from facemask.models.model_file import with_checksum
@@ -42,7 +42,7 @@ def detector() -> Res10Detector:
 @pytest.mark.parametrize("name", CAFFE)
 def test_network_equals_caffe_original(detector, name):
     boxes, scores = detector._forward(cv2.imread(str(EXAMPLES / name)))
-    boxes, scores = select_boxes(boxes, scores, 0.01, 0.45, 400, 200)
+    boxes, scores = nms(boxes, scores, 0.01, 0.45, 400, 200)
     golden = np.array(CAFFE[name])
     np.testing.assert_allclose(scores[: len(golden)], golden[:, 0], atol=1e-3)
     np.testing.assert_allclose(boxes[: len(golden)], golden[:, 1:], atol=1e-3)
