@@ -12,6 +12,8 @@ import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 from hypothesis import settings  # noqa: E402
 
+pytest.register_assert_rewrite("tests.helpers", "tests.faults.fault_table")  # so that their asserts show the values
+
 from tests.helpers import EXAMPLES, SHARED  # noqa: E402
 
 if os.environ.get("FUZZ"):

@@ -1,0 +1,305 @@
+"""The table "Images" of docs/errors.md, row by row."""
+
+import json
+import os
+import shutil
+import struct
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.faults.fault_table import (
+    ASTRONAUT,
+    KINDS,
+    FaultTable,
+    Run,
+    check_faces,
+    copy_image,
+    drop_rights,
+    encoded,
+    needs_linux,
+    warm_up,
+    write,
+)
+from tests.helpers import EXAMPLES
+
+pytestmark = needs_linux
+TABLE = FaultTable("Images")
+
+
+@TABLE.case("missing")
+def missing(folder):
+    return Run(["-i", "a.jpg"])
+
+
+@TABLE.case("empty")
+def empty(folder):
+    return Run(["-i", write("a.jpg", b"")])
+
+
+@TABLE.case("cut off at any tenth of its length: JPEG, PNG, WebP, BMP, TIFF")
+def cut_off(folder):
+    whole = {suffix: encoded(kind) for suffix, kind in KINDS.items()} | {"progressive.jpg": encoded("JPEG", progressive=True)}
+    bad = [
+        write(f"all/{tenth}.{suffix}", data[: len(data) * tenth // 10])
+        for suffix, data in whole.items()
+        for tenth in range(1, 10)
+    ]
+    copy_image("all/good.jpg")
+    return Run(["-i", "all"], bad=sorted(bad))
+
+
+@TABLE.case("of another kind, whatever its name says: text, GIF, a video, noise")
+def other_kinds(folder):
+    data = {
+        "text": b"text",
+        "gif": encoded("GIF"),
+        "video": b"\0\0\0\x18ftypmp42" + bytes(99),
+        "noise": np.random.default_rng(0).bytes(999),
+        "stub": b"\xff\xd8\xff",
+        "pixels": b"P6 1 1 255 abc",
+        "riff": b"RIFF\x24\0\0\0WAVEfmt " + bytes(30),
+    }
+    return Run(["-i", "all"], bad=[write(f"all/{name}.jpg", data[name]) for name in sorted(data)])
+
+
+@TABLE.case("a PNG, WebP, BMP or TIFF that is named .jpg, and the other way round")
+def wrong_suffix(folder):
+    for suffix, kind in KINDS.items():
+        write(f"all/{suffix}.jpg" if suffix != "jpg" else "all/jpg.png", encoded(kind))
+    return Run(["-i", "all", "--jsonl", "o.jsonl"], after=lambda: check_faces(5))
+
+
+@TABLE.case("CMYK, grey, 1 bit, 16 bits, palette, transparent")
+def colours(folder):
+    image = Image.open(ASTRONAUT)
+    deep = cv2.imread(str(ASTRONAUT)).astype(np.uint16) * 257
+    write("all/cmyk.jpg", encoded("JPEG", image.convert("CMYK")))
+    write("all/grey.jpg", encoded("JPEG", image.convert("L")))
+    write("all/palette.png", encoded("PNG", image.convert("P", palette=Image.Palette.ADAPTIVE)))
+    write("all/transparent.png", encoded("PNG", image.convert("RGBA")))
+    write("all/transparent.webp", encoded("WEBP", image.convert("RGBA")))
+    write("all/palette_transparent.png", encoded("PNG", image.quantize(255), transparency=0))
+    write("all/1_bit.png", encoded("PNG", image.convert("1")))
+    write("all/1_bit.tif", encoded("TIFF", image.convert("1"), compression="group4"))
+    for suffix in (".png", ".tiff"):
+        write(f"all/16_bits{suffix}", cv2.imencode(suffix, deep)[1].tobytes())
+        write(f"all/16_bits_grey{suffix}", cv2.imencode(suffix, deep[..., 1])[1].tobytes())
+    write("all/cmyk.tif", encoded("TIFF", image.convert("CMYK")))
+    return Run(["-i", "all", "--jsonl", "o.jsonl"], after=lambda: check_faces(13))
+
+
+@TABLE.case("animated PNG or WebP: the first frame counts")
+def animated(folder):
+    if cv2.__version__ < "4.11":
+        pytest.skip("OpenCV before 4.11 refuses animated WebP")
+    first, second = Image.open(ASTRONAUT), Image.new("RGB", Image.open(ASTRONAUT).size)
+    for suffix in ("png", "webp"):
+        write(f"all/a.{suffix}", encoded(KINDS[suffix], first, save_all=True, append_images=[second]))
+    return Run(["-i", "all", "--jsonl", "o.jsonl"], after=lambda: check_faces(2))
+
+
+@TABLE.case("1 x 1, 1 x 20000, 20000 x 1")
+def thin(folder):
+    for height, width in ((1, 1), (1, 20000), (20000, 1)):
+        for suffix in ("jpg", "png"):
+            write(f"all/{height}_{width}.{suffix}", cv2.imencode(f".{suffix}", np.full((height, width, 3), 90, np.uint8))[1])
+    return Run(["-i", "all", "--jsonl", "o.jsonl", "-o", "out"], after=lambda: check_faces(6, faces=0))
+
+
+@TABLE.case("turned by EXIF, any of its 8 ways: it is turned upright")
+def turned(folder):
+    image = Image.open(ASTRONAUT)
+    stored = {2: 0, 3: 3, 4: 1, 5: 5, 6: 2, 7: 6, 8: 4}  # Image.Transpose's numbers, which undo each
+    for orientation in range(1, 9):
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        as_stored = image if orientation == 1 else image.transpose(Image.Transpose(stored[orientation]))
+        for suffix in ("jpg", "png", "webp"):
+            write(f"all/{orientation}.{suffix}", encoded(KINDS[suffix], as_stored, exif=exif))
+        write(f"all/{orientation}.tif", encoded("TIFF", as_stored, tiffinfo={0x0112: orientation}))
+    return Run(["-i", "all", "--jsonl", "o.jsonl"], after=lambda: check_boxes(32))
+
+
+def check_boxes(count: int) -> None:
+    boxes = [json.loads(line)["faces"][0]["box"] for line in Path("o.jsonl").read_text().splitlines()]
+    assert len(boxes) == count
+    np.testing.assert_allclose(boxes, [boxes[0]] * count, atol=5)
+
+
+@TABLE.case("with broken EXIF: it is taken as stored")
+def broken_exif(folder):
+    whole = ASTRONAUT.read_bytes()
+    broken = {
+        "noise": b"Exif\0\0" + b"\xff" * 60,
+        "cut": b"Exif\0\0II*\0" + struct.pack("<IHHH", 8, 1, 0x0112, 3),
+        "nine": b"Exif\0\0II*\0" + struct.pack("<IHHHIHHI", 8, 1, 0x0112, 3, 1, 9, 0, 0),
+        "far": b"Exif\0\0II*\0" + struct.pack("<I", 1 << 30),
+        "text": b"Exif\0\0II*\0" + struct.pack("<IHHHI4sI", 8, 1, 0x0112, 2, 4, b"six\0", 0),
+    }
+    for name, exif in broken.items():
+        write(f"all/{name}.jpg", whole[:2] + b"\xff\xe1" + struct.pack(">H", len(exif) + 2) + exif + whole[2:])
+    return Run(["-i", "all", "--jsonl", "o.jsonl"], after=lambda: check_boxes(5))
+
+
+def png_header(width: int, height: int) -> bytes:
+    head = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + head + struct.pack(">I", zlib.crc32(head))
+
+
+@TABLE.case("a decompression bomb: a few bytes that say 60000 x 60000 pixels")
+def bomb(folder):
+    idat = b"IDAT" + zlib.compress(bytes(10**6))
+    data = png_header(60000, 60000) + struct.pack(">I", len(idat) - 4) + idat + struct.pack(">I", zlib.crc32(idat))
+    jpeg = bytearray(encoded("JPEG"))
+    frame = jpeg.index(b"\xff\xc0")
+    jpeg[frame + 5 : frame + 9] = struct.pack(">HH", 60000, 60000)
+    bitmap = bytearray(encoded("BMP"))
+    bitmap[18:26] = struct.pack("<ii", 60000, 60000)
+    bombs = {"a.jpg": bytes(jpeg), "b.png": data, "c.bmp": bytes(bitmap)}
+    return Run(["-i", "all"], bad=[write(f"all/{name}", bombs[name]) for name in bombs])
+
+
+@TABLE.case("larger than --max-pixels 1000")
+def max_pixels(folder):
+    return Run(["-i", copy_image("a.jpg"), "--max-pixels", "1000"])
+
+
+@TABLE.case("a JPEG that asks for thousands of passes over it")
+def passes(folder):
+    data = encoded("JPEG", Image.new("RGB", (8000, 8000)), progressive=True)
+    scan = data.rindex(b"\xff\xda")
+    return Run(["-i", write("a.jpg", data[:scan] + data[scan:-2] * 2000 + data[-2:])])
+
+
+@TABLE.case("more faces than --max-faces 3: the surest are kept")
+def max_faces(folder):
+    shutil.copy(EXAMPLES / "people.jpg", "a.jpg")
+    return Run(["-i", "a.jpg", "--max-faces", "3", "--jsonl", "o.jsonl"], after=lambda: check_faces(1, faces=3))
+
+
+@TABLE.case("names with spaces, quotes, line feeds, terminal codes, Unicode, bytes that are not UTF-8")
+def names(folder):
+    odd = [b"sp ace", b"q'u\"o", b"line\nfeed", b"\x1b[31mred", "ü 😷".encode(), b"caf\xe9", b"-i"]
+    for name in odd:
+        shutil.copy(ASTRONAUT, os.path.join(os.fsencode(folder), name + b".jpg"))
+
+    def check() -> None:
+        images = {json.loads(line)["image"] for line in Path("o.jsonl").read_text().splitlines()}
+        assert images == {os.fsdecode(b"./" + name + b".jpg").removeprefix("./") for name in odd}
+
+    return Run(["-i", ".", "--jsonl", "o.jsonl", "--csv", "o.csv"], after=check)
+
+
+@TABLE.case("a link to itself")
+def link_loop(folder):
+    Path("a.jpg").symlink_to("a.jpg")
+    return Run(["-i", "a.jpg"])
+
+
+@TABLE.case("a folder with links that lead round in circles: each picture counts once")
+def folder_loop(folder):
+    Path("all/sub").mkdir(parents=True)
+    copy_image("all/sub/a.jpg")
+    for number in range(3):
+        Path(f"all/sub/{number}").symlink_to("..")
+    return [Run(["-i", source, "--jsonl", "o.jsonl"], after=lambda: check_faces(1)) for source in ("all", "all/**/*.jpg")]
+
+
+@TABLE.case("a FIFO, device or folder in a picture's place")
+def fifo(folder):
+    os.mkfifo("a.jpg")
+    runs = [Run(["-i", "a.jpg"])]
+    Path("all").mkdir()
+    os.mkfifo("all/a.jpg")
+    Path("all/b.jpg").symlink_to("/dev/zero")
+    copy_image("all/good.jpg")
+    return [*runs, Run(["-i", "all"], bad=["all/a.jpg", "all/b.jpg"])]
+
+
+@TABLE.case("removed while the run goes on")
+def vanishes(folder, monkeypatch):
+    monkeypatch.setattr("facemask.parallel.thread_budget", lambda: (1, 1))
+    for name in "abc":
+        copy_image(f"{name}.jpg")
+    monkeypatch.setattr("facemask.io.records.leave_out_results", lambda paths, output: Path("b.jpg").unlink() or paths)
+    return Run(["-i", "a.jpg", "b.jpg", "c.jpg"])
+
+
+def once_opened(monkeypatch: pytest.MonkeyPatch, change: Callable[[], object]) -> None:
+    """Have something happen to a picture between the moment its size is taken and the reading."""
+    real = os.fstat
+
+    def fstat(number: int) -> os.stat_result:
+        status = real(number)
+        change()
+        return status
+
+    monkeypatch.setattr("facemask.io.images.os.fstat", fstat)
+
+
+@TABLE.case("cut while it is read")
+def shrinks(folder, monkeypatch):
+    copy_image("a.jpg")
+    once_opened(monkeypatch, lambda: os.truncate("a.jpg", 9999))
+    return Run(["-i", "a.jpg"])
+
+
+@TABLE.case("growing while it is read: what was there at first counts")
+def grows(folder, monkeypatch):
+    copy_image("a.jpg")
+
+    def add() -> None:
+        with open("a.jpg", "ab") as file:
+            file.write(bytes(9999))
+
+    once_opened(monkeypatch, add)
+    return Run(["-i", "a.jpg", "--jsonl", "o.jsonl"], after=lambda: check_faces(1))
+
+
+@TABLE.case("without permission to read it")
+def closed_file(folder):
+    os.chmod(copy_image("a.jpg"), 0)
+    warm_up()
+    drop_rights()
+    return Run(["-i", "a.jpg"])
+
+
+@TABLE.case("a folder with a subfolder without permission: the rest goes on")
+def closed_folder(folder):
+    put_image_in_closed_folder()
+    copy_image("all/b.jpg")
+    warm_up()
+    drop_rights()
+    return Run(["-i", "all"])
+
+
+def put_image_in_closed_folder() -> None:
+    Path("all/sub").mkdir(parents=True)
+    copy_image("all/sub/a.jpg")
+    os.chmod("all/sub", 0)
+
+
+@TABLE.case("a folder without pictures")
+def no_pictures(folder):
+    write("all/notes.txt", b"")
+    return Run(["-i", "all"])
+
+
+@TABLE.case("a pattern that nothing matches")
+def no_match(folder):
+    return Run(["-i", "*.png"])
+
+
+def test_each_row_has_a_case_and_each_case_a_row():
+    TABLE.check_complete()
+
+
+@pytest.mark.parametrize("row", TABLE.parameters())
+def test_row(row, tmp_path, capsys, monkeypatch):
+    TABLE.check_row(row, tmp_path, capsys, monkeypatch)
