@@ -268,7 +268,7 @@ def fit(network, photos: Sequence, unboxed: Sequence, args: argparse.Namespace, 
     from face_detector.loss import detection_loss
     from face_detector.network import freeze_first_blocks
     from facemask.training.checkpoint import read_history
-    from facemask.training.fit import warm_up_and_fall
+    from facemask.training.fit import warmup_cosine_schedule
 
     scenes = Scenes(
         photos,
@@ -281,7 +281,7 @@ def fit(network, photos: Sequence, unboxed: Sequence, args: argparse.Namespace, 
         workers=args.workers,
     )
     freeze_first_blocks(network, args.frozen)
-    schedule = warm_up_and_fall(args.learning_rate, args.epochs * scenes.batches_per_epoch)
+    schedule = warmup_cosine_schedule(args.learning_rate, args.epochs * scenes.batches_per_epoch)
     optimizer = keras.optimizers.Adam(schedule, clipnorm=CLIP_NORM, use_ema=True, ema_momentum=EMA_MOMENTUM)
     network.compile(optimizer, detection_loss)
     log = checkpoint / "history.csv"

@@ -24,7 +24,7 @@ BITS = 12  # of a frame's number, as black and white blocks across the picture
 def write_class_folders(folder: Path) -> None:
     """Write forty views of the example faces, bare and masked, as photos in class folders."""
     from facemask.training.augment import augment
-    from facemask.training.dataset import FacePatch
+    from facemask.training.crops import FacePatch
 
     faces = {"astronaut": (142, 60, 237, 178), "obama": (238, 79, 474, 379), "biden": (300, 120, 560, 480)}
     rng = np.random.default_rng(0)

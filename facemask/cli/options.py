@@ -89,6 +89,35 @@ def host_and_port(text: str) -> tuple[str, int]:
     raise argparse.ArgumentTypeError(f"must be a port, as 8000, or a host and a port, as 0.0.0.0:8000, received {text!r}")
 
 
+def label_pair(text: str) -> tuple[str, str]:
+    """Parse OLD=NEW, two class names (an argparse type); NEW may be empty."""
+    old, equals, new = text.partition("=")
+    if old and equals:
+        return old, new
+    raise argparse.ArgumentTypeError(f"must be OLD=NEW, as face=without_mask, received {text!r}")
+
+
+def folder_limit(text: str) -> tuple[Path, int]:
+    """Parse FOLDER=N (an argparse type)."""
+    folder, _, number = text.rpartition("=")
+    if folder and number.isdecimal():
+        return Path(folder), int(number)
+    raise argparse.ArgumentTypeError(f"must be FOLDER=N, as photos=500, received {text!r}")
+
+
+def add_rename_argument(parser: argparse.ArgumentParser) -> None:
+    """Add --rename, for the scripts that read annotated photos; its value is a list of pairs, for `dict`."""
+    parser.add_argument(
+        "--rename",
+        nargs="+",
+        action="extend",
+        type=label_pair,
+        default=[],
+        metavar="OLD=NEW",
+        help="rename classes of the data sets; an empty NEW drops the class (default: names as they are)",
+    )
+
+
 def add_detector_arguments(parser: argparse.ArgumentParser, tiles: str) -> None:
     """Add the options that the detecting scripts have; `tiles` is the default of --tiles."""
     parser.add_argument(

@@ -1,93 +1,86 @@
-"""Read photos of faces by class, and cut the faces out."""
+"""Read data sets: photos with annotated faces (Pascal VOC), and photos in one folder per class."""
 
-from collections import defaultdict
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
 
-import cv2
 import numpy as np
 from defusedxml import DefusedXmlException, ElementTree
 
-from facemask.boxes import square_around
 from facemask.errors import InputError
 from facemask.io.find_images import IMAGE_SUFFIXES
-from facemask.io.images import MAX_PIXELS, is_large, read_image
-from facemask.models.face_detectors import FaceDetector
-from facemask.parallel import prefetch_map
-from facemask.types import Face
 
-CONTEXT = 0.5  # of the face's side, kept around each face for augmentation to move and turn the crop in
-MIN_FACE = 8  # px, longer side: annotated faces below it show nothing to learn from
-LARGEST_ANNOTATION = 1 << 24  # bytes
-FARTHEST = 1e6  # px: no box's side lies so far out
-EXPECTED_LAYOUT = "expected a folder per class with photos in it, or images/ with Pascal VOC annotations/"
-
-
-@dataclass(frozen=True)
-class Sample:
-    """A view of a face to learn from: `box` (x1, y1, x2, y2 in pixels) of a photo, or the whole photo where it is None."""
-
-    path: Path
-    label: str
-    box: tuple[float, float, float, float] | None
-    face: int = 0  # number within the photo: the views of one face share it
+IGNORE = "ignore"  # name of an object that is neither a face to learn nor a false positive, as WIDER FACE's tiny faces
+MAX_ANNOTATION_BYTES = 1 << 24
+MAX_COORDINATE = 1e6  # px: a box with a side farther out is a mistake
+EXPECTED_LAYOUT = "expected one folder per class with photos in it, or images/ with Pascal VOC annotations/"
 
 
 @dataclass(frozen=True)
 class AnnotatedPhoto:
-    """A photo with its true faces: boxes (n, 4) x1, y1, x2, y2 in pixels, as annotated, and their n labels."""
+    """A photo and its annotated faces: float boxes x1, y1, x2, y2 in pixels of the photo, as annotated."""
 
     path: Path
-    boxes: np.ndarray
-    labels: tuple[str, ...]
+    boxes: np.ndarray  # (n, 4)
+    labels: tuple[str, ...]  # n class names
+    # (k, 4), marked difficult or to be ignored: not learnt from, not counted
+    ignored: np.ndarray = field(default_factory=lambda: np.empty((0, 4)))
 
 
 @dataclass(frozen=True)
-class FacePatch:
-    """A face cut out with some context: uint8 (H, W, 3) RGB, and the face's box in the patch's pixels."""
+class ClassPhoto:
+    """A photo in the folder of its class; where its face is, is not known."""
 
-    image: np.ndarray
-    box: tuple[float, float, float, float]
+    path: Path
+    label: str
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Return the class name of its one face."""
+        return (self.label,)
 
 
-def read_dataset(folder: str | Path, names: Iterable[str] | None = None) -> list[Sample]:
-    """List the faces of a dataset folder, sorted by path; `names` keeps only annotated photos of those stems.
+Photo = AnnotatedPhoto | ClassPhoto
 
-    Two layouts are known: a folder per class, and Pascal VOC (`images/` and `annotations/*.xml`, one object a face).
-    Raises InputError where the folder is neither, or a class has no photos.
+
+def read_dataset(folder: str | Path, names: Iterable[str] | None = None) -> list[Photo]:
+    """List the photos of a data set, sorted by path; `names` keeps only annotated photos with these stems.
+
+    Two layouts are known: one folder per class, and Pascal VOC (`images/` and `annotations/*.xml`, one object per face).
+    Raises InputError if the folder has neither layout, or if a class folder has no photos.
     """
     folder = Path(folder)
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder; {EXPECTED_LAYOUT}")
     if (folder / "annotations").is_dir():
-        return [
-            Sample(photo.path, label, tuple(box), face)
-            for photo in read_annotated_photos(folder, names)
-            for face, (label, box) in enumerate(zip(photo.labels, photo.boxes.tolist(), strict=True))
-            if max(box[2] - box[0], box[3] - box[1]) >= MIN_FACE
-        ]
-    samples = []
+        return read_annotated_photos(folder, names)
+    return read_class_folders(folder)
+
+
+def read_class_folders(folder: Path) -> list[ClassPhoto]:
+    """List the photos of a folder with one folder per class, sorted by path. Raises InputError if a class has none."""
+    photos = []
     for class_folder in sorted(folder.iterdir()):
         if not class_folder.is_dir() or class_folder.name.startswith((".", "_")):  # as .git, __MACOSX
             continue
-        photos = sorted(path for path in class_folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
-        if not photos:
+        paths = sorted(path for path in class_folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
+        if not paths:
             deeper = any(path.suffix.lower() in IMAGE_SUFFIXES for path in class_folder.glob("*/*"))
             remedy = "its folders have some: give -d the one to train on" if deeper else "put some there, or remove it"
             raise InputError(f"{class_folder}: no photos in this class's folder; {remedy}")
-        samples += [Sample(path, class_folder.name, None) for path in photos]
-    if not samples:
+        photos += [ClassPhoto(path, class_folder.name) for path in paths]
+    if not photos:
         raise InputError(f"{folder}: no photos found in its subfolders; {EXPECTED_LAYOUT}")
-    return samples
+    return photos
 
 
 def read_annotated_photos(folder: str | Path, names: Iterable[str] | None = None) -> list[AnnotatedPhoto]:
-    """List the photos of a Pascal VOC folder (`images/` and `annotations/*.xml`, one object a face), sorted by name.
+    """List the photos of a Pascal VOC folder (`images/` and `annotations/*.xml`, one object per face), sorted by name.
 
-    Photos without a face are among them. `names` keeps only photos of those stems. Raises InputError where the folder
-    has none (of those names), or an annotation is broken.
+    Photos without a face are included. `names` keeps only photos with these stems. Raises InputError if the folder has no
+    photos (with these names), or if an annotation cannot be read.
     """
     folder = Path(folder)
     if not (folder / "annotations").is_dir():
@@ -98,108 +91,103 @@ def read_annotated_photos(folder: str | Path, names: Iterable[str] | None = None
     for annotation in sorted((folder / "annotations").glob("*.xml")):
         if annotation.stem not in images or (wanted is not None and annotation.stem not in wanted):
             continue
-        photos.append(AnnotatedPhoto(images[annotation.stem], *_read_annotation(annotation)))
+        photos.append(_read_annotation(annotation, images[annotation.stem]))
     if wanted and not photos:
-        raise InputError(f"{folder}: none of the {len(wanted)} photos listed is there; list names without suffix, a line each")
+        raise InputError(f"{folder}: has none of the {len(wanted)} photos listed; list names without suffix, one per line")
     if not any(photo.labels for photo in photos):
-        raise InputError(f"{folder}: no annotated face found; images/ needs Pascal VOC annotations/ with an object a face")
+        raise InputError(f"{folder}: no annotated face found; images/ needs Pascal VOC annotations/ with one object per face")
     return photos
 
 
-def _read_annotation(path: Path) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Return the boxes (n, 4) and labels of a Pascal VOC annotation. Raises InputError if it is none."""
-    boxes, labels = [], []
+def _read_annotation(path: Path, image: Path) -> AnnotatedPhoto:
+    """Return what a Pascal VOC annotation says of an image. Raises InputError if it is not an annotation."""
+    boxes, labels, ignored = [], [], []
     try:
-        if not path.is_file() or path.stat().st_size > LARGEST_ANNOTATION:
-            raise ValueError("no ordinary file" if not path.is_file() else "too long")
+        if not path.is_file() or path.stat().st_size > MAX_ANNOTATION_BYTES:
+            raise ValueError("too long" if path.is_file() else "not a regular file")
         for face in ElementTree.parse(path, forbid_dtd=True).getroot().iter("object"):
             box = [float(face.findtext(f"bndbox/{side}")) for side in ("xmin", "ymin", "xmax", "ymax")]
-            if not all(abs(side) < FARTHEST for side in box):
+            if not all(abs(side) < MAX_COORDINATE for side in box):
                 raise ValueError(f"box {box}")
             label = face.findtext("name").strip()
             if not label.isprintable() or not label:
                 raise ValueError(f"name {label!r}")
-            boxes.append(box)
-            labels.append(label)
+            if label == IGNORE or (face.findtext("difficult") or "").strip() == "1":
+                ignored.append(box)
+            else:
+                boxes.append(box)
+                labels.append(label)
     except DefusedXmlException as error:
         raise InputError(f"{path}: has a DTD or entities, which no annotation needs; remove them") from error
     except (ElementTree.ParseError, TypeError, ValueError, AttributeError, LookupError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise InputError(f"{path}: not a Pascal VOC annotation ({reason}); mend or remove it") from error
-    return np.array(boxes, float).reshape(-1, 4), tuple(labels)
+        raise InputError(f"{path}: not a Pascal VOC annotation ({reason}); fix or remove it") from error
+    return AnnotatedPhoto(image, _as_boxes(boxes), tuple(labels), _as_boxes(ignored))
 
 
-def add_single_faces(
-    samples: Sequence[Sample], detector: FaceDetector, progress=iter, workers: int = 1, max_pixels: int = MAX_PIXELS
-) -> list[Sample]:
-    """Return the samples, and once more, cut out, the face of each whole photo in which the detector finds just one.
+def _as_boxes(boxes: Sequence) -> np.ndarray:
+    return np.array(boxes, float).reshape(-1, 4)
 
-    So a network learns faces as detection will show them to it. `progress` wraps the list of samples (tqdm); so many
-    `workers` look at a photo each.
+
+def rename_labels(photos: Sequence[Photo], new_names: Mapping[str, str]) -> tuple[list[Photo], Counter[str]]:
+    """Rename classes, as {"face": "without_mask"}; a class with the new name "" is dropped.
+
+    Dropped boxes of annotated photos are ignored boxes then; photos in a class folder are left out. Returns the photos,
+    and the number of faces dropped by their old class name. Raises InputError for a class that no face has.
     """
+    counts = Counter(label for photo in photos for label in photo.labels)
+    for name in new_names.keys() - counts.keys():
+        raise InputError(f"--rename: no face has the label {name}; the data sets have {', '.join(sorted(counts))}")
+    dropped = Counter({name: counts[name] for name, new in new_names.items() if not new})
+    renamed = []
+    for photo in photos:
+        labels = tuple(new_names.get(label, label) for label in photo.labels)
+        if isinstance(photo, AnnotatedPhoto):
+            kept = np.array([bool(label) for label in labels], bool)
+            ignored = np.concatenate([photo.ignored, photo.boxes[~kept]])
+            renamed.append(replace(photo, boxes=photo.boxes[kept], labels=tuple(filter(None, labels)), ignored=ignored))
+        elif labels[0]:
+            renamed.append(replace(photo, label=labels[0]))
+    return renamed, dropped
 
-    def find(sample: Sample) -> list[Face]:
-        try:
-            return detector.detect(read_image(sample.path, max_pixels))
-        except InputError:
-            return []  # load_patches says so
 
-    whole = [sample for sample in samples if sample.box is None]
-    looks = prefetch_map(find, progress(whole), workers, exclusive=lambda sample: is_large(sample.path))
-    found = [(sample, faces.result()) for sample, faces in looks]
-    return [*samples, *(Sample(sample.path, sample.label, faces[0].box) for sample, faces in found if len(faces) == 1)]
+def limit_faces(photos: Sequence[Photo], folder: Path, limit: int, seed: int) -> tuple[list[Photo], int]:
+    """Keep at most `limit` of the faces in a folder, chosen at random by `seed`; photos elsewhere stay as they are.
+
+    The other annotated faces are ignored boxes then; photos in a class folder are left out. Returns the photos and the
+    number of faces that were in the folder. Raises InputError if there are none.
+    """
+    inside = [photo.path.is_relative_to(folder) for photo in photos]
+    count = sum(len(photo.labels) for photo, is_inside in zip(photos, inside, strict=True) if is_inside)
+    if not count:
+        raise InputError(f"--limit: no face of the data sets is in {folder}; give a folder of -d, or one in it")
+    chosen = np.zeros(count, bool)
+    chosen[np.random.default_rng(seed).permutation(count)[:limit]] = True
+    kept_photos, first = [], 0
+    for photo, is_inside in zip(photos, inside, strict=True):
+        if not is_inside:
+            kept_photos.append(photo)
+            continue
+        kept = chosen[first : first + len(photo.labels)]
+        first += len(photo.labels)
+        if isinstance(photo, AnnotatedPhoto):
+            labels = tuple(label for label, is_kept in zip(photo.labels, kept, strict=True) if is_kept)
+            ignored = np.concatenate([photo.ignored, photo.boxes[~kept]])
+            kept_photos.append(replace(photo, boxes=photo.boxes[kept], labels=labels, ignored=ignored))
+        elif kept.all():
+            kept_photos.append(photo)
+    return kept_photos, count
 
 
-def class_names(samples: Iterable[Sample]) -> list[str]:
+def class_names(photos: Iterable[Photo]) -> list[str]:
     """Return the labels in the order that the model's outputs will have: sorted.
 
-    Raises InputError for fewer than two, and for some that differ in case alone.
+    Raises InputError for fewer than two labels, and for labels that differ only in case.
     """
-    classes = sorted({sample.label for sample in samples})
+    classes = sorted({label for photo in photos for label in photo.labels})
     for first, second in pairwise(sorted(classes, key=str.casefold)):
         if first.casefold() == second.casefold():
-            raise InputError(f"dataset: the labels {first} and {second} differ in case alone; rename one of them")
+            raise InputError(f"dataset: the labels {first} and {second} differ only in case; rename one of them")
     if len(classes) < 2:
-        raise InputError(f"dataset: found one class only ({', '.join(classes)}); {EXPECTED_LAYOUT}, two classes or more")
+        raise InputError(f"dataset: found only one class ({', '.join(classes)}); {EXPECTED_LAYOUT}, two classes or more")
     return classes
-
-
-def load_patches(
-    samples: Sequence[Sample], size: int, progress=iter, max_pixels: int = MAX_PIXELS
-) -> tuple[dict[int, FacePatch], list[str]]:
-    """Decode every photo once and cut its faces out, with context, at up to 1.5 x `size` px a face.
-
-    Returns the patches by index into `samples`, and a message for each photo that cannot be read. `progress` wraps the
-    list of photos (tqdm).
-    """
-    by_path = defaultdict(list)
-    for index, sample in enumerate(samples):
-        by_path[sample.path].append(index)
-    patches, unreadable = {}, []
-    for path in progress(list(by_path)):
-        try:
-            image = read_image(path, max_pixels)
-        except InputError as error:
-            unreadable.append(str(error))
-            continue
-        for index in by_path[path]:
-            patch = _cut_patch(image, samples[index].box, size)
-            if patch is not None:
-                patches[index] = patch
-    return patches, unreadable
-
-
-def _cut_patch(image: np.ndarray, box: tuple | None, size: int) -> FacePatch | None:
-    height, width = image.shape[:2]
-    box = np.array(box or (0, 0, width, height), float)
-    if not (max(box[0], 0) < min(box[2], width) and max(box[1], 0) < min(box[3], height)):
-        return None
-    x1, y1, x2, y2 = np.round(square_around(box, CONTEXT)).astype(int)
-    x1, y1, x2, y2 = max(x1, 0), max(y1, 0), min(x2, width), min(y2, height)
-    patch = cv2.cvtColor(image[y1:y2, x1:x2], cv2.COLOR_BGR2RGB)
-    box -= [x1, y1, x1, y1]
-    scale = 1.5 * size / max(box[2] - box[0], box[3] - box[1])
-    if scale < 1:
-        new_size = max(1, round(patch.shape[1] * scale)), max(1, round(patch.shape[0] * scale))
-        patch, box = cv2.resize(patch, new_size, interpolation=cv2.INTER_AREA), box * scale
-    return FacePatch(patch, tuple(box))

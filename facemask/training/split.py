@@ -1,7 +1,7 @@
-"""Part faces for training, validation and test, near-duplicates together."""
+"""Split crops into training, validation and test, near-duplicates together."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -10,28 +10,37 @@ from scipy.sparse.csgraph import connected_components
 from sklearn.model_selection import StratifiedGroupKFold
 
 from facemask.errors import InputError
+from facemask.training.crops import Crop, class_indices
 
-# Cosine similarity of backbone features from which two faces count as near-duplicates. Among the tutorial's photos every
-# pair looked at above 0.90 was one, half of those at 0.87, none at 0.83. Photos of few people from one camera are all
-# alike: the higher ones serve where the lower leave too few groups to part.
-SAME_PHOTO = (0.86, 0.9, 0.94, 0.98)
-PARTS = 10  # tenths of the data: 8 for training, 1 for validation, 1 for test
+# Cosine similarity of backbone features from which two crops count as near-duplicates. Of the pairs that were inspected
+# among the tutorial's photos, all above 0.90 were near-duplicates, half of those at 0.87, none at 0.83. Photos of few people
+# from one camera are all alike: the higher thresholds serve where the lower ones leave too few groups to split.
+DUPLICATE_THRESHOLDS = (0.86, 0.9, 0.94, 0.98)
+FOLDS = 10  # tenths of the data: 8 for training, 1 for validation, 1 for test
 
 
 @dataclass(frozen=True)
 class Split:
-    """Indices of the samples in each part; no photo and none of its near-duplicates is in two parts."""
+    """Indices of the crops in each split; no photo is in two splits, nor are near-duplicates of one photo."""
 
     train: np.ndarray
     validation: np.ndarray
     test: np.ndarray
 
+    def names(self, count: int) -> list[str]:
+        """Return the name of the split that each of `count` crops is in."""
+        names = [""] * count
+        for name, indices in asdict(self).items():
+            for index in indices:
+                names[index] = name
+        return names
 
-def group_near_duplicates(features: np.ndarray, paths: Sequence[Path], threshold: float = SAME_PHOTO[0]) -> np.ndarray:
-    """Give faces of the same photo, or of photos that look the same, the same group number; returns (n,) int.
 
-    `features` is (n, d): what an ImageNet backbone makes of each face. Unlike perceptual hashes these also find
-    turned, mirrored and recoloured copies.
+def group_near_duplicates(features: np.ndarray, paths: Sequence[Path], threshold: float = DUPLICATE_THRESHOLDS[0]) -> np.ndarray:
+    """Give crops of one photo, and of photos that look the same, the same group number; returns (n,) int.
+
+    `features` is (n, d): the output of an ImageNet backbone for each crop. Unlike perceptual hashes they also match
+    rotated, mirrored and recoloured copies.
     """
     count = len(features)
     unit = features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-9)
@@ -50,33 +59,35 @@ def group_near_duplicates(features: np.ndarray, paths: Sequence[Path], threshold
 
 
 def split_by_group(labels: np.ndarray, groups: np.ndarray, seed: int) -> Split | None:
-    """Part samples 80 / 10 / 10 into train, validation and test, by whole groups, classes in proportion.
+    """Split samples 80 / 10 / 10 into training, validation and test, by whole groups, classes in proportion.
 
-    Returns None where the groups are too few or too large to have every class in every part.
+    Returns None if the groups are too few or too large to have every class in every split.
     """
-    if any(len(np.unique(groups[labels == label])) < PARTS for label in np.unique(labels)):
+    if any(len(np.unique(groups[labels == label])) < FOLDS for label in np.unique(labels)):
         return None
-    folds = StratifiedGroupKFold(n_splits=PARTS, shuffle=True, random_state=seed)
-    tenths = [part for _, part in folds.split(labels, labels, groups)]
-    parts = [np.sort(np.concatenate(tenths[2:])), np.sort(tenths[1]), np.sort(tenths[0])]
-    if any(len(np.unique(labels[part])) < len(np.unique(labels)) for part in parts):
+    folds = StratifiedGroupKFold(n_splits=FOLDS, shuffle=True, random_state=seed)
+    tenths = [held_out for _, held_out in folds.split(labels, labels, groups)]
+    splits = [np.sort(np.concatenate(tenths[2:])), np.sort(tenths[1]), np.sort(tenths[0])]
+    if any(len(np.unique(labels[split])) < len(np.unique(labels)) for split in splits):
         return None
-    return Split(*parts)
+    return Split(*splits)
 
 
-def split_samples(
-    features: np.ndarray, labels: np.ndarray, paths: Sequence[Path], classes: Sequence[str], seed: int
+def split_crops(
+    features: np.ndarray, crops: Sequence[Crop], classes: Sequence[str], seed: int
 ) -> tuple[Split, np.ndarray, float]:
-    """Part samples by groups of near-duplicates; returns the split, the groups (n,) and the similarity that made them.
+    """Split crops by groups of near-duplicates; returns the split, the groups (n,) and the threshold that made them.
 
-    The lowest of SAME_PHOTO that leaves enough groups is taken. Raises InputError where even the photos are too few.
+    `features` is (n, d), as for group_near_duplicates. The lowest of DUPLICATE_THRESHOLDS that leaves enough groups is
+    used. Raises InputError if even the photos are too few.
     """
-    for threshold in SAME_PHOTO:
+    labels, paths = class_indices(crops, classes), [crop.path for crop in crops]
+    for threshold in DUPLICATE_THRESHOLDS:
         groups = group_near_duplicates(features, paths, threshold)
-        split = split_by_group(labels, groups, seed)
+        split = split_by_group(labels, groups, seed) if len(np.unique(labels)) == len(classes) else None
         if split is not None:
             return split, groups, threshold
     counts = [len(np.unique(groups[labels == index])) for index in range(len(classes))]
     found = ", ".join(f"{name} {count}" for name, count in zip(classes, counts, strict=True))
     found += "; near-duplicates count once"
-    raise InputError(f"dataset: too few photos that differ ({found}); give {PARTS} or more, better hundreds, of each class")
+    raise InputError(f"dataset: too few photos that differ ({found}); give {FOLDS} or more, better hundreds, of each class")

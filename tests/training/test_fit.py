@@ -25,7 +25,7 @@ from facemask.models.model_file import read_model  # noqa: E402
 from facemask.models.model_info import ModelInfo  # noqa: E402
 from facemask.training.batches import AugmentedBatches, FaceBatches  # noqa: E402
 from facemask.training.checkpoint import can_resume, read_history, start_checkpoint  # noqa: E402
-from facemask.training.dataset import FacePatch  # noqa: E402
+from facemask.training.crops import Crop, FacePatch  # noqa: E402
 from facemask.training.fit import calibrate, fine_tune  # noqa: E402
 from facemask.training.onnx_export import to_onnx  # noqa: E402
 from tests.helpers import DAMAGED, EXAMPLES, ROOT, write_class_folders  # noqa: E402
@@ -45,7 +45,7 @@ def test_train_then_detect(dataset, tmp_path, capsys):
     arguments = ["-d", str(dataset), "-m", str(model), "-p", str(plot), "--weights", str(MODEL), "--size", "96", "-e", "1"]
     assert train_mask_detector.main(arguments) == 0
     out = capsys.readouterr().out
-    assert "no group is in two parts" in out and "Confusion matrix" in out
+    assert "no group is in two splits" in out and "Confusion matrix" in out
     assert sorted(path.name for path in tmp_path.iterdir()) == ["mine.keras", "mine.onnx", "plot.png"]  # and no checkpoint
     assert cv2.imread(str(plot)).shape[1] > 1000
 
@@ -62,9 +62,9 @@ def test_train_then_detect(dataset, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        pytest.param(["-d", "none"], "error: none: no such folder; expected a folder per class", id="no dataset"),
-        pytest.param(["-d", "one"], "error: dataset: found one class only (with_mask)", id="one class"),
-        pytest.param(["-d", "two", "-m", "x.h5"], "error: x.h5: a model's name must end in .keras; give -m NAME.keras", id="suffix"),
+        pytest.param(["-d", "none"], "error: none: no such folder; expected one folder per class", id="no dataset"),
+        pytest.param(["-d", "one"], "error: dataset: found only one class (with_mask)", id="one class"),
+        pytest.param(["-d", "two", "-m", "x.h5"], "error: x.h5: the name of a model must end in .keras; give -m NAME.keras", id="suffix"),
         pytest.param(["-d", "two", "-m", "none/x.keras"], "error: none/x.keras: folder none does not exist", id="no folder"),
         pytest.param(["-d", "two", "--weights", "none.h5"], "error: none.h5: no such file; give --weights imagenet", id="no weights"),
         pytest.param(["-d", "two", "--weights", "bad.weights.h5"], "error: bad.weights.h5: not MobileNetV2(include_top=False)'s weights (", id="bad weights"),
@@ -104,13 +104,15 @@ def test_weights_imagenet_without_network(monkeypatch):
 def tiny():
     """A network, training and validation batches of eight black and white faces."""
     info = ModelInfo(("a", "b"), 96, 0.0)
-    patches = [FacePatch(np.full((96, 96, 3), value, np.uint8), (0, 0, 96, 96)) for value in (0, 255) * 4]
-    labels = np.array([0, 1] * 4)
+    crops = [
+        Crop(FacePatch(np.full((96, 96, 3), value, np.uint8), (0, 0, 96, 96)), label, EXAMPLES, number)
+        for number, (value, label) in enumerate([(0, "a"), (255, "b")] * 4)
+    ]
 
     def make():
         keras.utils.set_random_seed(0)
-        train = AugmentedBatches(patches, labels, info, 4, faces=np.arange(8), seed=0)
-        validation = FaceBatches(patches, labels, info, 4)
+        train = AugmentedBatches(crops, info, 4, seed=0)
+        validation = FaceBatches(crops, info, 4)
         return build_network(info, str(MODEL)), train, validation
 
     return make
@@ -200,7 +202,7 @@ def test_train_interrupted_then_resumed(dataset, tmp_path_factory, tmp_path, mon
     assert "Epoch 2/2" in error and "Epoch 1/2" not in error
     assert sorted(path.name for path in tmp_path.iterdir()) == ["mine.keras", "mine.onnx", "plot.png"]
     assert train_mask_detector.main([*arguments, "--resume", "-e", "0"]) == 0
-    assert "[WARN] --resume: there is no interrupted training of mine.keras, so this starts anew\n" in capsys.readouterr().err
+    assert "[WARN] --resume: there is no interrupted training of mine.keras; a new one starts\n" in capsys.readouterr().err
 
 
 def network_loss(network, validation):
@@ -271,18 +273,21 @@ def test_calibrate_does_not_sharpen_where_all_is_right(tiny):
     assert calibrate(network, features, labels) == pytest.approx(1, abs=1e-3)
 
 
+def crops_of(image, labels: str, face_ids=None) -> list[Crop]:
+    """Return crops of the astronaut's face with these one-letter labels."""
+    patch = FacePatch(image, (142, 60, 237, 178))
+    return [Crop(patch, label, EXAMPLES, number) for label, number in zip(labels, face_ids or range(len(labels)), strict=True)]
+
+
 def test_face_batches_hold_all_in_order(astronaut):
-    patches = [FacePatch(astronaut, (142, 60, 237, 178))] * 5
-    batches = FaceBatches(patches, np.arange(5), ModelInfo(("a", "b"), 96, 0.1), 2)
-    assert [batches[number][1].tolist() for number in range(len(batches))] == [[0, 1], [2, 3], [4]]
+    batches = FaceBatches(crops_of(astronaut, "abbab"), ModelInfo(("a", "b"), 96, 0.1), 2)
+    assert [batches[number][1].tolist() for number in range(len(batches))] == [[0, 1], [1, 0], [1]]
     assert batches[2][0].shape == (1, 96, 96, 3) and batches[2][0].dtype == np.float32
 
 
 def test_augmented_batches_repeat_by_seed_and_change_by_epoch(astronaut):
-    patches = [FacePatch(astronaut, (142, 60, 237, 178))] * 5
-    one, other = (
-        AugmentedBatches(patches, np.arange(5), ModelInfo(("a", "b"), 96, 0.1), 2, faces=np.arange(5), seed=7) for _ in range(2)
-    )
+    crops = crops_of(astronaut, "abbab")
+    one, other = (AugmentedBatches(crops, ModelInfo(("a", "b"), 96, 0.1), 2, seed=7) for _ in range(2))
     assert one.batches_per_epoch == 3
     np.testing.assert_array_equal(one[1][0], other[1][0])
     assert one[2][0].shape == one[5][0].shape == (1, 96, 96, 3)
@@ -291,16 +296,15 @@ def test_augmented_batches_repeat_by_seed_and_change_by_epoch(astronaut):
     np.testing.assert_array_equal(one[4][0], other[1][0])
 
 
-def test_augmented_batches_show_one_view_of_each_face_an_epoch(astronaut):
-    patches = [FacePatch(astronaut, (142, 60, 237, 178))] * 6
-    faces = np.array([0, 1, 0, 1, 2, 0])
-    batches = AugmentedBatches(patches, np.arange(6), ModelInfo(("a", "b"), 96, 0.0), 4, faces=faces, seed=0)
+def test_augmented_batches_show_one_crop_of_each_face_per_epoch(astronaut):
+    crops = crops_of(astronaut, "abcdef", [0, 1, 0, 1, 2, 0])
+    batches = AugmentedBatches(crops, ModelInfo(tuple("abcdef"), 96, 0.0), 4, seed=0)
     assert batches.batches_per_epoch == 1
     shown = set()
     for epoch in range(20):
-        views = batches[epoch][1]
-        assert sorted(faces[views]) == [0, 1, 2]
-        shown.update(views.tolist())
+        indices = batches[epoch][1].tolist()
+        assert sorted(crops[index].face_id for index in indices) == [0, 1, 2]
+        shown.update(indices)
     assert shown == set(range(6))
 
 
@@ -309,11 +313,10 @@ COUNT_SHOWN = """
 import keras, numpy as np
 from facemask.models.model_info import ModelInfo
 from facemask.training.batches import AugmentedBatches
-from facemask.training.dataset import FacePatch
-patches = [FacePatch(np.full((8, 8, 3), 128, np.uint8), (0, 0, 8, 8))] * 60
-batches = AugmentedBatches(
-    patches, np.arange(60), ModelInfo(("a", "b"), 8, 0.0), 3, faces=np.arange(60), seed=0, workers=2
-)
+from facemask.training.crops import Crop, FacePatch
+patch = FacePatch(np.full((8, 8, 3), 128, np.uint8), (0, 0, 8, 8))
+names = tuple(map(str, range(60)))
+batches = AugmentedBatches([Crop(patch, n, n, int(n)) for n in names], ModelInfo(names, 8, 0.0), 3, seed=0, workers=2)
 class Shown(keras.metrics.Metric):
     def __init__(self):
         super().__init__(name="shown")

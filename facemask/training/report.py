@@ -1,0 +1,55 @@
+"""What a training prints: how the crops are split, and how the model does on the test split."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from sklearn.metrics import classification_report, confusion_matrix
+
+from facemask.training.crops import Crop, class_indices
+from facemask.training.split import Split
+
+
+def one_crop_per_face(crops: Sequence[Crop], indices: np.ndarray) -> np.ndarray:
+    """Return, of the crops with these indices, one per face: the last, which is the one the face detector cut out."""
+    last = {crops[index].face_id: index for index in indices.tolist()}
+    return np.array(sorted(last.values()), int)
+
+
+def split_report(crops: Sequence[Crop], split: Split, groups: np.ndarray, classes: Sequence[str]) -> str:
+    """Return a table of how many crops of each class are in each split."""
+    labels = class_indices(crops, classes)
+    columns = {
+        "train": labels[split.train],
+        "validation": labels[split.validation],
+        "test": labels[one_crop_per_face(crops, split.test)],
+    }
+    lines = [" " * 26 + "".join(f"{name:>12s}" for name in columns)]
+    for index, name in enumerate(classes):
+        lines.append(f"  {name:24s}" + "".join(f"{np.sum(column == index):12d}" for column in columns.values()))
+    lines += [
+        "  (train, validation: crops; a face of a class folder may have two, whole photo and cut out; test: one per face)",
+        f"  {len(np.unique(groups))} groups of near-duplicates; no group is in two splits",
+    ]
+    return "\n".join(lines)
+
+
+def accuracy_report(
+    crops: Sequence[Crop], predicted: np.ndarray, classes: Sequence[str], folders: Sequence[Path]
+) -> tuple[str, np.ndarray]:
+    """Return a text on the predicted class indices (n,) of n test crops, and the confusion matrix, one row per true class.
+
+    With several `folders`, the text has the accuracy in each of them.
+    """
+    true = class_indices(crops, classes)
+    numbers = range(len(classes))
+    confusion = confusion_matrix(true, predicted, labels=numbers)
+    report = classification_report(true, predicted, labels=numbers, target_names=classes, digits=4, zero_division=0)
+    lines = [report, "Confusion matrix (one row per true class):"]
+    for name, row in zip(classes, confusion, strict=True):
+        lines.append(f"  {name:24s}" + "".join(f"{count:7d}" for count in row))
+    for folder in folders if len(folders) > 1 else []:
+        inside = np.array([crop.path.is_relative_to(folder) for crop in crops], bool)
+        if inside.any():
+            lines.append(f"  {folder}: accuracy {np.mean((predicted == true)[inside]):.4f} on {inside.sum()} faces")
+    return "\n".join(lines), confusion

@@ -1,0 +1,102 @@
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytestmark = pytest.mark.training
+pytest.importorskip("sklearn")
+
+from facemask.errors import InputError  # noqa: E402
+from facemask.training.crops import Crop, FacePatch  # noqa: E402
+from facemask.training.report import accuracy_report, one_crop_per_face, split_report  # noqa: E402
+from facemask.training.split import Split, group_near_duplicates, split_by_group, split_crops  # noqa: E402
+
+PATCH = FacePatch(np.zeros((8, 8, 3), np.uint8), (0, 0, 8, 8))
+
+
+def crops_of(labels: str) -> list[Crop]:
+    """Return one crop per letter, each of a photo of its own."""
+    return [Crop(PATCH, label, Path(f"{number}.jpg"), number) for number, label in enumerate(labels)]
+
+
+def test_group_near_duplicates():
+    rng = np.random.default_rng(0)
+    features = rng.normal(size=(6, 64))
+    features[4] = features[1] * 3 + rng.normal(0, 0.01, 64)
+    groups = group_near_duplicates(features, ["a", "b", "c", "a", "d", "e"])
+    same = {(i, j) for i in range(6) for j in range(i) if groups[i] == groups[j]}
+    assert same == {(3, 0), (4, 1)}
+
+
+def test_split_by_group_keeps_groups_together():
+    labels = np.tile([0, 1, 1], 100)
+    groups = np.arange(300) // 3
+    split = split_by_group(labels, groups, seed=1)
+    splits = list(asdict(split).values())
+    assert sorted(np.concatenate(splits)) == list(range(300))
+    assert [len(indices) for indices in splits] == [240, 30, 30]
+    for indices in splits:
+        others = np.setdiff1d(np.arange(300), indices)
+        assert not set(groups[indices]) & set(groups[others])
+        assert labels[indices].mean() == pytest.approx(2 / 3)
+    names = np.array(split.names(300))
+    assert all((names[indices] == name).all() for name, indices in asdict(split).items())
+
+
+def test_split_by_group_is_repeatable():
+    labels, groups = np.tile([0, 1], 50), np.arange(100)
+    np.testing.assert_array_equal(split_by_group(labels, groups, 3).test, split_by_group(labels, groups, 3).test)
+    assert not np.array_equal(split_by_group(labels, groups, 3).test, split_by_group(labels, groups, 4).test)
+
+
+def test_split_crops_uses_the_lowest_threshold_that_leaves_enough_groups():
+    rng = np.random.default_rng(0)
+    crops = crops_of("ab" * 40)
+    features = rng.normal(size=(80, 64))
+    assert split_crops(features, crops, "ab", 0)[2] == 0.86
+    similar = features * 0.4 + 1  # as photos of one person from one camera: cosines about 0.86
+    split, _, threshold = split_crops(similar, crops, "ab", 0)
+    assert threshold > 0.86
+    assert all({crops[index].label for index in indices} == {"a", "b"} for indices in asdict(split).values())
+
+
+@pytest.mark.parametrize(
+    ("labels", "classes", "found"),
+    [
+        pytest.param("m" * 30 + "f" * 6, "mf", "m 30, f 6", id="few"),
+        pytest.param("m" * 30 + "f" * 30, "mfn", "m 30, f 30, n 0", id="none of a class could be read"),
+    ],
+)
+def test_split_crops_of_too_few(labels, classes, found):
+    features = np.random.default_rng(0).normal(size=(len(labels), 64))
+    with pytest.raises(InputError) as error:
+        split_crops(features, crops_of(labels), classes, 0)
+    expected = f"dataset: too few photos that differ ({found}; near-duplicates count once); give 10 or more, better hundreds, of each class"
+    assert str(error.value) == expected
+
+
+def test_one_crop_per_face_is_the_last():
+    crops = [Crop(PATCH, "a", Path("a.jpg"), face_id) for face_id in (0, 0, 1, 2, 2)]
+    assert one_crop_per_face(crops, np.array([0, 1, 2, 4])).tolist() == [1, 2, 4]
+
+
+def test_split_report_counts_faces_of_the_test_split_once():
+    crops = [Crop(PATCH, label, Path("a.jpg"), face_id) for label, face_id in (("a", 0), ("a", 0), ("b", 1), ("b", 1), ("b", 2))]
+    split = Split(np.array([0, 1]), np.array([2]), np.array([3, 4]))
+    lines = split_report(crops, split, np.array([0, 0, 1, 1, 1]), ["a", "b"]).splitlines()
+    assert [line.split() for line in lines[:3]] == [["train", "validation", "test"], ["a", "2", "0", "0"], ["b", "0", "1", "2"]]
+    assert "2 groups of near-duplicates" in lines[-1]
+
+
+def test_accuracy_report_of_three_classes_one_of_them_background():
+    crops = [
+        Crop(PATCH, label, Path(folder, "a.jpg"), number)
+        for number, (label, folder) in enumerate(
+            [("background", "x"), ("with_mask", "x"), ("with_mask", "y"), ("without_mask", "y")]
+        )
+    ]
+    classes = ["background", "with_mask", "without_mask"]
+    text, confusion = accuracy_report(crops, np.array([0, 0, 1, 1]), classes, [Path("x"), Path("y"), Path("z")])
+    assert confusion.tolist() == [[1, 0, 0], [1, 1, 0], [0, 1, 0]]
+    assert text.splitlines()[-2:] == ["  x: accuracy 0.5000 on 2 faces", "  y: accuracy 0.5000 on 2 faces"]
