@@ -48,13 +48,13 @@ def nested(folder):
     return training("train/with_mask", "train/without_mask")
 
 
-@TABLE.case("labels that differ in case alone")
+@TABLE.case("labels that differ only in case")
 @on_keras
 def label_case(folder):
     return training("With_Mask", "with_mask", "without_mask")
 
 
-@TABLE.case("one photo a class")
+@TABLE.case("one photo per class")
 @on_keras
 def one_photo(folder):
     return training("with_mask", "without_mask")
@@ -101,7 +101,7 @@ def annotated(text: str) -> Run:
 XML = "<annotation><object><name>{name}</name><bndbox><xmin>{x1}</xmin><ymin>2</ymin><xmax>9</xmax><ymax>9</ymax></bndbox></object></annotation>"
 
 
-@TABLE.case("an annotation that is no XML")
+@TABLE.case("an annotation that is not XML")
 @on_keras
 def no_xml(folder):
     return annotated("text")
@@ -115,7 +115,7 @@ def entities(folder):
     return [annotated(bomb), annotated(outside)]
 
 
-@TABLE.case("an annotation with a box that is no number")
+@TABLE.case("an annotation with a box that is not a number")
 @on_keras
 def no_number(folder):
     return annotated(XML.format(name="with_mask", x1="nan"))
