@@ -29,11 +29,11 @@ evaluate: $(SHARED)/photos .venv/train ## measure the shipped model on photos th
 	$(BIN)/python evaluate_mask_detector.py -d $(SHARED)/photos --only $(SHARED)/photos/val.txt
 
 bench: .venv/train ## measure the speed against the tutorial's way, into speed/: half an hour on two cores, less without ../shared
-	$(BIN)/python benchmarks/speed.py $(if $(wildcard $(SHARED)/photos),--photos $(SHARED)/photos/images \
+	$(BIN)/python -m benchmarks.speed $(if $(wildcard $(SHARED)/photos),--photos $(SHARED)/photos/images \
 	  --video $(SHARED)/videos/street_masks.mp4 --train $(SHARED)/tutorial_dataset --weights $(WEIGHTS))
 
 $(SHARED)/photos:
-	@echo "error: $@: no such folder: these photos are not public (MODEL_CARD.md); with others: python dataset/download.py," \
+	@echo "error: $@: no such folder: these photos are not public (MODEL_CARD.md); with others: python -m dataset.download," \
 	  "python train_mask_detector.py -d dataset, python evaluate_mask_detector.py -d your_annotated_photos"; exit 1
 
 lock: ## choose the locked versions anew, at least a week old; needs uv, from PyPI

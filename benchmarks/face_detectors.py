@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Measure how good and how fast the face detectors are, ours at several sizes.
 
-  python benchmarks/face_detectors.py -d photos --only val.txt
+  python -m benchmarks.face_detectors -d photos --only val.txt
 
 prints a Markdown table and draws it (-o). Average precision is of all photos; times are of every --every-th one, in turns
 of detectors, and told as ratios to res10's in cv2.dnn in the same turn, for a machine's own speed says little.
@@ -15,12 +15,10 @@ from pathlib import Path
 
 import numpy as np
 
+from facemask.cli import options
+from facemask.cli.run import DONE, run
+
 ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT))
-
-from facemask.cli import options  # noqa: E402
-from facemask.cli.run import DONE, run  # noqa: E402
-
 SIZES = (256, 320, 384, 448, 512, 576, 640, 800)
 MIN_CONFIDENCE = 0.05
 TURNS = 9

@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
 """Measure this project's speed against the tutorial's way of doing the same, and against what this machine can do.
 
-  python benchmarks/speed.py                                              the repository's pictures, a generated video
-  python benchmarks/speed.py --photos photos/images --video street.mp4    your own; a minute or two a turn
-  python benchmarks/speed.py --train faces --weights mobilenet_v2.h5      training as well, once: half an hour
-  python benchmarks/speed.py --soak 60                                    memory over an hour of video as well
+  python -m benchmarks.speed                                              the repository's pictures, a generated video
+  python -m benchmarks.speed --photos photos/images --video street.mp4    your own; a minute or two a turn
+  python -m benchmarks.speed --train faces --weights mobilenet_v2.h5      training as well, once: half an hour
+  python -m benchmarks.speed --soak 60                                    memory over an hour of video as well
 
 The tutorial's way is benchmarks/tutorial.py. Both sides do the same work on the same pictures in turns, and the ratio is
 taken within a turn, for a machine's own speed drifts: told are the median of the ratios and their range. Writes speed.md
@@ -27,15 +27,13 @@ from pathlib import Path
 
 import numpy as np
 
+from examples.make_video import make_video
+from facemask.cli import options
+from facemask.cli.run import DONE
+from facemask.cli.run import run as run_script
+from facemask.errors import InputError
+
 ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT))
-
-from examples.make_video import make_video  # noqa: E402
-from facemask.cli import options  # noqa: E402
-from facemask.cli.run import DONE  # noqa: E402
-from facemask.cli.run import run as run_script  # noqa: E402
-from facemask.errors import InputError  # noqa: E402
-
 PEOPLE = ROOT / "examples" / "people.jpg"  # eight faces, four in a row
 ONE_FACE = ROOT / "examples" / "astronaut.jpg"
 FACE_REGIONS = {2: (slice(320), slice(609)), 4: (slice(320), slice(None)), 8: (slice(None),) * 2}
@@ -181,7 +179,7 @@ def run(command: list) -> Run:
 
 
 def tutorial(arguments: list) -> Run:
-    return run(["benchmarks/tutorial.py", *arguments])
+    return run(["-m", "benchmarks.tutorial", *arguments])
 
 
 def detect_images(arguments: list) -> Run:
@@ -238,8 +236,7 @@ def measure_video(model: Path, video: Path, frames: list, work: Path, turns: int
 
 def measure_faces(model: Path, turns: int) -> list[Row]:
     """A picture by its number of faces, and the classifier alone on eight, in one process."""
-    from tutorial import Tutorial
-
+    from benchmarks.tutorial import Tutorial
     from facemask.detector import MaskDetector
     from facemask.io.images import read_image
     from facemask.models.face_detectors import load_face_detector

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Measure what following faces through a video gains over looking at each frame alone.
 
-  python benchmarks/tracking.py --video street_masks.mp4 --truth benchmarks/street_masks.txt
+  python -m benchmarks.tracking --video street_masks.mp4 --truth benchmarks/street_masks.txt
 
 prints a Markdown table. The truth is in the MOTChallenge format, its class 1 for a mask, 2 for none, 3 for one worn wrong
 and 0 where nobody could tell: street_masks.txt has it for Qengineering's street_masks.mp4 (benchmarks/README.md says how
@@ -18,13 +18,11 @@ from pathlib import Path
 
 import numpy as np
 
+from facemask.cli import options
+from facemask.cli.run import DONE, run
+from facemask.errors import InputError
+
 ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT))
-
-from facemask.cli import options  # noqa: E402
-from facemask.cli.run import DONE, run  # noqa: E402
-from facemask.errors import InputError  # noqa: E402
-
 LABELS = {1: "with_mask", 2: "without_mask", 3: "mask_weared_incorrect"}  # by class of the truth
 SAME = 0.5  # least intersection over union of a face with the true one
 LINK = 0.3  # of a face with the one in the frame before that is the same, for a tracker that does no more

@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
 """The tutorial's way of doing what this project does, for benchmarks/speed.py to measure against.
 
-  python benchmarks/tutorial.py make tutorial.keras                        its network, untrained: speed is the same
-  python benchmarks/tutorial.py images tutorial.keras examples/*.jpg       each face through model.predict
-  python benchmarks/tutorial.py video tutorial.keras street.mp4 out.mp4    the same for each frame
-  python benchmarks/tutorial.py train tutorial_dataset --weights mobilenet_v2_imagenet_no_top.weights.h5
+  python -m benchmarks.tutorial make tutorial.keras                        its network, untrained: speed is the same
+  python -m benchmarks.tutorial images tutorial.keras examples/*.jpg       each face through model.predict
+  python -m benchmarks.tutorial video tutorial.keras street.mp4 out.mp4    the same for each frame
+  python -m benchmarks.tutorial train tutorial_dataset --weights mobilenet_v2_imagenet_no_top.weights.h5
 
 What hundreds of copies do, written afresh: everything is imported at once; the res10 SSD in cv2.dnn finds faces; each is
 scaled to 224x224 and classified by a call of Keras' `model.predict` (in video with --at-once: one call for a frame);
@@ -18,11 +18,8 @@ import sys
 import time
 from pathlib import Path
 
-ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT))
-
-from facemask.cli import options  # noqa: E402
-from facemask.cli.run import quiet_libraries  # noqa: E402
+from facemask.cli import options
+from facemask.cli.run import quiet_libraries
 
 quiet_libraries()
 
@@ -33,6 +30,7 @@ from keras import layers  # noqa: E402
 
 from facemask.models.res10 import Res10Detector  # noqa: E402
 
+ROOT = Path(__file__).parents[1]
 SIZE = 224  # px
 RATE = 1e-4  # of Adam
 EPOCHS = 20

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Download the public training photos, checked and resumable.
 
-  python dataset/download.py                    the real photos, into dataset/
-  python dataset/download.py tutorial -o old/   the original tutorial's, into old/
+  python -m dataset.download                    the real photos, into dataset/
+  python -m dataset.download tutorial -o old/   the original tutorial's, into old/
 
 Photos already there are kept, so an interrupted download goes on where it stopped. GITHUB_TOKEN, if set, is sent to
 GitHub, which lets those who share an address ask more often.
@@ -20,7 +20,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from facemask.cli import options
 from facemask.cli.run import DONE, run
 from facemask.errors import InputError

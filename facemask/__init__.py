@@ -1,1 +1,3 @@
-"""Find faces and tell who wears a mask: what the scripts share."""
+"""Find faces and classify their masks: what the scripts share."""
+
+__version__ = "2.0.0"

@@ -1,6 +1,5 @@
 import re
 import shutil
-import sys
 from fractions import Fraction
 
 import cv2
@@ -14,10 +13,7 @@ from tests.helpers import EXAMPLES, PEOPLE, ROOT
 pytestmark = pytest.mark.training
 pytest.importorskip("pycocotools")
 
-sys.path.insert(0, str(ROOT / "benchmarks"))
-import face_detectors  # noqa: E402
-import speed  # noqa: E402
-import tracking  # noqa: E402
+from benchmarks import face_detectors, speed, tracking  # noqa: E402
 
 OBJECT = "<object><name>x</name><bndbox><xmin>{}</xmin><ymin>{}</ymin><xmax>{}</xmax><ymax>{}</ymax></bndbox></object>"
 

@@ -7,10 +7,10 @@ from contextlib import suppress
 from pathlib import Path
 
 from facemask.errors import InputError
+from facemask.models import default_files
 
-ROOT = Path(__file__).resolve().parents[2]
-DEFAULT_MODEL = ROOT / "mask_detector.keras"
-DEFAULT_FACE_DETECTOR = ROOT / "face_detector"
+DEFAULT_MODEL = default_files.MASK_CLASSIFIER
+DEFAULT_FACE_DETECTOR = default_files.FACE_DETECTOR
 PLOT_SUFFIXES = (".png", ".jpg", ".pdf", ".svg")
 
 logger = logging.getLogger("facemask")
@@ -149,7 +149,7 @@ def add_detector_arguments(parser: argparse.ArgumentParser, tiles: str) -> None:
         "--model",
         type=Path,
         default=DEFAULT_MODEL,
-        help="mask classifier: .keras (run from the .onnx beside it) or .onnx (default: mask_detector.keras)",
+        help=f"mask classifier: .keras (run from the .onnx beside it) or .onnx (default: {DEFAULT_MODEL.name})",
     )
     parser.add_argument(
         "-c",

@@ -13,9 +13,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
 from facemask.errors import InputError
+from facemask.models.default_files import IS_INSTALLED
 
 DESKTOP_LIBRARIES = ("libGL", "libgthread", "libglib", "libX", "libSM")  # that opencv-python needs on Linux
-DETECTION_MODULES = ("cv2", "numpy", "PIL", "imutils", "tqdm", "trackers", "supervision", "av")  # of requirements-detect.txt
+VIDEO_MODULES = ("trackers", "supervision", "av")  # of the extra "video"
+TRAINING_MODULES = ("tensorflow", "torch", "jax", "keras", "h5py", "sklearn", "matplotlib", "onnx", "pycocotools", "defusedxml")
 IN_A_ROW = 5.0  # s from one signal to the next
 DONE, FAILED = 0, 1  # exit codes; 2 is argparse's own, 128 and the signal's number are for signals
 
@@ -179,5 +181,8 @@ def explain_import(error: ImportError) -> str:
             f"OpenCV: cannot start here ({error}); on a machine without a desktop: "
             "pip uninstall -y opencv-python; pip install --force-reinstall --no-deps opencv-python-headless"
         )
-    requirements = "requirements-detect.txt" if error.name in DETECTION_MODULES else "requirements.txt"
-    return f"{error.name}: is not installed; pip install -r {requirements}"
+    name = (error.name or "").partition(".")[0]
+    extra = "[video]" if name in VIDEO_MODULES else "[train]" if name in TRAINING_MODULES else ""
+    requirements = "requirements.txt" if extra == "[train]" else "requirements-detect.txt"
+    what = f'"facemask-detector{extra}"' if IS_INSTALLED else f"-r {requirements}"
+    return f"{error.name}: is not installed; pip install {what}"
