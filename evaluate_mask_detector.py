@@ -55,10 +55,10 @@ def evaluate(args: argparse.Namespace) -> int:
     from facemask.io.outputs import check_writable, make_folder, text_output
     from facemask.training.dataset import read_annotated_photos
 
-    names = options.read_names(args.only)
+    names = options.listed_names(args.only, [args.dataset])[args.dataset]
     annotated = read_annotated_photos(args.dataset, names)
     if names and len(annotated) < len(set(names)):
-        logger.warning("%s lists %d photos, %d of them are in %s", args.only, len(set(names)), len(annotated), args.dataset)
+        logger.warning("%s lists %d photos, %d of them are in %s", ", ".join(args.only), len(set(names)), len(annotated), args.dataset)
     make_folder(args.output)
     for name in OUTPUTS:
         check_writable(args.output / name)

@@ -2,7 +2,7 @@
 """Train the mask classifier: fine-tune MobileNetV2 on photos of faces.
 
   python train_mask_detector.py -d dataset                              one folder per class; downloads ImageNet weights
-  python train_mask_detector.py -d dataset photos --only train.txt      and the listed photos of an annotated set (Pascal VOC)
+  python train_mask_detector.py -d dataset photos --only photos=train.txt      and annotated photos (Pascal VOC), a part of them
   python train_mask_detector.py -d my_faces --weights mask_detector.keras -m mine.keras     start from a trained model
   python train_mask_detector.py -d photos faces --rename face=without_mask hat= --limit faces=500     join other data sets
 
@@ -183,8 +183,8 @@ def read_photos(args: argparse.Namespace) -> list:
     """List the photos of all data sets, with the classes and at most the number of faces that the arguments ask for."""
     from facemask.training.dataset import AnnotatedPhoto, limit_faces, read_dataset, rename_labels
 
-    names = options.read_names(args.only)
-    photos = [photo for folder in args.dataset for photo in read_dataset(folder, names)]
+    names = options.listed_names(args.only, args.dataset)
+    photos = [photo for folder in args.dataset for photo in read_dataset(folder, names[folder])]
     ignored = sum(len(photo.ignored) for photo in photos if isinstance(photo, AnnotatedPhoto))
     if ignored:
         logger.info("%d faces marked difficult or to be ignored: not used", ignored)

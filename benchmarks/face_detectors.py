@@ -48,7 +48,7 @@ def measure(args: argparse.Namespace) -> int:
 
     options.check_plot_name(args.output)
     check_writable(args.output)
-    photos = read_annotated_photos(args.dataset, options.read_names(args.only))
+    photos = read_annotated_photos(args.dataset, options.listed_names(args.only, [args.dataset])[args.dataset])
     res10 = load_face_detector(ROOT / "face_detector" / "res10_300x300_ssd.onnx")
     ours = load_face_detector(
         args.face, args.sizes[0]

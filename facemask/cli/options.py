@@ -3,6 +3,7 @@
 import argparse
 import logging
 import math
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -178,20 +179,39 @@ def check_plot_name(path: Path) -> None:
 
 
 def add_only_argument(parser: argparse.ArgumentParser) -> None:
-    """Add --only, for the scripts that read annotated photos."""
+    """Add --only, for the scripts that read annotated photos; `listed_names` reads the files."""
     parser.add_argument(
-        "--only", type=Path, metavar="FILE", help="use only the annotated photos that it lists, by name without suffix"
+        "--only",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="[FOLDER=]FILE",
+        help="use only the annotated photos that FILE lists, one name without suffix per line; with FOLDER=, for that data set "
+        "alone (default: all photos)",
     )
 
 
-def read_names(path: Path | None) -> list[str] | None:
-    """Read the names that --only gives, a line each; None where it is not given. Raises InputError if it cannot."""
-    if path is None:
-        return None
+def listed_names(only: Sequence[str], folders: Iterable[Path]) -> dict[Path, list[str] | None]:
+    """Return for each data set the names that --only lists for it, None if it lists none.
+
+    Raises InputError if a file cannot be read.
+    """
+    names: dict[Path, list[str] | None] = dict.fromkeys(folders)
+    for text in only:
+        folder, equals, file = text.partition("=")
+        of_one_folder = equals and Path(folder) in names
+        listed = read_names(Path(file if of_one_folder else text))
+        for each in [Path(folder)] if of_one_folder else names:
+            names[each] = [*(names[each] or []), *listed]
+    return names
+
+
+def read_names(path: Path) -> list[str]:
+    """Read a file with one name per line. Raises InputError if it cannot be read."""
     try:
         return [line.strip() for line in path.read_text().splitlines() if line.strip()]
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot be read ({error}); give a text file, a photo's name a line") from error
+        raise InputError(f"{path}: cannot be read ({error}); give a text file with one photo's name per line") from error
 
 
 def add_show_argument(parser: argparse.ArgumentParser) -> None:

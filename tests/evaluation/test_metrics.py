@@ -246,7 +246,7 @@ def test_evaluate_tells_of_names_and_classes_that_it_does_not_know(annotated, tm
     [
         pytest.param(["-d", "none"], "error: none: no annotations/ in it; give a folder of images/ with Pascal VOC annotations/", id="no folder"),
         pytest.param(["-d", "photos", "--only", "none.txt"], "error: none.txt: cannot be read", id="no list"),
-        pytest.param(["-d", "photos", "--only", "strangers.txt"], "error: photos: none of the 1 photos listed is there; list names without suffix, a line each", id="none of the list"),
+        pytest.param(["-d", "photos", "--only", "strangers.txt"], "error: photos: has none of the 1 photos listed; list names without suffix, one per line", id="none of the list"),
         pytest.param(["-d", "photos", "-o", "taken"], "error: taken/report.md: is a folder; give a file name", id="output name is a folder"),
         pytest.param(["-d", "photos", "-m", "none.keras"], "error: none.keras: no such file; give -m the model that train_mask_detector.py wrote", id="no model"),
         pytest.param(["-d", "photos", "-o", "photos/images/people.png"], "error: photos/images/people.png: cannot make this folder (File exists); choose another place", id="output is a file"),
