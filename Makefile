@@ -36,9 +36,10 @@ $(SHARED)/photos:
 	@echo "error: $@: no such folder: these photos are not public (MODEL_CARD.md); with others: python -m dataset.download," \
 	  "python train_mask_detector.py -d dataset, python evaluate_mask_detector.py -d your_annotated_photos"; exit 1
 
-lock: ## choose the locked versions anew, at least a week old; needs uv, from PyPI
+lock: ## choose the locked versions again, each at least a week old; needs uv, from PyPI
 	printf 'pip>=26.3\nopencv-python-headless\n' | uv pip compile --quiet --no-config --universal --python-version 3.11 --upgrade \
-	  --generate-hashes --no-annotate --exclude-newer "7 days" --custom-compile-command "make lock" requirements-test.txt - -o requirements.lock
+	  --generate-hashes --no-annotate --exclude-newer "7 days" --custom-compile-command "make lock" \
+	  --all-extras pyproject.toml - -o requirements.lock
 
 audit: ## look the locked versions up in a database of known flaws; needs pip-audit, from PyPI, and the internet
 	pip-audit --strict --disable-pip --require-hashes -r requirements.lock
