@@ -29,7 +29,6 @@ from facemask.errors import InputError
 
 logger = logging.getLogger("facemask")
 FRAMES_AHEAD = 4  # a worker, of a file: the classifier is asked in bursts, when many people come
-MISSING_TIME = 1.0  # s of a file that cannot be read, from which it counts as broken
 SEEN_TO_HIDE = 0.1  # confidence from which --blur hides what may be a face
 
 
@@ -132,7 +131,7 @@ def follow(args: argparse.Namespace, command) -> int:
         server = stack.enter_context(LiveServer(*args.serve)) if args.serve else None
         source = stack.enter_context(open_source(args.input, args.width, args.stride, args.rate, args.reconnect, args.max_pixels))
         stopped_by = stack.enter_context(stop_on_signals(source.stop))
-        if not source.states_rate and not source.is_live:
+        if not source.has_rate and not source.is_live:
             logger.warning("%s states no frame rate; taking %g frames per second", source.name, float(source.rate))
         if args.rate and abs(args.rate - source.rate) > 0.01 * args.rate:
             logger.warning("--rate: not used, for %s states %.5g frames per second", source.name, float(source.rate))
@@ -140,8 +139,8 @@ def follow(args: argparse.Namespace, command) -> int:
         workers, threads = (1, 0) if source.is_live else thread_budget()
         detector = options.load_detector(args, threads)
         classifier = detector.classifier
-        tracker = MaskTracker(classifier.classify, classifier.info.classes, float(source.given_rate), args.confidence)
-        sink = stack.enter_context(VideoSink(args.output, source.given_rate, source.is_live)) if args.output else None
+        tracker = MaskTracker(classifier.classify, classifier.info.classes, float(source.output_fps), args.confidence)
+        sink = stack.enter_context(VideoSink(args.output, source.output_fps, source.is_live)) if args.output else None
         jsonl = stack.enter_context(json_lines(args.jsonl)) if args.jsonl else None
         events = stack.enter_context(JsonLines(args.events)) if args.events else None
         alert = alerts(classifier.info.classes)
@@ -221,7 +220,7 @@ def follow(args: argparse.Namespace, command) -> int:
         "%d frames%s%s, %d faces of %d people%s; %d events; %.1f s, %.1f frames/s",
         rate.count,
         " (stopped)" if closed or stopped_by else "",
-        f", {source.left_out} left out" if source.left_out else "",
+        "".join(f", {fault}" for fault in ([f"{source.dropped_frames} dropped"] if source.dropped_frames else []) + source.quality.summary),
         faces_seen,
         people.total() + briefly,
         f" ({', '.join(told)})" if told else "",
@@ -238,10 +237,9 @@ def follow(args: argparse.Namespace, command) -> int:
     if source.is_live:
         logger.warning("%s has ended; start again when it is back", source.name)
         return FAILED
-    is_cut = source.duration and source.duration - frame.time > MISSING_TIME + 1 / source.given_rate
-    if is_cut:
-        logger.warning("%s states %.1f s, and breaks off after %.1f s", source.name, source.duration, frame.time)
-    return FAILED if source.left_out or is_cut else DONE
+    if source.fault:
+        logger.warning("%s %s", source.name, source.fault)
+    return FAILED if source.dropped_frames or source.fault else DONE
 
 
 def main(argv: list[str] | None = None) -> int:

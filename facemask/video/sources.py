@@ -1,4 +1,4 @@
-"""Read frames of files, pictures, cameras and streams."""
+"""Read frames of files, images, cameras and streams."""
 
 import glob
 import logging
@@ -9,30 +9,50 @@ import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, suppress
 from fractions import Fraction
 from itertools import count
 from pathlib import Path
+from typing import Protocol
 
 import cv2
 import numpy as np
+from PIL import Image, ImageSequence
 
 from facemask.errors import InputError
 from facemask.io.find_images import IMAGE_SUFFIXES, find_images
 from facemask.io.images import MAX_PIXELS, read_image
 from facemask.types import Frame
+from facemask.video.camera import CameraReader
+from facemask.video.decoder import MAX_RATE, MIN_RATE, DecodedFrame, VideoDecoder
 
 DEFAULT_RATE = 25.0  # frames per second, for sources that state none
-LOWEST_RATE, HIGHEST_RATE = 0.01, 240.0  # frames per second; beyond, what is stated is a container's time base, no rate
-LARGEST_DENOMINATOR = 1001  # of rates as broadcasters have them: 30000/1001
+MAX_DENOMINATOR = 1001  # of rates as broadcasters have them: 30000/1001
 STANDARD_INPUT = "-"
-MOTION_JPEG = cv2.VideoWriter.fourcc(*"MJPG")
-SILENCE = 4.0  # s without a picture, after which it is said
-TICK = 0.2  # s between two looks whether there is one
-PLACE_OF_NUMBER = re.compile(r"%0?\d*d")  # in the name of a sequence of pictures, as in frame_%04d.jpg
+RAW_MOTION_JPEG = ("mjpeg", "jpeg_pipe")  # FFmpeg's formats that have neither rate nor times; it makes up both
+OPEN_TIMEOUT = 10.0  # s for a stream to open: FFmpeg reads some for five before it knows them
+READ_TIMEOUT = 3.5  # s for a stream to send the next packet
+STALL = 4.0  # s without a frame, after which there is a warning
+TICK = 0.2  # s between two checks whether there is a frame
+MISSING_TIME = 1.0  # s of a file that are missing at its end, from which it counts as cut off
+USELESS_TIME = 2.0  # s of corrupt or uniform frames, after which there is a warning
+UNIFORM_DEVIATION = 2.0  # standard deviation, of 255, up to which a frame is uniform; a dark room's noise has more
+UNIFORM_STEP = 8  # px between two pixels that are compared
+ANIMATION_DELAY = 0.1  # s that a frame of an animation is shown if its file states none, as browsers do
+NUMBER_PLACE = re.compile(r"%0?\d*d")  # in the name of a sequence of images, as in frame_%04d.jpg
 
 logger = logging.getLogger(__name__)
+
+
+class Reader(Protocol):
+    """What decodes frames one by one: a `VideoDecoder` or a `CameraReader`."""
+
+    rate: float  # frames per second; 0 if unknown
+
+    def read(self, wanted: bool = True) -> DecodedFrame | None:
+        """Return the next frame, with its image if it is `wanted`; None at the end."""
+
+    def close(self) -> None: ...
 
 
 class VideoSource(AbstractContextManager, ABC):
@@ -41,22 +61,23 @@ class VideoSource(AbstractContextManager, ABC):
     is_live = False  # gives the newest frame, and may come back when it has dropped
 
     def __init__(self, name: str, rate: float, width: int | None, stride: int) -> None:
-        """`rate` is in frames per second, as stated: other than finite and sensible means unknown (`states_rate`)."""
+        """`rate` is in frames per second, as stated; out of range it counts as unknown (`has_rate`)."""
         self.name = name
-        self.states_rate = math.isfinite(rate) and LOWEST_RATE <= rate <= HIGHEST_RATE
-        self.rate = Fraction(rate if self.states_rate else DEFAULT_RATE).limit_denominator(LARGEST_DENOMINATOR)
+        self.has_rate = math.isfinite(rate) and MIN_RATE <= rate <= MAX_RATE
+        self.rate = Fraction(rate if self.has_rate else DEFAULT_RATE).limit_denominator(MAX_DENOMINATOR)
+        self.output_fps = self.rate / stride  # frames per second that are given
         self.frame_count: int | None = None  # to be expected, strides counted
-        self.duration: float | None = None  # s, as a file states it
-        self.left_out = 0  # frames that could not be used, or not be waited for
-        self.given_rate = self.rate / stride  # frames per second that are given
+        self.dropped_frames = 0  # that could not be read, or not be waited for
+        self.quality = FrameQuality(name)
+        self.fault = ""  # what is wrong with a file that ended before the time it states
         self._width, self._stride = width, stride
         self._stopped = threading.Event()
 
     @abstractmethod
-    def frames(self, on_silence: Callable[[float], None] = lambda seconds: None) -> Iterator[Frame]:
+    def frames(self, on_stall: Callable[[float], None] = lambda seconds: None) -> Iterator[Frame]:
         """Yield the frames in order.
 
-        While a live source is silent `on_silence` is called a few times a second, with the seconds since its last frame.
+        While a source gives no frame `on_stall` is called a few times a second, with the seconds since its last frame.
         """
 
     def stop(self) -> None:
@@ -74,50 +95,113 @@ class VideoSource(AbstractContextManager, ABC):
         return cv2.resize(image, (self._width, height), interpolation=cv2.INTER_AREA)
 
 
+class FrameQuality:
+    """Counts corrupt and uniform frames, and warns once of a source that gives nothing else for `USELESS_TIME`."""
+
+    def __init__(self, name: str) -> None:
+        """Messages call the source `name`."""
+        self.name = name
+        self.corrupt_frames = 0  # repaired by the decoder, or not decoded at all
+        self.uniform_frames = 0
+        self._fault, self._since = "", 0.0  # of the last frame, and the time from which all have had it
+        self._reported: set[str] = set()
+
+    def add(self, time: float, image: np.ndarray | None, is_corrupt: bool) -> None:
+        """Count a frame at `time` in s; `image`, uint8 (H, W, 3) BGR, is None if it was not decoded."""
+        fault = "corrupt" if is_corrupt else "uniform" if image is not None and is_uniform(image) else ""
+        self.corrupt_frames += fault == "corrupt"
+        self.uniform_frames += fault == "uniform"
+        if fault != self._fault:
+            self._fault, self._since = fault, time
+        if fault and fault not in self._reported and time - self._since >= USELESS_TIME:
+            self._reported.add(fault)
+            remedy = "uncover the lens, or check the source" if fault == "uniform" else "check the file or the connection"
+            what = "of one colour" if fault == "uniform" else "corrupt"
+            logger.warning("%s: all frames are %s for %.0f s from %.1f s on; %s", self.name, what, USELESS_TIME, self._since, remedy)
+
+    @property
+    def summary(self) -> list[str]:
+        """Return what there is to report at the end, as "3 corrupt"; uniform frames only if they lasted."""
+        corrupt = [f"{self.corrupt_frames} corrupt"] if self.corrupt_frames else []
+        return corrupt + ([f"{self.uniform_frames} of one colour"] if "uniform" in self._reported else [])
+
+
+def is_uniform(image: np.ndarray) -> bool:
+    """Return whether `image`, uint8 (H, W, 3), has one colour all over, as of a covered lens or a decoder that fails."""
+    _, deviation = cv2.meanStdDev(np.ascontiguousarray(image[::UNIFORM_STEP, ::UNIFORM_STEP]))
+    return bool(deviation.max() <= UNIFORM_DEVIATION)
+
+
 def open_source(
     source: str,
     width: int | None = None,
     stride: int = 1,
     rate: float | None = None,
-    patience: float = math.inf,
+    timeout: float = math.inf,
     max_pixels: int = MAX_PIXELS,
 ) -> VideoSource:
-    """Open a camera (its index, as "0"), a video file, pictures (a folder, glob or frame_%04d.jpg), a URL, or "-".
+    """Open a camera (its index, as "0"), a video file, images (a folder, glob or frame_%04d.jpg), a URL, or "-".
 
-    "-" is standard input, in any format that FFmpeg tells by its beginning, as motion JPEG. Frames are scaled down to
-    `width` px, of which a camera is asked as well; only every `stride`-th is given. `rate`, in frames per second, is that
-    of pictures, of standard input and of what states none. A live source that has dropped is opened again for `patience` seconds.
-    Raises InputError if it cannot be opened, or its frames have more than `max_pixels`.
+    "-" is standard input, in any format that FFmpeg knows by its beginning, as motion JPEG. Frames are scaled down to
+    `width` px, of which a camera is asked as well; only every `stride`-th is given. `rate`, in frames per second, is used
+    for images, for raw motion JPEG from a pipe and for what states none. A live source that has dropped is opened again
+    for `timeout` seconds. Raises InputError if it cannot be opened, or its frames have more than `max_pixels`.
     """
     path = Path(source)
     is_remote = "://" in source
-    are_pictures = path.suffix.lower() in IMAGE_SUFFIXES or (glob.has_magic(source) and not path.exists())
-    if path.is_dir() or (are_pictures and not is_remote):
-        return PictureSource(source, rate or DEFAULT_RATE, width, stride, max_pixels)
-    is_camera = source.isdecimal() and int(source) < 1000
-    if not (is_camera or is_remote or source == STANDARD_INPUT or path.is_char_device() or path.is_fifo() or path.is_file()):
+    are_images = path.suffix.lower() in IMAGE_SUFFIXES or (glob.has_magic(source) and not path.exists())
+    if path.is_dir() or (are_images and not is_remote):
+        if is_animation(path):
+            return AnimationSource(path, width, stride, max_pixels)
+        return ImageSource(source, rate or DEFAULT_RATE, width, stride, max_pixels)
+    is_camera = (source.isdecimal() and int(source) < 1000) or path.is_char_device()
+    if not (is_camera or is_remote or source == STANDARD_INPUT or path.is_fifo() or path.is_file()):
         raise InputError(f"{source}: no such video; give a file, a stream's URL, or a camera's index (0 is the first)")
-    name = f"camera {source}" if is_camera else "standard input" if source == STANDARD_INPUT else without_secrets(source)
-    opener = CaptureOpener(int(source) if is_camera else source, width)
+    if is_camera:
+        name = f"camera {source}"
+
+        def open_camera() -> CameraReader:
+            return CameraReader(int(source) if source.isdecimal() else source, name, width)
+
+        camera = open_camera()
+        check_size(name, camera.width, camera.height, max_pixels)
+        return LiveSource(name, camera.rate or rate or 0, width, stride, camera, open_camera, timeout)
+
     is_pipe = source == STANDARD_INPUT or path.is_fifo()
-    capture = opener.open_in_thread() if is_pipe else opener.open()
-    if not capture.isOpened():
-        if is_camera:
-            raise InputError(f"{name}: cannot be opened; plug it in, try -i 1, or give a video: -i FILE")
-        raise InputError(f"{name}: cannot be opened as a video; check that it is one and plays elsewhere")
-    columns, rows = (round(capture.get(side)) for side in (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT))
-    if columns * rows > max_pixels:
-        raise InputError(f"{name}: {columns} x {rows} pixels a frame are more than {max_pixels}; give --max-pixels more")
-    stated = capture.get(cv2.CAP_PROP_FPS)
-    # Of motion JPEG in a pipe, which has neither rate nor times, FFmpeg makes up both.
-    is_made_up = rate is not None and is_pipe and capture.get(cv2.CAP_PROP_FOURCC) == MOTION_JPEG
-    if rate is not None and (is_made_up or not LOWEST_RATE <= stated <= HIGHEST_RATE):
-        stated = rate
-    has_end = capture.get(cv2.CAP_PROP_FRAME_COUNT) > 0
-    if is_camera or path.is_char_device() or (is_remote and not has_end):
-        return LiveSource(name, stated, width, stride, capture, opener, patience)
+    name = "standard input" if source == STANDARD_INPUT else without_secrets(source)
+    # absolute, for in a name alone FFmpeg takes a colon for a protocol's
+    url = source if is_remote else "pipe:0" if source == STANDARD_INPUT else str(path.absolute())
+
+    def open_decoder(is_live: bool = True) -> VideoDecoder:
+        limits = (OPEN_TIMEOUT, READ_TIMEOUT) if is_remote else None
+        return VideoDecoder(url, name, width, max_pixels, limits, is_live)
+
+    decoder = in_thread(lambda: open_decoder(is_live=is_remote)) if is_remote or is_pipe else open_decoder(is_live=False)
+    is_made_up = rate is not None and is_pipe and decoder.format in RAW_MOTION_JPEG
+    stated = rate if rate is not None and (is_made_up or not decoder.rate) else decoder.rate
+    if is_remote and not decoder.has_end:
+        return LiveSource(name, stated, width, stride, decoder, open_decoder, timeout)
     kind = PipeSource if is_pipe else FileSource
-    return kind(name, stated, width, stride, capture, not is_made_up)
+    return kind(name, stated, width, stride, decoder, not is_made_up)
+
+
+def in_thread(function: Callable[[], VideoDecoder]) -> VideoDecoder:
+    """Return what `function` returns, or raise what it raises; Ctrl-C is heard meanwhile, though it waits in C code."""
+    results: queue.Queue[VideoDecoder | Exception] = queue.Queue()
+
+    def call() -> None:
+        try:
+            results.put(function())
+        except Exception as error:  # the other thread's to raise
+            results.put(error)
+
+    threading.Thread(target=call, name="opener", daemon=True).start()
+    while True:
+        with suppress(queue.Empty):
+            result = results.get(timeout=TICK)
+            if isinstance(result, Exception):
+                raise result
+            return result
 
 
 def without_secrets(source: str) -> str:
@@ -127,90 +211,69 @@ def without_secrets(source: str) -> str:
     return re.sub(r"/[^/]*=.*", "/…", re.sub(r"//.*@", "//", re.sub(r"\?.*", "?…", source)))
 
 
-@dataclass(frozen=True)
-class CaptureOpener:
-    """Opens OpenCV's capture of one source, again and again."""
-
-    CONNECT = 10.0  # s that a stream is given to be opened: FFmpeg watches some for five before it knows them
-    STALL = 3.5  # s that it is given for a picture
-
-    source: str | int
-    width: int | None
-
-    def open(self) -> cv2.VideoCapture:
-        """Return the capture, which may not be opened."""
-        if isinstance(self.source, int):
-            capture = cv2.VideoCapture(self.source)
-            if self.width:
-                capture.set(cv2.CAP_PROP_FRAME_WIDTH, self.width)
-            return capture
-        if "://" in self.source:
-            limits = {cv2.CAP_PROP_OPEN_TIMEOUT_MSEC: self.CONNECT, cv2.CAP_PROP_READ_TIMEOUT_MSEC: self.STALL}
-            numbers = [number for which, seconds in limits.items() for number in (which, int(1000 * seconds))]
-            return cv2.VideoCapture(self.source, cv2.CAP_FFMPEG, numbers)
-        if self.source == STANDARD_INPUT:
-            return cv2.VideoCapture("pipe:0")
-        capture = cv2.VideoCapture(str(Path(self.source).absolute()))  # absolute as in VideoSink
-        if self.width and Path(self.source).is_char_device():
-            capture.set(cv2.CAP_PROP_FRAME_WIDTH, self.width)
-        return capture
-
-    def open_in_thread(self) -> cv2.VideoCapture:
-        """Do the same so that Ctrl-C is heard meanwhile."""
-        opened: list[cv2.VideoCapture] = []
-        thread = threading.Thread(target=lambda: opened.append(self.open()), name="opener", daemon=True)
-        thread.start()
-        while thread.is_alive():
-            thread.join(0.2)
-        return opened[0]
-
-
 class FileSource(VideoSource):
     """A video that has an end: every frame is given, in order, at the time that the file states, or by the rate."""
 
     def __init__(
-        self, name: str, rate: float, width: int | None, stride: int, capture: cv2.VideoCapture, has_times: bool = True
+        self, name: str, rate: float, width: int | None, stride: int, decoder: VideoDecoder, has_times: bool = True
     ) -> None:
-        """`has_times` is whether the file's own times are right: of motion JPEG FFmpeg makes them up, 25 a second."""
+        """`has_times` is False where FFmpeg makes the times up, 25 a second."""
         super().__init__(name, rate, width, stride)
-        self._capture, self._has_times = capture, has_times
-        stated = capture.get(cv2.CAP_PROP_FRAME_COUNT)
-        if stated > 0:
-            self.frame_count = math.ceil(stated / stride)
-            self.duration = float(stated / self.rate)
+        self._decoder, self._has_times = decoder, has_times
+        if decoder.frame_count:
+            self.frame_count = math.ceil(decoder.frame_count / stride)
 
-    def frames(self, on_silence: Callable[[float], None] = lambda seconds: None) -> Iterator[Frame]:
+    def frames(self, on_stall: Callable[[float], None] = lambda seconds: None) -> Iterator[Frame]:
         first = last = None
+        failures = 0  # frames one after the other that could not be decoded
         for number in count():
-            if self._stopped.is_set() or not self._capture.grab():
+            if self._stopped.is_set():
                 return
-            position = self._capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
-            first = position if first is None else first
-            after = position - first
+            is_wanted = number % self._stride == 0
+            decoded = self._decoder.read(is_wanted)
+            if decoded is None:
+                self.fault = self._find_fault(last or 0.0)
+                return
+            if not decoded.is_decoded:  # its time may be out of order
+                self.dropped_frames += 1
+                failures += 1
+                self.quality.add((last or 0.0) + failures / float(self.rate), None, is_corrupt=True)
+                continue
+            failures = 0
+            if first is None:
+                first = decoded.time
+            after = None if decoded.time is None or first is None else decoded.time - first
             if not self._has_times:
                 after = float(number / self.rate)
-            elif last is not None and not last < after < math.inf:  # raw streams have none, broken files some that do not grow
+            elif last is None:
+                after = 0.0
+            elif after is None or not last < after < math.inf:  # raw streams have none, broken files some that do not grow
                 after = last + 1 / float(self.rate)
             last = after
-            if number % self._stride == 0:
-                done, image = self._capture.retrieve()
-                if done:
-                    yield Frame(number, after, self._fit(image))
-                else:
-                    self.left_out += 1
+            self.quality.add(after, decoded.image, decoded.is_corrupt)
+            if decoded.image is not None:
+                yield Frame(number, after, decoded.image)
+
+    def _find_fault(self, last: float) -> str:
+        """Return what is wrong with the file if it ended too early, after a frame at `last` in s."""
+        if self._decoder.error:
+            return f"breaks off after {last:.1f} s ({self._decoder.error})"
+        if self._decoder.missing_time(last) > MISSING_TIME + 1 / self.rate:
+            return f"states {self._decoder.duration:.1f} s, and breaks off after {last:.1f} s"
+        return ""
 
     def __exit__(self, *error: object) -> None:
         super().__exit__(*error)
-        self._capture.release()
+        self._decoder.close()
 
 
 class PipeSource(FileSource):
     """Standard input or a FIFO: read on a thread of its own, for nothing ends a wait for what a pipe may never bring."""
 
-    AHEAD = 4  # frames read before they are taken
+    PREFETCH = 4  # frames read before they are taken
 
-    def frames(self, on_silence: Callable[[float], None] = lambda seconds: None) -> Iterator[Frame]:
-        waiting: queue.Queue[Frame | Exception | None] = queue.Queue(self.AHEAD)
+    def frames(self, on_stall: Callable[[float], None] = lambda seconds: None) -> Iterator[Frame]:
+        waiting: queue.Queue[Frame | Exception | None] = queue.Queue(self.PREFETCH)
 
         def read() -> None:
             try:
@@ -221,36 +284,36 @@ class PipeSource(FileSource):
                 waiting.put(error)
 
         threading.Thread(target=read, name="source", daemon=True).start()
-        last, said = time.monotonic(), False
+        last, is_reported = time.monotonic(), False
         while not self._stopped.is_set():
             try:
                 frame = waiting.get(timeout=TICK)
             except queue.Empty:
-                silence = time.monotonic() - last
-                on_silence(silence)
-                if silence >= SILENCE and not said:
-                    logger.warning("%s: no picture for %.0f s; waiting", self.name, silence)
-                    said = True
+                stall = time.monotonic() - last
+                on_stall(stall)
+                if stall >= STALL and not is_reported:
+                    logger.warning("%s: no frame for %.0f s; waiting", self.name, stall)
+                    is_reported = True
                 continue
             if isinstance(frame, Exception):
                 raise frame
             if frame is None:
                 return
             yield frame
-            last, said = time.monotonic(), False
+            last, is_reported = time.monotonic(), False
 
     def __exit__(self, *_: object) -> None:
-        self.stop()  # the thread may be in a read that does not end: it is left, and the capture with it
+        self.stop()  # the thread may be in a read that does not end: it is left, and the decoder with it
 
 
-class PictureSource(VideoSource):
-    """Pictures as frames, in the order of the numbers in their names; one that cannot be read is left out, with a warning."""
+class ImageSource(VideoSource):
+    """Images as frames, in the order of the numbers in their names; one that cannot be read is dropped, with a warning."""
 
     def __init__(self, source: str, rate: float, width: int | None, stride: int, max_pixels: int = MAX_PIXELS) -> None:
         """Raises InputError if there is none."""
         super().__init__(source, rate, width, stride)
-        if PLACE_OF_NUMBER.search(source):
-            parts = [glob.escape(part) for part in PLACE_OF_NUMBER.split(source)]
+        if NUMBER_PLACE.search(source):
+            parts = [glob.escape(part) for part in NUMBER_PLACE.split(source)]
             if not glob.glob("[0-9]*".join(parts)):
                 raise InputError(f"{source}: no file matches; check the pattern")
             source = "[0-9]*".join(parts)
@@ -258,7 +321,7 @@ class PictureSource(VideoSource):
         self._paths = sorted(find_images([source]), key=_by_numbers)[::stride]
         self.frame_count = len(self._paths)
 
-    def frames(self, on_silence: Callable[[float], None] = lambda seconds: None) -> Iterator[Frame]:
+    def frames(self, on_stall: Callable[[float], None] = lambda seconds: None) -> Iterator[Frame]:
         for index, path in enumerate(self._paths):
             if self._stopped.is_set():
                 return
@@ -268,9 +331,10 @@ class PictureSource(VideoSource):
                 if len(self._paths) == 1:
                     raise
                 logger.warning("%s", error)
-                self.left_out += 1
+                self.dropped_frames += 1
                 continue
             number = index * self._stride
+            self.quality.add(float(number / self.rate), image, is_corrupt=False)
             yield Frame(number, float(number / self.rate), self._fit(image))
 
 
@@ -278,14 +342,64 @@ def _by_numbers(path: Path) -> list[tuple[int, str]]:
     return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", str(path))]
 
 
+class AnimationSource(VideoSource):
+    """An animated image (WebP, PNG, GIF), whose frames Pillow decodes: FFmpeg knows no animated WebP."""
+
+    def __init__(self, path: Path, width: int | None, stride: int, max_pixels: int = MAX_PIXELS) -> None:
+        """Raises InputError if the frames have more than `max_pixels`."""
+        self._image = Image.open(path)
+        check_size(str(path), *self._image.size, max_pixels)
+        delay = self._delay(self._image)
+        super().__init__(str(path), 1 / delay, width, stride)
+        self.frame_count = math.ceil(self._image.n_frames / stride)
+
+    def frames(self, on_stall: Callable[[float], None] = lambda seconds: None) -> Iterator[Frame]:
+        time = 0.0
+        try:
+            for number, frame in enumerate(ImageSequence.Iterator(self._image)):
+                if self._stopped.is_set():
+                    return
+                if number % self._stride == 0:
+                    rgba = frame.convert("RGBA")
+                    opaque = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba)
+                    image = cv2.cvtColor(np.asarray(opaque), cv2.COLOR_RGBA2BGR)
+                    self.quality.add(time, image, is_corrupt=False)
+                    yield Frame(number, time, self._fit(image))
+                time += self._delay(frame)
+        except (OSError, ValueError, SyntaxError, EOFError) as error:  # Pillow's, of broken files
+            self.fault = f"breaks off after {time:.1f} s ({error})"
+
+    @staticmethod
+    def _delay(frame: Image.Image) -> float:
+        """Return for how many seconds a frame is shown."""
+        return frame.info.get("duration", 0) / 1000 or ANIMATION_DELAY
+
+    def __exit__(self, *error: object) -> None:
+        super().__exit__(*error)
+        self._image.close()
+
+
+def is_animation(path: Path) -> bool:
+    """Return whether a file is an image of several frames."""
+    with suppress(Exception), Image.open(path) as image:  # of broken files Pillow raises what comes
+        return getattr(image, "is_animated", False) and image.format != "TIFF"  # its frames are pages
+    return False
+
+
+def check_size(name: str, width: int, height: int, max_pixels: int) -> None:
+    """Raise InputError if frames of `width` x `height` px have more than `max_pixels`."""
+    if width * height > max_pixels:
+        raise InputError(f"{name}: {width} x {height} pixels a frame are more than {max_pixels}; give --max-pixels more")
+
+
 class LiveSource(VideoSource):
     """A camera or stream, read on a thread of its own: the newest frame is given, and what nobody waited for is dropped.
 
-    Times are those of arrival. When it drops it is opened again, with growing waits, until `patience` seconds have passed.
+    Times are those of arrival. When it drops it is opened again, with growing waits, until `timeout` seconds have passed.
     """
 
     is_live = True
-    FIRST_WAIT, LONGEST_WAIT = 1.0, 30.0  # s, before it is opened again
+    FIRST_WAIT, MAX_WAIT = 1.0, 30.0  # s, before it is opened again
 
     def __init__(
         self,
@@ -293,88 +407,99 @@ class LiveSource(VideoSource):
         rate: float,
         width: int | None,
         stride: int,
-        capture: cv2.VideoCapture,
-        opener: CaptureOpener,
-        patience: float,
+        reader: Reader,
+        open_reader: Callable[[], Reader],
+        timeout: float,
     ) -> None:
+        """`reader` is open; `open_reader` opens it again, and raises InputError if it cannot."""
         super().__init__(name, rate, width, stride)
-        self._capture, self._opener, self._patience = capture, opener, patience
+        self._reader: Reader | None = reader
+        self._open_reader, self._timeout = open_reader, timeout
         self._newest: Frame | None = None  # its number and time since the source was opened
         self._changed = threading.Condition()
-        self._lost = self._ended = False
+        self._is_lost = self._has_ended = False
+        self._error: InputError | None = None  # the reading thread's
         self._thread = threading.Thread(target=self._read, name="source", daemon=True)
         self._thread.start()
 
-    def frames(self, on_silence: Callable[[float], None] = lambda seconds: None) -> Iterator[Frame]:
-        first, self.left_out = None, 0
-        last, said = time.monotonic(), False
+    def frames(self, on_stall: Callable[[float], None] = lambda seconds: None) -> Iterator[Frame]:
+        first, self.dropped_frames = None, 0
+        last, is_reported = time.monotonic(), False
         while not self._stopped.is_set():
             with self._changed:
-                self._changed.wait_for(lambda: self._newest is not None or self._ended, TICK)
+                self._changed.wait_for(lambda: self._newest is not None or self._has_ended, TICK)
                 frame, self._newest = self._newest, None
             if frame is not None:
                 first = frame if first is None else first
                 yield Frame(frame.number - first.number, frame.time - first.time, frame.image)
-                last, said = time.monotonic(), False
-            elif self._ended:
+                last, is_reported = time.monotonic(), False
+            elif self._has_ended:
+                if self._error:
+                    raise self._error
                 return
             else:
-                silence = time.monotonic() - last
-                on_silence(silence)
-                if silence >= SILENCE and not said and not self._lost:
-                    logger.warning("%s: no picture for %.0f s; waiting", self.name, silence)
-                    said = True
+                stall = time.monotonic() - last
+                on_stall(stall)
+                if stall >= STALL and not is_reported and not self._is_lost:
+                    logger.warning("%s: no frame for %.0f s; waiting", self.name, stall)
+                    is_reported = True
 
     def _read(self) -> None:
         try:
-            self._read_on()
+            self._read_and_reopen()
+        except InputError as error:
+            self._error = error
         finally:
-            self._capture.release()
+            self._close()
             with self._changed:
-                self._ended = True
+                self._has_ended = True
                 self._changed.notify_all()
 
-    def _read_on(self) -> None:
+    def _read_and_reopen(self) -> None:
         start, last, wait = None, time.monotonic(), self.FIRST_WAIT
         number = 0
         while not self._stopped.is_set():
-            try:
-                more, image = self._capture.read()
-            except cv2.error:
-                more = False
+            decoded = self._reader.read(number % self._stride == 0) if self._reader else None
             now = time.monotonic()
-            if more:
-                if self._lost:
+            if decoded is not None:
+                if self._is_lost:
                     logger.info("%s: back after %.1f s", self.name, now - last)
-                    self._lost, wait = False, self.FIRST_WAIT
+                    self._is_lost, wait = False, self.FIRST_WAIT
                 start = now if start is None else start
                 last = now
-                if number % self._stride == 0:
-                    self._give(Frame(number, now - start, self._fit(image)))
+                self.quality.add(now - start, decoded.image, decoded.is_corrupt)
+                if decoded.image is not None:
+                    self._give(Frame(number, now - start, self._fit(decoded.image)))
                 number += 1
                 continue
-            self._capture.release()
-            if self._stopped.is_set() or now - last >= self._patience:
+            self._close()
+            if self._stopped.is_set() or now - last >= self._timeout:
                 return
-            if self._lost:
+            if self._is_lost:
                 what = f"still away after {now - last:.0f} s"
             else:
-                stalled = now - last >= self._opener.STALL / 2
-                what = f"no picture for {now - last:.1f} s" if stalled else "the connection is lost"
-            wait = min(wait, last + self._patience - now)
+                is_stalled = now - last >= READ_TIMEOUT / 2
+                what = f"no frame for {now - last:.1f} s" if is_stalled else "the connection is lost"
+            wait = min(wait, last + self._timeout - now)
             logger.warning("%s: %s; opening it again in %.2g s", self.name, what, wait)
-            self._lost = True
+            self._is_lost = True
             if self._stopped.wait(wait):
                 return
-            wait = min(2 * wait, self.LONGEST_WAIT)
-            self._capture = self._opener.open()
+            wait = min(2 * wait, self.MAX_WAIT)
+            with suppress(InputError):  # still away
+                self._reader = self._open_reader()
 
     def _give(self, frame: Frame) -> None:
         with self._changed:
-            self.left_out += self._newest is not None
+            self.dropped_frames += self._newest is not None
             self._newest = frame
             self._changed.notify_all()
 
+    def _close(self) -> None:
+        if self._reader:
+            self._reader.close()
+            self._reader = None
+
     def __exit__(self, *error: object) -> None:
         super().__exit__(*error)
-        self._thread.join(self._opener.STALL + 1)  # a read that hangs ends by its time limit
+        self._thread.join(READ_TIMEOUT + 1)  # a read that hangs ends by its time limit

@@ -41,7 +41,7 @@ def write_pictures(folder: Path, names: list[str]) -> None:
 
 def test_file_gives_every_frame_at_its_time(video):
     with open_source(str(video)) as source:
-        assert (source.rate, source.frame_count, source.states_rate, source.is_live) == (Fraction(2997, 100), 12, True, False)
+        assert (source.rate, source.frame_count, source.has_rate, source.is_live) == (Fraction(2997, 100), 12, True, False)
         frames = list(source.frames())
     assert [frame.number for frame in frames] == list(range(12))
     assert [frame.time for frame in frames] == pytest.approx([number * 1001 / 30000 for number in range(12)], abs=1e-4)
@@ -64,7 +64,7 @@ def test_stride(video, stride, numbers):
     assert [frame.number for frame in frames] == numbers
     assert [round(frame.image.mean() / 20) for frame in frames] == numbers
     assert [frame.time for frame in frames] == pytest.approx([number * 1001 / 30000 for number in numbers], abs=1e-4)
-    assert source.given_rate == Fraction(2997, 100) / stride
+    assert source.output_fps == Fraction(2997, 100) / stride
 
 
 @pytest.mark.parametrize(("width", "shape"), [(1, (1, 1, 3)), (80, (60, 80, 3)), (160, (120, 160, 3)), (999, (120, 160, 3))])
@@ -97,7 +97,7 @@ def test_file_that_states_no_rate(monkeypatch, video, rate):
     monkeypatch.setattr(cv2, "VideoCapture", Capture)
     for given, expected in ((None, 25), (10.0, 10)):
         with open_source(str(video), rate=given) as source:
-            assert (source.states_rate, source.rate, source.frame_count) == (given is not None, expected, None)
+            assert (source.has_rate, source.rate, source.frame_count) == (given is not None, expected, None)
             times = [frame.time for frame in source.frames()]
         assert times == pytest.approx([number / expected for number in range(12)])
 
@@ -126,7 +126,7 @@ def test_pictures_with_a_broken_one(tmp_path, caplog):
     with open_source(str(tmp_path / "a")) as source:
         frames = list(source.frames())
     assert [(frame.number, frame.time) for frame in frames] == [(0, 0), (2, 0.08)]
-    assert source.left_out == 1
+    assert source.dropped_frames == 1
     assert caplog.messages == [
         f"{tmp_path}/a/2.png: not a picture, or a broken one; give a JPEG, PNG, WebP, BMP or TIFF file"
     ]
@@ -217,7 +217,7 @@ def test_name_with_a_colon(tmp_path, monkeypatch):
 
 
 def test_live_source_gives_the_newest_frame():
-    with Camera(map(numbered, range(40)), 40) as camera, open_source(camera.url, patience=0) as source:
+    with Camera(map(numbered, range(40)), 40) as camera, open_source(camera.url, timeout=0) as source:
         assert source.is_live and source.frame_count is None
         frames = source.frames()
         first = next(frames)
@@ -226,7 +226,7 @@ def test_live_source_gives_the_newest_frame():
         rest = list(frames)
     assert number_of(second.image) - number_of(first.image) >= 15  # those in between are not waited for
     assert second.time - first.time == pytest.approx((second.number - first.number) / 40, abs=0.2)
-    assert source.left_out >= 14
+    assert source.dropped_frames >= 14
     numbers = [number_of(frame.image) for frame in rest]
     assert numbers == sorted(set(numbers)) and numbers[-1] == 39
 
@@ -236,13 +236,13 @@ def test_live_source_is_opened_again(monkeypatch, caplog):
     monkeypatch.setattr(LiveSource, "FIRST_WAIT", 0.2)
     silences = []
     camera = Camera(map(numbered, range(200)), 40, cuts={20: 0.3, 70: 0.3, 120: 0.3})
-    with camera, open_source(camera.url, patience=3) as source:
+    with camera, open_source(camera.url, timeout=3) as source:
         frames = [(frame.time, number_of(frame.image)) for frame in source.frames(silences.append)]
     numbers = [number for _, number in frames]
     assert numbers == sorted(set(numbers)) and numbers[-1] == 199
     assert camera.connections == 4
     # Nothing but the gaps is lost: what was sent came, but for a frame that a cut broke off, or a slow machine left out.
-    assert len(set(camera.sent) - set(numbers)) <= 3 + source.left_out
+    assert len(set(camera.sent) - set(numbers)) <= 3 + source.dropped_frames
     assert frames[-1][0] == pytest.approx((199 - numbers[0]) / 40, abs=0.5)  # the clock goes on through the gaps
     lost = f"{camera.url}: the connection is lost; opening it again in 0.2 s"
     assert caplog.messages.count(lost) == 4
@@ -251,7 +251,7 @@ def test_live_source_is_opened_again(monkeypatch, caplog):
 
 
 def test_live_source_that_stalls_is_noticed(caplog):
-    with Camera(map(numbered, range(30)), 30, stall_at=10) as camera, open_source(camera.url, patience=0) as source:
+    with Camera(map(numbered, range(30)), 30, stall_at=10) as camera, open_source(camera.url, timeout=0) as source:
         frames, last = [], time.monotonic()
         for frame in source.frames():
             frames.append(frame)
@@ -278,10 +278,10 @@ def test_camera_that_hangs_is_noticed(monkeypatch, caplog):
         set = lambda self, which, value: None  # noqa: E731
 
     monkeypatch.setattr(cv2, "VideoCapture", lambda source: Capture())
-    monkeypatch.setattr("facemask.video.sources.SILENCE", 0.3)
-    with open_source("0", width=640, patience=0) as source:
+    monkeypatch.setattr("facemask.video.sources.STALL", 0.3)
+    with open_source("0", width=640, timeout=0) as source:
         assert len(list(source.frames())) == 1
-    assert caplog.messages == ["camera 0: no picture for 0 s; waiting"]
+    assert caplog.messages == ["camera 0: no frame for 0 s; waiting"]
 
 
 def test_error_of_a_camera_is_a_picture_that_did_not_come(monkeypatch, caplog):
@@ -299,7 +299,7 @@ def test_error_of_a_camera_is_a_picture_that_did_not_come(monkeypatch, caplog):
 
     monkeypatch.setattr(cv2, "VideoCapture", lambda source: Capture())
     monkeypatch.setattr(LiveSource, "FIRST_WAIT", 0.05)
-    with open_source("0", patience=0.3) as source:
+    with open_source("0", timeout=0.3) as source:
         frames = list(source.frames())
     assert 1 <= len(frames) <= 3
     assert caplog.messages[0] == "camera 0: the connection is lost; opening it again in 0.05 s"
@@ -307,8 +307,8 @@ def test_error_of_a_camera_is_a_picture_that_did_not_come(monkeypatch, caplog):
 
 def test_waits_grow(monkeypatch, caplog):
     monkeypatch.setattr(LiveSource, "FIRST_WAIT", 0.05)
-    monkeypatch.setattr(LiveSource, "LONGEST_WAIT", 0.2)
-    with Camera(map(numbered, range(5)), 40) as camera, open_source(camera.url, patience=0.9) as source:
+    monkeypatch.setattr(LiveSource, "MAX_WAIT", 0.2)
+    with Camera(map(numbered, range(5)), 40) as camera, open_source(camera.url, timeout=0.9) as source:
         list(source.frames())
         source._thread.join(5)
     away = [message for message in caplog.messages if ": still away after " in message]
@@ -323,7 +323,7 @@ def test_stop_ends_a_silent_live_source():
 
 def test_password_is_kept_back(caplog):
     camera = Camera(map(numbered, range(3)), 30)
-    with camera, open_source(camera.url.replace("//", "//me:secret@"), patience=0.5) as source:
+    with camera, open_source(camera.url.replace("//", "//me:secret@"), timeout=0.5) as source:
         list(source.frames())
     assert caplog.messages and not any("secret" in message for message in caplog.messages)
 
