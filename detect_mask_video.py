@@ -213,6 +213,7 @@ def follow(args: argparse.Namespace, command) -> int:
     for output in (args.output, args.jsonl, args.events, args.snapshots):
         if output and rate.count:
             logger.info("saved to %s", output)
+    faults = source.quality.summary
     briefly = people.pop("", 0)
     told = [f"{display_name(label)} {count}" for label, count in people.most_common()]
     told += [f"too briefly to tell {briefly}"] if briefly else []
@@ -220,7 +221,7 @@ def follow(args: argparse.Namespace, command) -> int:
         "%d frames%s%s, %d faces of %d people%s; %d events; %.1f s, %.1f frames/s",
         rate.count,
         " (stopped)" if closed or stopped_by else "",
-        "".join(f", {fault}" for fault in ([f"{source.dropped_frames} dropped"] if source.dropped_frames else []) + source.quality.summary),
+        "".join(f", {count}" for count in ([f"{source.dropped_frames} dropped"] if source.dropped_frames else []) + faults),
         faces_seen,
         people.total() + briefly,
         f" ({', '.join(told)})" if told else "",

@@ -3,6 +3,7 @@
 import threading
 import time
 from collections.abc import Iterable
+from fractions import Fraction
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -18,6 +19,14 @@ PEOPLE = [
     (66, 84, 232, 290), (370, 60, 516, 240), (664, 110, 834, 310), (1000, 70, 1138, 232),
     (86, 432, 222, 594), (376, 396, 546, 578), (694, 414, 826, 584), (972, 382, 1130, 574),
 ]  # fmt: skip
+# Ways to write interlaced video: name, codec and the encoder's options of `write_video`.
+INTERLACED: dict[str, tuple[str, str, dict[str, str]]] = {
+    "H.264": ("a.mp4", "libx264", {"x264-params": "tff=1"}),
+    "H.264 in a transport stream": ("a.ts", "libx264", {"x264-params": "tff=1"}),
+    "MPEG-2": ("a.mpg", "mpeg2video", {"flags": "+ildct+ilme", "b": "8000000"}),
+    "MPEG-2 in a transport stream": ("a.ts", "mpeg2video", {"flags": "+ildct+ilme", "b": "8000000"}),
+    "DV": ("a.dv", "dvvideo", {}),
+}
 BITS = 12  # of a frame's number, as black and white blocks across the picture
 
 
@@ -47,6 +56,55 @@ def number_of(image: np.ndarray) -> int:
     """Return the number that the lowest rows of a picture show."""
     blocks = np.array_split(image[-8:].mean(axis=(0, 2)), BITS)
     return sum(int(np.median(block) > 127) << bit for bit, block in enumerate(blocks))
+
+
+def write_video(
+    path: Path,
+    images: Iterable[np.ndarray],
+    codec: str = "libx264",
+    aspect: Fraction = Fraction(1),
+    rotation: int = 0,
+    **options: str,
+) -> Path:
+    """Write `images` at 25 frames per second; `aspect` is that of a pixel, `options` are the encoder's."""
+    import av
+
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=25, options=options)
+        stream.pix_fmt = "yuvj420p" if codec == "mjpeg" else "yuv420p"
+        stream.codec_context.sample_aspect_ratio = aspect
+        if rotation:
+            stream.set_display_rotation(rotation)
+        images = list(images)
+        stream.height, stream.width = images[0].shape[:2]
+        for image in images:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="bgr24")))
+        container.mux(stream.encode())
+    return path
+
+
+def interlace(image: np.ndarray, later: np.ndarray) -> np.ndarray:
+    """Return a frame whose even rows are of `image`, and whose odd rows are of `later`."""
+    frame = image.copy()
+    frame[1::2] = later[1::2]
+    return frame
+
+
+def hide_first_frames(path: Path, images: Iterable[np.ndarray], hidden: int) -> Path:
+    """Write an MP4 file at 25 frames per second whose edit list hides the first images."""
+    import av
+
+    images = list(images)
+    with av.open(str(path), "w", options={"avoid_negative_ts": "disabled"}) as container:
+        stream = container.add_stream("libx264", rate=25, options={"bf": "0", "g": "250"})
+        stream.height, stream.width = images[0].shape[:2]
+        stream.pix_fmt = "yuv420p"
+        frames = [av.VideoFrame.from_ndarray(image, format="bgr24") for image in images]
+        for packet in [packet for frame in [*frames, None] for packet in stream.encode(frame)]:
+            shift = round(hidden / 25 / packet.time_base)
+            packet.pts, packet.dts = packet.pts - shift, packet.dts - shift
+            container.mux(packet)
+    return path
 
 
 class Camera:

@@ -20,7 +20,9 @@ class CameraReader:
             self._capture.set(cv2.CAP_PROP_FRAME_WIDTH, width)
         rate = self._capture.get(cv2.CAP_PROP_FPS)
         self.rate = rate if math.isfinite(rate) else 0.0  # frames per second; 0 if unknown
-        self.width, self.height = (round(self._capture.get(side)) for side in (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT))
+        self.width, self.height = (
+            round(self._capture.get(side)) for side in (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT)
+        )
 
     def read(self, wanted: bool = True) -> DecodedFrame | None:
         """Return the next frame, with its image if it is `wanted`; None if the camera returns none."""

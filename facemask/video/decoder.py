@@ -67,7 +67,9 @@ class VideoDecoder:
         if stream is None:
             raise InputError(f"{self.name}: has no video; give another file")
         if stream.codec_context is None:
-            raise InputError(f"{self.name}: this FFmpeg has no decoder for its codec{_codec_name(self._container)}; convert it to H.264")
+            raise InputError(
+                f"{self.name}: this FFmpeg has no decoder for its codec{_codec_name(self._container)}; convert it to H.264"
+            )
         self._stream = stream
         stream.thread_type = "SLICE" if is_live else "AUTO"  # decoding several frames at once delays each of them
         self.codec: str = stream.codec_context.name
@@ -79,6 +81,8 @@ class VideoDecoder:
         self._check_size(*self._square_size(stream.codec_context.width, stream.codec_context.height))
         # A container states the end of its longest stream; one of the video alone is more exact.
         self._own_duration = _own_duration(stream)
+        if self._own_duration and self.rate and self.format == "avi":  # FFmpeg shortens the duration of a file that is cut off
+            self._own_duration = max(self._own_duration, stream.frames / self.rate)
         container_duration = self._container.duration / av.time_base if self._container.duration else None
         self._container_duration = None if self._container.format.flags & RAW_FORMATS else container_duration
         if self._container_duration is None:
@@ -144,7 +148,7 @@ class VideoDecoder:
         yield None
 
     def _deinterlace(self, frame: "av.VideoFrame | None") -> Iterator[av.VideoFrame]:
-        """Yield the frames that are ready once `frame` has come; None is the end. Frames pass as they are until one is interlaced."""
+        """Yield the frames that are ready once `frame` has come, None for the end. The first interlaced one begins to filter."""
         kind = (frame.width, frame.height, frame.format.name) if frame is not None else None
         if self._deinterlacer is not None and kind != self._deinterlaced_kind:  # the end, or other frames from here on
             self._deinterlacer.vpush(None)
@@ -214,7 +218,9 @@ def _codec_name(container: "av.container.InputContainer") -> str:
 def _bwdif(frame: av.VideoFrame, stream: "av.VideoStream") -> av.filter.Graph:
     """Return a filter that deinterlaces frames like `frame`; frames that are flagged progressive pass as they are."""
     graph = av.filter.Graph()
-    source = graph.add_buffer(width=frame.width, height=frame.height, format=frame.format, time_base=frame.time_base or stream.time_base)
+    source = graph.add_buffer(
+        width=frame.width, height=frame.height, format=frame.format, time_base=frame.time_base or stream.time_base
+    )
     graph.link_nodes(source, graph.add("bwdif", mode="send_frame", deint="interlaced"), graph.add("buffersink"))
     graph.configure()
     return graph

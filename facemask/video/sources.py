@@ -38,6 +38,10 @@ MISSING_TIME = 1.0  # s of a file that are missing at its end, from which it cou
 USELESS_TIME = 2.0  # s of corrupt or uniform frames, after which there is a warning
 UNIFORM_DEVIATION = 2.0  # standard deviation, of 255, up to which a frame is uniform; a dark room's noise has more
 UNIFORM_STEP = 8  # px between two pixels that are compared
+FAULTS = {
+    "corrupt": ("corrupt", "check the file or the connection"),
+    "uniform": ("of one colour", "uncover the lens, or check the source"),
+}
 ANIMATION_DELAY = 0.1  # s that a frame of an animation is shown if its file states none, as browsers do
 NUMBER_PLACE = re.compile(r"%0?\d*d")  # in the name of a sequence of images, as in frame_%04d.jpg
 
@@ -115,9 +119,10 @@ class FrameQuality:
             self._fault, self._since = fault, time
         if fault and fault not in self._reported and time - self._since >= USELESS_TIME:
             self._reported.add(fault)
-            remedy = "uncover the lens, or check the source" if fault == "uniform" else "check the file or the connection"
-            what = "of one colour" if fault == "uniform" else "corrupt"
-            logger.warning("%s: all frames are %s for %.0f s from %.1f s on; %s", self.name, what, USELESS_TIME, self._since, remedy)
+            what, remedy = FAULTS[fault]
+            logger.warning(
+                "%s: all frames are %s for %g s from %.1f s on; %s", self.name, what, USELESS_TIME, self._since, remedy
+            )
 
     @property
     def summary(self) -> list[str]:
@@ -349,7 +354,10 @@ class AnimationSource(VideoSource):
         """Raises InputError if the frames have more than `max_pixels`."""
         self._image = Image.open(path)
         check_size(str(path), *self._image.size, max_pixels)
-        delay = self._delay(self._image)
+        try:
+            delay = self._delay(self._image)
+        except (OSError, ValueError, SyntaxError, EOFError) as error:  # Pillow's, of broken files
+            raise InputError(f"{path}: cannot be read ({error}); copy it again") from error
         super().__init__(str(path), 1 / delay, width, stride)
         self.frame_count = math.ceil(self._image.n_frames / stride)
 
@@ -372,6 +380,7 @@ class AnimationSource(VideoSource):
     @staticmethod
     def _delay(frame: Image.Image) -> float:
         """Return for how many seconds a frame is shown."""
+        frame.load()  # WebP states it with the pixels
         return frame.info.get("duration", 0) / 1000 or ANIMATION_DELAY
 
     def __exit__(self, *error: object) -> None:

@@ -5,6 +5,7 @@ import sys
 import threading
 import time
 from contextlib import suppress
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -12,11 +13,13 @@ import av
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 
 from facemask.errors import InputError
-from facemask.video.sources import LiveSource, open_source, without_secrets
+from facemask.video.decoder import DecodedFrame, VideoDecoder
+from facemask.video.sources import LiveSource, is_uniform, open_source, without_secrets
 from facemask.video.writer import VideoSink, fit_into
-from tests.helpers import ROOT, Camera, number_of, numbered
+from tests.helpers import ROOT, Camera, hide_first_frames, number_of, numbered
 
 NTSC = Fraction(30000, 1001)
 
@@ -83,23 +86,181 @@ def test_stop_ends_a_file(video):
 
 @pytest.mark.parametrize("rate", [0.0, float("nan"), float("inf"), -5.0, 90000.0, 1e-5])
 def test_file_that_states_no_rate(monkeypatch, video, rate):
-    class Capture:
-        def __init__(self, name: str) -> None:
-            capture = open_capture(name)
-            self.isOpened, self.grab, self.retrieve, self.release = (
-                capture.isOpened, capture.grab, capture.retrieve, capture.release
-            )  # fmt: skip
+    class Decoder(VideoDecoder):
+        def __init__(self, *arguments) -> None:
+            super().__init__(*arguments)
+            self.rate, self.frame_count = rate, None
 
-        def get(self, which: int) -> float:
-            return rate if which == cv2.CAP_PROP_FPS else 0.0
+        def read(self, wanted: bool = True) -> DecodedFrame | None:
+            frame = super().read(wanted)
+            return frame and replace(frame, time=None)
 
-    open_capture = cv2.VideoCapture
-    monkeypatch.setattr(cv2, "VideoCapture", Capture)
-    for given, expected in ((None, 25), (10.0, 10)):
-        with open_source(str(video), rate=given) as source:
-            assert (source.has_rate, source.rate, source.frame_count) == (given is not None, expected, None)
-            times = [frame.time for frame in source.frames()]
-        assert times == pytest.approx([number / expected for number in range(12)])
+    monkeypatch.setattr("facemask.video.sources.VideoDecoder", Decoder)
+    with open_source(str(video)) as source:
+        assert (source.has_rate, source.rate, source.frame_count) == (False, 25, None)
+        times = [frame.time for frame in source.frames()]
+    assert times == pytest.approx([number / 25 for number in range(12)])
+
+
+def test_rate_is_for_what_states_none(tmp_path):
+    """Raw H.264 has neither rate nor times; FFmpeg reads a rate that the encoder noted, unless it did not."""
+    with av.open(str(tmp_path / "a.h264"), "w") as container:
+        stream = container.add_stream("libx264", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 96, 64, "yuv420p"
+        for number in range(12):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(grey(20 * number), format="bgr24")))
+        container.mux(stream.encode())
+    with open_source(str(tmp_path / "a.h264")) as source:
+        frames = list(source.frames())
+    assert [round(frame.image.mean() / 20) for frame in frames] == list(range(12))
+    assert [frame.time for frame in frames] == pytest.approx([number / 25 for number in range(12)])
+    assert source.fault == ""
+
+
+@pytest.mark.parametrize("stride", [1, 3])
+def test_frames_that_an_edit_list_hides(tmp_path, stride):
+    hide_first_frames(tmp_path / "a.mp4", [grey(8 * number) for number in range(25)], hidden=15)
+    with av.open(str(tmp_path / "a.mp4")) as container:
+        assert container.streams.video[0].frames == 25  # as the header counts
+    with open_source(str(tmp_path / "a.mp4"), stride=stride) as source:
+        frames = list(source.frames())
+    assert source.frame_count == len(frames) == len(range(0, 10, stride))
+    assert [round(frame.image.mean() / 8) for frame in frames] == list(range(15, 25, stride))
+    assert [frame.time for frame in frames] == pytest.approx([number / 25 for number in range(0, 10, stride)], abs=1e-3)
+    assert (source.fault, source.dropped_frames, source.quality.summary) == ("", 0, [])
+
+
+def test_file_that_breaks_off(tmp_path):
+    with VideoSink(tmp_path / "a.mkv", Fraction(25)) as sink:
+        for number in range(100):
+            sink.write(numbered(number), number / 25)
+    data = (tmp_path / "a.mkv").read_bytes()
+    (tmp_path / "b.mkv").write_bytes(data[: len(data) // 2])
+    with open_source(str(tmp_path / "b.mkv")) as source:
+        last = list(source.frames())[-1].time
+    assert 1 < last < 3
+    assert source.fault == f"states 4.0 s, and breaks off after {last:.1f} s"
+
+
+def test_reading_that_fails_is_reported(video, monkeypatch):
+    """As of a disk that is broken."""
+    with open_source(str(video)) as source:
+        demux = source._decoder._container.demux
+
+        def fail():
+            for number, packet in enumerate(demux()):
+                if number == 5:
+                    raise av.error.OSError(5, "Input/output error")
+                yield packet
+
+        class Container:
+            start_time, close = 0, source._decoder._container.close
+            demux = staticmethod(fail)
+
+        source._decoder._container = Container()
+        assert len(list(source.frames())) == 5
+    assert source.fault == "breaks off after 0.1 s (Input/output error)"
+
+
+def test_frames_that_cannot_be_decoded_are_dropped_and_counted(tmp_path, caplog):
+    with av.open(str(tmp_path / "a.avi"), "w") as container:
+        stream = container.add_stream("mjpeg", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 192, 64, "yuvj420p"
+        for number in range(60):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(numbered(number), format="bgr24")))
+        container.mux(stream.encode())
+    data = bytearray((tmp_path / "a.avi").read_bytes())
+    starts = [at for at in range(len(data)) if data.startswith(b"\xff\xd8\xff", at)]
+    for number in (5, *range(20, 50)):
+        size = starts[number + 1] - starts[number] - 8  # up to the next frame's head
+        data[starts[number] : starts[number] + size] = bytes(size)
+    (tmp_path / "a.avi").write_bytes(data)
+    with open_source(str(tmp_path / "a.avi")) as source:
+        frames = list(source.frames())
+    assert [number_of(frame.image) for frame in frames] == [frame.number for frame in frames] == [
+        number for number in range(60) if number != 5 and not 20 <= number < 50
+    ]  # fmt: skip
+    assert [frame.time for frame in frames] == pytest.approx([frame.number / 10 for frame in frames])
+    assert (source.dropped_frames, source.quality.summary) == (31, ["31 corrupt"])
+    assert caplog.messages == [
+        f"{tmp_path}/a.avi: all frames are corrupt for 2 s from 2.0 s on; check the file or the connection"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "messages", "summary"),
+    [
+        pytest.param(1.8, [], [], id="short"),
+        pytest.param(
+            2.2,
+            ["{}: all frames are of one colour for 2 s from 1.0 s on; uncover the lens, or check the source"],
+            ["55 of one colour"],
+            id="long",
+        ),
+    ],
+)
+def test_frames_of_one_colour(tmp_path, caplog, seconds, messages, summary):
+    path = tmp_path / "a.mp4"
+    with VideoSink(path, Fraction(25)) as sink:
+        for number in range(100):
+            sink.write(grey(3) if 25 <= number < 25 + 25 * seconds else numbered(number + 1, 96), number / 25)
+    with open_source(str(path)) as source:
+        assert len(list(source.frames())) == 100
+    assert caplog.messages == [message.format(path) for message in messages]
+    assert source.quality.summary == summary
+
+
+@pytest.mark.parametrize(
+    ("image", "expected"),
+    [
+        pytest.param(grey(0), True, id="black"),
+        pytest.param(grey(128), True, id="grey"),
+        pytest.param(np.random.default_rng(0).normal(20, 1.5, (64, 96, 3)).astype(np.uint8), True, id="a covered lens"),
+        pytest.param(np.random.default_rng(0).normal(20, 6, (64, 96, 3)).astype(np.uint8), False, id="a dark room"),
+        pytest.param(numbered(1, 96), False, id="blocks"),
+        pytest.param(grey(9, 1, 1), True, id="a pixel"),
+    ],
+)
+def test_is_uniform(image, expected):
+    assert is_uniform(image) is expected
+
+
+def animation(path: Path, durations: list[int]) -> Path:
+    frames = [Image.fromarray(numbered(number)) for number in range(len(durations))]
+    frames[0].save(path, save_all=True, append_images=frames[1:], duration=durations, lossless=True)
+    return path
+
+
+@pytest.mark.parametrize("suffix", [".webp", ".png", ".gif"])
+def test_animated_image_gives_every_frame(tmp_path, suffix):
+    with open_source(str(animation(tmp_path / f"a{suffix}", [40] * 6))) as source:
+        frames = list(source.frames())
+    assert [number_of(frame.image) for frame in frames] == list(range(6))
+    assert [frame.time for frame in frames] == pytest.approx([number / 25 for number in range(6)])
+    assert (source.rate, source.frame_count, source.is_live, source.fault) == (25, 6, False, "")
+
+
+def test_animated_image_with_uneven_times_stride_and_width(tmp_path):
+    with open_source(str(animation(tmp_path / "a.webp", [100, 200, 50, 400, 100])), width=96, stride=2) as source:
+        frames = list(source.frames())
+    assert [(frame.number, number_of(frame.image)) for frame in frames] == [(0, 0), (2, 2), (4, 4)]
+    assert [frame.time for frame in frames] == pytest.approx([0, 0.3, 0.75])
+    assert {frame.image.shape for frame in frames} == {(32, 96, 3)} and source.frame_count == 3
+
+
+def test_animated_image_of_too_many_pixels(tmp_path):
+    with pytest.raises(InputError) as error:
+        open_source(str(animation(tmp_path / "a.webp", [40, 40])), max_pixels=1000)
+    assert str(error.value) == f"{tmp_path}/a.webp: 192 x 64 pixels a frame are more than 1000; give --max-pixels more"
+
+
+def test_animated_image_that_is_cut_off(tmp_path):
+    path = animation(tmp_path / "a.png", [40] * 20)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with open_source(str(path)) as source:
+        count = len(list(source.frames()))
+    assert 0 < count < 20
+    assert source.fault.startswith(f"breaks off after {count * 0.04:.1f} s (")
 
 
 @pytest.mark.parametrize(
@@ -127,15 +288,15 @@ def test_pictures_with_a_broken_one(tmp_path, caplog):
         frames = list(source.frames())
     assert [(frame.number, frame.time) for frame in frames] == [(0, 0), (2, 0.08)]
     assert source.dropped_frames == 1
-    assert caplog.messages == [
-        f"{tmp_path}/a/2.png: not a picture, or a broken one; give a JPEG, PNG, WebP, BMP or TIFF file"
-    ]
+    assert caplog.messages == [f"{tmp_path}/a/2.png: not a picture, or a broken one; give a JPEG, PNG, WebP, BMP or TIFF file"]
 
 
 @pytest.mark.parametrize(
     ("name", "data", "message"),
     [
-        pytest.param("none.mp4", None, "no such video; give a file, a stream's URL, or a camera's index (0 is the first)", id="missing"),
+        pytest.param(
+            "none.mp4", None, "no such video; give a file, a stream's URL, or a camera's index (0 is the first)", id="missing"
+        ),
         pytest.param("text.mp4", b"text", "cannot be opened as a video; check that it is one and plays elsewhere", id="text"),
         pytest.param("empty.mp4", b"", "cannot be opened as a video; check that it is one and plays elsewhere", id="empty"),
         pytest.param("f%03d.png", None, "no file matches; check the pattern", id="no pictures"),
@@ -200,7 +361,7 @@ def test_pipe_hands_over_an_error(tmp_path, monkeypatch):
     feeder = threading.Thread(target=lambda: (tmp_path / "fifo").write_bytes(20 * data))
     feeder.start()
     with open_source(str(tmp_path / "fifo"), width=10) as source:
-        monkeypatch.setattr(source, "_fit", lambda image: 1 / 0)
+        monkeypatch.setattr(source.quality, "add", lambda *arguments, **keywords: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             list(source.frames())
     feeder.join()
@@ -368,7 +529,9 @@ def test_sink_keeps_rate_and_frames(tmp_path, suffix, rate):
         frames = list(source.frames())
     assert [round(frame.image.mean() / 30) for frame in frames] == list(range(8))
     # Matroska counts in milliseconds.
-    assert [frame.time for frame in frames] == pytest.approx([float(n / rate) for n in range(8)], abs=1e-6 if suffix == ".mp4" else 1e-3)
+    assert [frame.time for frame in frames] == pytest.approx(
+        [float(n / rate) for n in range(8)], abs=1e-6 if suffix == ".mp4" else 1e-3
+    )
     assert [file.name for file in tmp_path.iterdir()] == [path.name]
 
 
@@ -488,5 +651,8 @@ def test_frames_of_too_many_pixels(video, tmp_path):
 
 def test_picture_of_too_many_pixels(tmp_path):
     cv2.imwrite(str(tmp_path / "a.png"), np.zeros((100, 100), np.uint8))
-    with pytest.raises(InputError, match="100 x 100 pixels are more than 9999"), open_source(str(tmp_path), max_pixels=9_999) as source:
+    with (
+        pytest.raises(InputError, match="100 x 100 pixels are more than 9999"),
+        open_source(str(tmp_path), max_pixels=9_999) as source,
+    ):
         list(source.frames())
