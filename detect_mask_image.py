@@ -52,8 +52,8 @@ def detect(args: argparse.Namespace) -> int:
     from tqdm import tqdm
     from tqdm.contrib.logging import logging_redirect_tqdm
 
-    from facemask.annotate import draw_detections
     from facemask.detector import enlarge
+    from facemask.drawing import draw_detections
     from facemask.io.find_images import find_images
     from facemask.io.images import REDUCED_SIDE, EncodedPicture, is_large, write_image
     from facemask.io.json_lines import resumable_json_lines

@@ -100,7 +100,7 @@ def follow(args: argparse.Namespace, command) -> int:
     from tqdm import tqdm
     from tqdm.contrib.logging import logging_redirect_tqdm
 
-    from facemask.annotate import draw_tracked, pixelate_faces
+    from facemask.drawing import draw_tracked, pixelate_faces
     from facemask.io.json_lines import JsonLines, json_lines
     from facemask.io.outputs import check_outputs, check_writable, make_folder
     from facemask.io.records import tracked_face_record

@@ -8,7 +8,7 @@ import pytest
 from tests.helpers import ROOT
 
 LEAVES = {"types", "errors", "labels", "boxes", "parallel"}  # modules of the package that import next to nothing of ours
-BELOW_THE_DETECTOR = {"annotate", "io", "models", *LEAVES}
+BELOW_THE_DETECTOR = {"drawing", "io", "models", *LEAVES}
 # A part is a folder or module of `facemask`, or a folder of the checkout; "scripts" are the files beside it. Each may
 # import itself and what is listed here.
 ALLOWED = {
@@ -17,7 +17,7 @@ ALLOWED = {
     "parallel": set(),
     "labels": {"types"},
     "boxes": {"types", "errors"},
-    "annotate": LEAVES,
+    "drawing": LEAVES,
     "models": LEAVES,
     "io": LEAVES,
     "detector": BELOW_THE_DETECTOR,
@@ -97,7 +97,7 @@ def test_imports_run_one_way(path):
         pytest.param("facemask.io.outputs", "from facemask.cli.run import run", ["facemask.cli.run"], id="io, cli"),
         pytest.param("facemask.io.outputs", "from facemask import cli, errors", ["facemask.cli"], id="a part by its name"),
         pytest.param(
-            "facemask.annotate",
+            "facemask.drawing",
             "from facemask.video.tracker import MaskTracker",
             ["facemask.video.tracker"],
             id="annotate, video",

@@ -73,7 +73,7 @@ def imported_distributions(*sources: str) -> set[str]:
 @pytest.mark.parametrize(
     ("sources", "extras"),
     [
-        (["facemask/io", "facemask/detector.py", "facemask/boxes.py", "facemask/annotate.py", "detect_mask_image.py"], []),
+        (["facemask/io", "facemask/detector.py", "facemask/boxes.py", "facemask/drawing.py", "detect_mask_image.py"], []),
         (["facemask/video", "detect_mask_video.py"], ["video"]),
         (["facemask", "detect_mask_image.py", "train_mask_detector.py", "evaluate_mask_detector.py"], ["video", "train"]),
     ],

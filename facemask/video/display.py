@@ -6,7 +6,7 @@ import sys
 
 import cv2
 
-from facemask.annotate import draw_status
+from facemask.drawing import draw_status
 from facemask.errors import InputError
 
 TRIAL_TIME = 10.0  # s for a window to open

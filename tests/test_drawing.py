@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from facemask.annotate import draw_detections, draw_status, draw_tracked, pixelate_faces
+from facemask.drawing import draw_detections, draw_status, draw_tracked, pixelate_faces
 from facemask.labels import STYLES, display_name
 from facemask.types import Detection
 
