@@ -4,21 +4,33 @@ WEIGHTS ?= $(SHARED)/weights/mobilenet_v2_imagenet_no_top.weights.h5
 BIN := .venv/bin
 INSTALL := install --quiet --disable-pip-version-check -c requirements.lock
 
-.PHONY: help demo install test fuzz train evaluate bench lock audit clean
+# The tests whose result depends on the version of OpenCV: decoding of images and video, and networks in cv2.dnn.
+OPENCV4_TESTS := tests/io/test_images.py tests/models tests/video/test_sources.py tests/test_detect_mask_image.py \
+  tests/faults/test_image_faults.py tests/faults/test_model_faults.py tests/faults/test_video_faults.py
 
-help: ## say what there is to make
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+.PHONY: help demo install check test test-all fuzz train evaluate bench lock audit clean
+
+help: ## list what there is to make
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: .venv/detect ## install what detection needs, find the masks in examples/people.jpg
 	$(BIN)/python detect_mask_image.py -i examples/people.jpg -o demo.jpg --no-show
 
-install: .venv/train ## install what training and measuring need too
+install: .venv/train ## install what training and evaluation need too
 
-test: .venv/test .venv-opencv4/test ## install what tests need and run them, the detector's on OpenCV 4 too
+check: .venv/test ## check style, format and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+test: check ## check, and run the tests except the slow ones: under five minutes on two cores
+	$(BIN)/python -m pytest -m "not slow"
+
+test-all: check .venv-opencv4/test ## check, and run all tests, on OpenCV 4 those that depend on its version
 	$(BIN)/python -m pytest
-	.venv-opencv4/bin/python -m pytest -m "not training"
+	.venv-opencv4/bin/python -m pytest -m "not training" $(OPENCV4_TESTS)
 
-fuzz: .venv/test ## try to break it: 20,000 mutated pictures, 2,000 models, 2,000 annotations, 200 kills; a quarter of an hour
+fuzz: .venv/test ## try to break it: 20,000 mutated images, 2,000 models, 2,000 annotations, 200 kills; a quarter of an hour
 	FUZZ=1 $(BIN)/python -m pytest -s --hypothesis-show-statistics tests/test_fuzz.py tests/test_properties.py
 
 train: $(SHARED)/photos .venv/train ## train the shipped model again, from the photos in ../shared: half an hour on two cores
@@ -80,7 +92,7 @@ endef
 .venv-opencv4/test: requirements-detect.txt requirements-test.txt requirements.lock .venv/pip
 	$(PYTHON) -m venv --clear .venv-opencv4
 	.venv-opencv4/bin/pip install --quiet --disable-pip-version-check --require-hashes -r .venv/pip.lock
-	.venv-opencv4/bin/pip $(INSTALL) numpy pillow imutils tqdm trackers av onnx pytest hypothesis
+	.venv-opencv4/bin/pip $(INSTALL) numpy pillow imutils tqdm trackers av onnx filelock pytest hypothesis
 	.venv-opencv4/bin/pip uninstall --quiet --yes opencv-python
 	.venv-opencv4/bin/pip install --quiet --disable-pip-version-check --force-reinstall --no-deps opencv-python-headless==4.10.0.84
 	@touch $@

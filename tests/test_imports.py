@@ -21,12 +21,13 @@ ALLOWED = {
     "models": LEAVES,
     "io": LEAVES,
     "detector": BELOW_THE_DETECTOR,
+    "api": {"detector", *BELOW_THE_DETECTOR},
     "video": {"detector", *BELOW_THE_DETECTOR},
     "training": {"detector", *BELOW_THE_DETECTOR},
     "evaluation": {"detector", "training", *BELOW_THE_DETECTOR},  # of training: how annotated images are read
-    "cli": {"detector", *BELOW_THE_DETECTOR},
+    "cli": {"api", "detector", *BELOW_THE_DETECTOR},
 }
-PACKAGE = {"cli", "evaluation", "training", "video", "detector", *BELOW_THE_DETECTOR}
+PACKAGE = {"api", "cli", "evaluation", "training", "video", "detector", *BELOW_THE_DETECTOR}
 ALLOWED |= {
     "__init__": PACKAGE - {"cli"},
     "__main__": PACKAGE,
