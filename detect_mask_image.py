@@ -27,8 +27,6 @@ from facemask.errors import InputError, OutputError
 
 logger = logging.getLogger("facemask")
 
-SMALL_FACE = 32  # px high in a picture read reduced: with a smaller one the whole is read
-
 
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=options.HelpFormatter)
@@ -52,10 +50,10 @@ def detect(args: argparse.Namespace) -> int:
     from tqdm import tqdm
     from tqdm.contrib.logging import logging_redirect_tqdm
 
-    from facemask.detector import enlarge
+    from facemask.detector import FileResult
     from facemask.drawing import draw_detections
     from facemask.io.find_images import find_images
-    from facemask.io.images import REDUCED_SIDE, EncodedPicture, is_large, write_image
+    from facemask.io.images import is_large, write_image
     from facemask.io.json_lines import resumable_json_lines
     from facemask.io.outputs import check_outputs, partial_path, text_output
     from facemask.io.records import check_records, face_record, leave_out_results, name_outputs, write_rows
@@ -66,21 +64,9 @@ def detect(args: argparse.Namespace) -> int:
     paths = leave_out_results(find_images(args.image), args.output)
     show = wants_window(args.show if args.show is not None or not args.output else False)
 
-    def look(path: Path) -> tuple:
-        """Return the picture (None if nobody wants to see it), its width and height, and what is found in it."""
-        picture = EncodedPicture.read(path, args.max_pixels)
-        reduction = picture.reduction(max(REDUCED_SIDE, args.detector_size or 0))
-        image = picture.decode(reduction)
-        detections = detector.detect(image, args.confidence)
-        if reduction > 1:
-            small = any(detection.box[3] - detection.box[1] < SMALL_FACE for detection in detections)
-            if small or args.output or show:
-                image = picture.decode()
-            if small:
-                detections = detector.detect(image, args.confidence)
-            else:
-                detections = enlarge(detections, reduction, picture.width, picture.height)
-        return image if args.output or show else None, picture.width, picture.height, detections
+    def detect_file(path: Path) -> FileResult:
+        keep_image = bool(args.output or show)
+        return detector.detect_file(path, args.confidence, max_pixels=args.max_pixels, keep_image=keep_image)
 
     done, failed, labels, start, shown = 0, 0, Counter(), time.perf_counter(), 0.0
     with ExitStack() as stack:
@@ -101,24 +87,26 @@ def detect(args: argparse.Namespace) -> int:
         detector = options.load_detector(args, threads)
         stack.enter_context(logging_redirect_tqdm([logging.getLogger()]))
         ahead = PREFETCH if args.output or show else LONG_PREFETCH
-        looks = stack.enter_context(closing(prefetch_map(look, remaining, workers, ahead, exclusive=is_large)))
+        looks = stack.enter_context(closing(prefetch_map(detect_file, remaining, workers, ahead, exclusive=is_large)))
         for path, looked in tqdm(looks, total=len(remaining), unit="picture", disable=None if len(remaining) > 1 else True):
             try:
-                image, width, height, detections = looked.result()
+                result = looked.result()
             except InputError as error:
                 if len(paths) == 1:
                     raise
                 logger.warning("%s", error)
                 failed += 1
                 continue
-            if len(detections) == detector.faces.max_faces:
+            detections = result.detections
+            if result.is_truncated:
                 logger.warning("%s: of its faces the surest %d are given; --max-faces gives more", path, len(detections))
-            record = {"image": str(path), "width": width, "height": height, "faces": [face_record(face) for face in detections]}
+            record = {"image": str(path), "width": result.width, "height": result.height}
+            record["faces"] = [face_record(face) for face in detections]
             labels.update(detection.label for detection in detections)
             for line in describe(path, detections, display_name):
                 tqdm.write(one_line(line))
             if args.output or show:
-                annotated = draw_detections(image, detections)
+                annotated = draw_detections(result.image, detections)
                 if args.output:
                     try:
                         write_image(outputs[path], annotated)

@@ -154,10 +154,11 @@ def follow(args: argparse.Namespace, command) -> int:
         closed = False
 
         def look(frame: Frame) -> list:
+            size = None
             if args.blur and not args.detector_size and isinstance(detector.faces, CenterFaceDetector):
                 # Small faces can be known too: of a large picture more is looked at.
-                detector.faces.size = max(CenterFaceDetector.SIZE, max(frame.image.shape[:2]) // 2)
-            return detector.faces.detect(frame.image, least)
+                size = max(detector.faces.size, max(frame.image.shape[:2]) // 2)
+            return detector.faces.detect(frame.image, least, size)
 
         def on_silence(seconds: float) -> None:
             if server:

@@ -11,6 +11,7 @@ import argparse
 import sys
 import time
 from collections import defaultdict
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -50,17 +51,16 @@ def measure(args: argparse.Namespace) -> int:
     check_writable(args.output)
     photos = read_annotated_photos(args.dataset, options.listed_names(args.only, [args.dataset])[args.dataset])
     res10 = load_face_detector(ROOT / "face_detector" / "res10_300x300_ssd.onnx")
-    ours = load_face_detector(
-        args.face, args.sizes[0]
-    )  # one session for all sizes: the memory and threads of many would disturb each other
+    ours = load_face_detector(args.face, args.sizes[0])
+    tiled = replace(ours, tiles=True)  # one session for all: the memory and threads of many would disturb each other
     settings = {f"ours, {size} px": (size, False) for size in args.sizes} | {TILED: (512, True)}  # longest side, tiles
     names = [REFERENCE, *settings]
 
     def detect(name: str, image: np.ndarray, confidence: float) -> list:
         if name == REFERENCE:
             return res10.detect(image, confidence)
-        ours.size, ours.tiles = settings[name]
-        return ours.detect(image, confidence)
+        size, tiles = settings[name]
+        return (tiled if tiles else ours).detect(image, confidence, size)
 
     images = [read_image(photo.path) for photo in tqdm(photos, desc="reading", unit="photo")]
     rows = []

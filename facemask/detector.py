@@ -1,33 +1,78 @@
-"""From a picture to the faces in it and their masks."""
+"""Detect the faces in an image or an image file, and classify their masks."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 
+from facemask.io.images import MAX_PIXELS, EncodedImage
 from facemask.models.face_detectors import FaceDetector
 from facemask.models.mask_classifier import MaskClassifier
-from facemask.types import Detection
+from facemask.types import Detection, Face
+
+MIN_REDUCED_SIDE = 1920  # px: the longest side of a JPEG decoded reduced is at least this
+MIN_REDUCED_FACE = 32  # px high in an image decoded reduced: if a face is smaller, the whole image is decoded
 
 
-def enlarge(detections: list[Detection], factor: int, width: int, height: int) -> list[Detection]:
-    """Return what was found in a picture `factor` times smaller as in the one of `width` x `height` px."""
-    limits = width, height, width, height
-    return [
-        replace(detection, box=tuple(min(side * factor, limit) for side, limit in zip(detection.box, limits, strict=True)))
-        for detection in detections
-    ]
+@dataclass(frozen=True)
+class FileResult:
+    """The faces in an image file."""
+
+    width: int  # px, of the whole image, upright
+    height: int
+    detections: list[Detection]  # most confident first, boxes in px of the whole image
+    is_truncated: bool  # the face detector found as many faces as it may return: there may be more
+    image: np.ndarray | None  # uint8 (height, width, 3) BGR; None unless asked for
 
 
 @dataclass(frozen=True)
 class MaskDetector:
-    """Both networks, loaded; `detect` may be called from several threads at once."""
+    """Both networks, loaded. Calls change nothing in it, so several threads may use it at once."""
 
     faces: FaceDetector
     classifier: MaskClassifier
 
-    def detect(self, image: np.ndarray, confidence: float = 0.5) -> list[Detection]:
-        """Find and classify the faces in `image`, uint8 (H, W, 3) BGR, surest face first; empty where there is none."""
-        faces = self.faces.detect(image, confidence)
+    def detect(self, image: np.ndarray, confidence: float = 0.5, size: int | None = None) -> list[Detection]:
+        """Detect and classify the faces in `image`, uint8 (H, W, 3) BGR; returns them most confident first.
+
+        `confidence`, 0..1, is the minimum of a face. `size` is the longest side in px to which the face detector scales
+        the image (None: its default). Raises InputError if a network cannot process the image.
+        """
+        return self.classify(image, self.faces.detect(image, confidence, size))
+
+    def detect_file(
+        self,
+        path: str | Path,
+        confidence: float = 0.5,
+        size: int | None = None,
+        *,
+        max_pixels: int = MAX_PIXELS,
+        keep_image: bool = False,
+    ) -> FileResult:
+        """Read an image file, and detect and classify its faces.
+
+        A large JPEG is decoded at a half, quarter or eighth of its sides, its longest side being at least
+        `MIN_REDUCED_SIDE` and `size`. If a face is lower than `MIN_REDUCED_FACE` there, the whole image is decoded and
+        the faces are detected again. `confidence` and `size` are those of `detect`. The result has the whole image if
+        `keep_image`. Raises InputError if the file cannot be read, or has more than `max_pixels` pixels.
+        """
+        encoded = EncodedImage.read(path, max_pixels)
+        scale = encoded.decode_scale(max(MIN_REDUCED_SIDE, size or self.faces.size))
+        image = encoded.decode(scale)
+        faces = self.faces.detect(image, confidence, size)
+        if scale > 1 and any(face.box[3] - face.box[1] < MIN_REDUCED_FACE for face in faces):
+            scale, image = 1, encoded.decode()
+            faces = self.faces.detect(image, confidence, size)
+        detections = self.classify(image, faces)
+        if scale > 1:
+            detections = enlarge(detections, scale, encoded.width, encoded.height)
+            image = encoded.decode() if keep_image else image
+        is_truncated = len(faces) == self.faces.max_faces
+        return FileResult(encoded.width, encoded.height, detections, is_truncated, image if keep_image else None)
+
+    def classify(self, image: np.ndarray, faces: Sequence[Face]) -> list[Detection]:
+        """Classify the masks of `faces` in `image`, uint8 (H, W, 3) BGR; returns a detection for each, in their order."""
         if not faces:
             return []
         classes = self.classifier.info.classes
@@ -37,3 +82,12 @@ class MaskDetector:
             label = max(probabilities, key=probabilities.__getitem__)
             detections.append(Detection(face.box, face.confidence, label, probabilities[label], probabilities))
         return detections
+
+
+def enlarge(detections: list[Detection], factor: int, width: int, height: int) -> list[Detection]:
+    """Return detections in an image `factor` times smaller as those in the whole image of `width` x `height` px."""
+    limits = width, height, width, height
+    return [
+        replace(detection, box=tuple(min(side * factor, limit) for side, limit in zip(detection.box, limits, strict=True)))
+        for detection in detections
+    ]

@@ -111,16 +111,16 @@ def test_wrong_usage(capsys, arguments):
 def test_interrupted_run_keeps_what_was_done(capsys, tmp_path, monkeypatch):
     from facemask.detector import MaskDetector
 
-    whole, calls = MaskDetector.detect, []
+    detect_file, calls = MaskDetector.detect_file, []
 
-    def detect_once(self, image, confidence):
-        calls.append(image)
+    def detect_once(self, path, *arguments, **options):
+        calls.append(path)
         if len(calls) == 2:
             raise KeyboardInterrupt
-        return whole(self, image, confidence)
+        return detect_file(self, path, *arguments, **options)
 
     monkeypatch.setattr("facemask.parallel.thread_budget", lambda: (1, 1))  # one after the other, so that they can be counted
-    monkeypatch.setattr(MaskDetector, "detect", detect_once)
+    monkeypatch.setattr(MaskDetector, "detect_file", detect_once)
     assert detect_mask_image.main(["-i", ASTRONAUT, PEOPLE, "--jsonl", str(tmp_path / "out.jsonl")]) == 130
     assert [path.name for path in tmp_path.iterdir()] == ["out.partial.jsonl"]
     assert json.loads((tmp_path / "out.partial.jsonl").read_text())["image"] == ASTRONAUT

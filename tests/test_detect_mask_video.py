@@ -190,11 +190,11 @@ def after_frames(monkeypatch, count, action):
     """Have `action` called as the face detector looks at that many frames, one after the other."""
     whole, seen = CenterFaceDetector.detect, []
 
-    def detect_some(self, image, confidence):
-        seen.append(image)
+    def detect_some(self, *arguments):
+        seen.append(arguments)
         if len(seen) == count:
             action()
-        return whole(self, image, confidence)
+        return whole(self, *arguments)
 
     monkeypatch.setattr("facemask.parallel.thread_budget", lambda: (1, 1))
     monkeypatch.setattr(detect_mask_video, "FRAMES_AHEAD", 1)

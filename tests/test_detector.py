@@ -1,18 +1,36 @@
-import numpy as np
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
-from facemask.detector import MaskDetector, enlarge
+import cv2
+import numpy as np
+import pytest
+
+from facemask.cli import options
+from facemask.detector import MIN_REDUCED_FACE, FileResult, MaskDetector, enlarge
+from facemask.errors import InputError
+from facemask.io.images import EncodedImage, read_image
+from facemask.models.center_face import CenterFaceDetector
+from facemask.models.face_detectors import load_face_detector
 from facemask.models.mask_classifier import MaskClassifier
 from facemask.models.model_info import ModelInfo
 from facemask.types import Detection, Face
+from tests.helpers import EXAMPLES, PEOPLE, ROOT
 
 INFO = ModelInfo(("with_mask", "without_mask"), 32, 0.0)
+FLOAT32 = ROOT / "face_detector" / CenterFaceDetector.FILE_NAME  # the same results on every processor
 
 
 class FakeFaces:
-    def __init__(self, *faces: Face) -> None:
-        self.faces = list(faces)
+    """Finds the same faces in every image, and records the shape of each and the size it was asked for."""
 
-    def detect(self, image, confidence):
+    name, size, max_faces = "fake", 512, 1000
+
+    def __init__(self, *faces: Face) -> None:
+        self.faces, self.calls = list(faces), []
+
+    def detect(self, image, confidence=0.5, size=None):
+        self.calls.append((image.shape[:2], size))
         return [face for face in self.faces if face.confidence >= confidence]
 
 
@@ -21,12 +39,26 @@ def run_bright_is_masked(images):
     return np.stack([masked, 1 - masked], axis=1)
 
 
+def fake_detector(*faces: Face) -> MaskDetector:
+    return MaskDetector(FakeFaces(*faces), MaskClassifier(INFO, run_bright_is_masked, "fake"))
+
+
+@pytest.fixture(scope="module")
+def detector() -> MaskDetector:
+    return MaskDetector(load_face_detector(FLOAT32, tiles=True), MaskClassifier.load(options.DEFAULT_MODEL))
+
+
+def write_enlarged(path: Path, factor: float) -> Path:
+    """Write examples/people.jpg enlarged."""
+    assert cv2.imwrite(str(path), cv2.resize(cv2.imread(str(EXAMPLES / "people.jpg")), None, fx=factor, fy=factor))
+    return path
+
+
 def test_detect_labels_each_face():
     image = np.zeros((100, 100, 3), np.uint8)
     image[:50] = 255
-    faces = FakeFaces(Face((0, 0, 40, 40), 0.9), Face((0, 60, 40, 100), 0.7), Face((0, 0, 9, 9), 0.2))
-    detections = MaskDetector(faces, MaskClassifier(INFO, run_bright_is_masked, "fake")).detect(image)
-    assert detections == [
+    faces = Face((0, 0, 40, 40), 0.9), Face((0, 60, 40, 100), 0.7), Face((0, 0, 9, 9), 0.2)
+    assert fake_detector(*faces).detect(image) == [
         Detection((0, 0, 40, 40), 0.9, "with_mask", 1.0, {"with_mask": 1.0, "without_mask": 0.0}),
         Detection((0, 60, 40, 100), 0.7, "without_mask", 1.0, {"with_mask": 0.0, "without_mask": 1.0}),
     ]
@@ -37,6 +69,101 @@ def test_detect_without_faces_skips_the_classifier():
         raise AssertionError("the classifier was called")
 
     assert MaskDetector(FakeFaces(), MaskClassifier(INFO, run, "fake")).detect(np.zeros((9, 9, 3), np.uint8)) == []
+
+
+def test_detect_passes_the_size_on():
+    detector = fake_detector()
+    for size in (None, 1024):
+        detector.detect(np.zeros((30, 40, 3), np.uint8), size=size)
+    assert detector.faces.calls == [((30, 40), None), ((30, 40), 1024)]
+
+
+def test_threads_at_once_detect_each_at_its_own_size(detector, monkeypatch):
+    """Each call keeps its size, whatever another thread asks for at the same moment."""
+    image, sizes = read_image(EXAMPLES / "people.jpg"), (256, 512, 1024)
+    expected = [detector.detect(image, size=size) for size in sizes]
+    assert len({str(detections) for detections in expected}) == len(sizes)
+    together, preprocess = threading.Barrier(len(sizes), timeout=60), CenterFaceDetector.preprocess
+    first = threading.local()
+
+    def wait_for_the_others(self, images):
+        if not hasattr(first, "done"):
+            first.done = together.wait()  # every thread is inside `detect`, its size given
+        return preprocess(self, images)
+
+    monkeypatch.setattr(CenterFaceDetector, "preprocess", wait_for_the_others)
+    with ThreadPoolExecutor(len(sizes)) as pool:
+        assert list(pool.map(lambda size: detector.detect(image, size=size), sizes)) == expected
+
+
+def test_detector_settings_cannot_be_written(detector):
+    for target, name in ((detector, "faces"), (detector.faces, "size"), (detector.faces, "tiles")):
+        with pytest.raises(AttributeError):
+            setattr(target, name, None)
+
+
+def test_detect_file_equals_detect(detector):
+    path = EXAMPLES / "people.jpg"
+    image = read_image(path)
+    result = detector.detect_file(path, 0.3, keep_image=True)
+    np.testing.assert_array_equal(result.image, image)
+    assert (result.width, result.height, result.is_truncated) == (1218, 640, False)
+    assert result.detections == detector.detect(image, 0.3) and len(result.detections) >= 8
+
+
+@pytest.mark.parametrize("keep_image", [False, True])
+def test_detect_file_decodes_a_large_jpeg_reduced(detector, tmp_path, keep_image):
+    """The faces are those of the image at half its sides, in px of the whole image."""
+    path = write_enlarged(tmp_path / "a.jpg", 3.2)
+    encoded = EncodedImage.read(path)
+    result = detector.detect_file(path, keep_image=keep_image)
+    assert (result.width, result.height) == (encoded.width, encoded.height) == (3898, 2048)
+    assert result.detections == enlarge(detector.detect(encoded.decode(2)), 2, 3898, 2048)
+    boxes = sorted((face.box for face in result.detections), key=lambda box: (box[1] > 3.2 * 330, box[0]))
+    np.testing.assert_allclose(np.array(boxes) / 3.2, PEOPLE, atol=20)
+    if keep_image:
+        np.testing.assert_array_equal(result.image, encoded.decode())
+    else:
+        assert result.image is None
+
+
+@pytest.mark.parametrize(
+    ("height", "size", "shapes"),
+    [
+        pytest.param(MIN_REDUCED_FACE, None, [(1000, 2000)], id="high enough"),
+        pytest.param(MIN_REDUCED_FACE - 1, None, [(1000, 2000), (2000, 4000)], id="a small face"),
+        pytest.param(MIN_REDUCED_FACE, 2048, [(2000, 4000)], id="at a size that needs the whole image"),
+        pytest.param(MIN_REDUCED_FACE, 2000, [(1000, 2000)], id="at a size that does not"),
+    ],
+)
+def test_detect_file_decodes_the_whole_image_for_small_faces(tmp_path, height, size, shapes):
+    path = tmp_path / "a.jpg"
+    assert cv2.imwrite(str(path), np.zeros((2000, 4000, 3), np.uint8))
+    detector = fake_detector(Face((100, 100, 140, 100 + height), 0.9))
+    result = detector.detect_file(path, size=size)
+    assert detector.faces.calls == [(shape, size) for shape in shapes]
+    factor = 4000 // shapes[-1][1]
+    assert [face.box for face in result.detections] == [tuple(factor * side for side in (100, 100, 140, 100 + height))]
+
+
+def test_detect_file_keeps_max_faces():
+    faces = load_face_detector(FLOAT32, max_faces=3)
+    detector = MaskDetector(faces, MaskClassifier.load(options.DEFAULT_MODEL))
+    result = detector.detect_file(EXAMPLES / "people.jpg")
+    assert len(result.detections) == 3 and result.is_truncated
+    assert detector.detect_file(EXAMPLES / "astronaut.jpg").is_truncated is False
+
+
+def test_detect_file_of_no_face(tmp_path):
+    assert cv2.imwrite(str(tmp_path / "a.png"), np.zeros((20, 30, 3), np.uint8))
+    assert fake_detector().detect_file(tmp_path / "a.png") == FileResult(30, 20, [], False, None)
+
+
+def test_detect_file_that_cannot_be_read(tmp_path):
+    with pytest.raises(InputError, match="cannot be read"):
+        fake_detector().detect_file(tmp_path / "none.jpg")
+    with pytest.raises(InputError, match="380 x 400 pixels are more than 1000"):
+        fake_detector().detect_file(EXAMPLES / "astronaut.jpg", max_pixels=1000)
 
 
 def test_enlarge():

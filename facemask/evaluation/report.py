@@ -149,7 +149,7 @@ def to_markdown(figures: dict, args: argparse.Namespace) -> str:
         ]
     lines += [
         f"| expected calibration error | {figures['calibration']['expected_error']:.3f} |",
-        f"| milliseconds a photo (median), reading not counted | {figures['milliseconds_a_photo_median']:.0f} |",
+        f"| milliseconds a photo (median), reading included | {figures['milliseconds_a_photo_median']:.0f} |",
         f"| milliseconds a face, classifier alone | {figures['milliseconds_a_face']:.1f} |",
         "",
         f"By face height in pixels; found at confidence {confidence:g}; mask or none (a mask worn wrong counts as none), the",

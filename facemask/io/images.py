@@ -41,19 +41,18 @@ LARGE_PIXELS, LARGE_BYTES = 1 << 25, 1 << 26  # of pictures that are not to be w
 LASTING_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EFBIG)  # the next picture would get them too
 STRIP = 256  # rows blended at once: bounds the memory
 LARGEST_FILE = 1 << 30  # bytes
-REDUCED_SIDE = 1920  # px: as small as a JPEG's longest side is made
 
 
 def read_image(path: str | Path, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     """Read a picture as uint8 (H, W, 3) BGR, upright by its EXIF, transparent parts on white, 16 bits cut to 8.
 
-    Of an animation the first frame is read. Raises InputError as `EncodedPicture.read` and `decode` do.
+    Of an animation the first frame is read. Raises InputError as `EncodedImage.read` and `decode` do.
     """
-    return EncodedPicture.read(path, max_pixels).decode()
+    return EncodedImage.read(path, max_pixels).decode()
 
 
 @dataclass(frozen=True)
-class EncodedPicture:
+class EncodedImage:
     """A picture's file, read and not yet decoded: Pillow has told its header, OpenCV will decode it."""
 
     path: Path
@@ -64,7 +63,7 @@ class EncodedPicture:
     has_end: bool  # False for a JPEG that was cut off
 
     @classmethod
-    def read(cls, path: str | Path, max_pixels: int = MAX_PIXELS) -> "EncodedPicture":
+    def read(cls, path: str | Path, max_pixels: int = MAX_PIXELS) -> "EncodedImage":
         """Read a file. Raises InputError if it is missing, empty, no picture of a known kind, or of too many pixels."""
         path = Path(path)
         with _open(path) as file:
@@ -87,13 +86,16 @@ class EncodedPicture:
             width, height = height, width
         return cls(path, data, width, height, header, has_end)
 
-    def reduction(self, least_side: int) -> int:
-        """Return by what a JPEG's sides can be divided in decoding, 1, 2, 4 or 8, the longest being `least_side` px then."""
-        longest = max(self.width, self.height) if self.header.first_scan is not None else 0
-        return max(n for n in REDUCED_FLAGS if n == 1 or longest >= n * least_side)
+    def decode_scale(self, min_side: int) -> int:
+        """Return the largest divisor of a JPEG's sides in decoding, 1, 2, 4 or 8, that leaves the longest side `min_side` px.
 
-    def decode(self, reduction: int = 1) -> np.ndarray:
-        """Return the picture as `read_image` does, its sides divided by `reduction` and rounded up (a third of the time).
+        Other formats have none but 1.
+        """
+        longest = max(self.width, self.height) if self.header.first_scan is not None else 0
+        return max(scale for scale in REDUCED_FLAGS if scale == 1 or longest >= scale * min_side)
+
+    def decode(self, scale: int = 1) -> np.ndarray:
+        """Return the image as `read_image` does, its sides divided by `scale` and rounded up (at 2, a third of the time).
 
         Raises InputError if it is broken.
         """
@@ -101,7 +103,7 @@ class EncodedPicture:
         # OpenCV before 4.11 decodes JPEGs without an end, and leaves the rest grey.
         if not self.has_end:
             raise broken
-        flags = cv2.IMREAD_UNCHANGED if self.header.has_alpha else REDUCED_FLAGS[reduction]
+        flags = cv2.IMREAD_UNCHANGED if self.header.has_alpha else REDUCED_FLAGS[scale]
         try:
             image = cv2.imdecode(np.frombuffer(self.data, np.uint8), flags | cv2.IMREAD_IGNORE_ORIENTATION)
         except (cv2.error, MemoryError) as error:
@@ -115,7 +117,7 @@ class EncodedPicture:
         if image.shape[2] == 4:
             image = _on_white(image)
         image = _turn(image, self.header.orientation)
-        if image.shape != (-(-self.height // reduction), -(-self.width // reduction), 3):
+        if image.shape != (-(-self.height // scale), -(-self.width // scale), 3):
             raise broken  # two libraries read two sizes
         return image
 

@@ -20,23 +20,37 @@ logger = logging.getLogger(__name__)
 
 
 class FaceDetector(Protocol):
-    """What finds faces."""
+    """A network that detects faces; several threads may use it at once."""
 
-    max_faces: int  # as many as it gives at most
+    @property
+    def name(self) -> str:
+        """Return the name of the file that it was loaded from."""
 
-    def detect(self, image: np.ndarray, confidence: float = 0.5) -> list[Face]:
-        """Find the faces in `image`, uint8 (H, W, 3) BGR, of at least that confidence, 0..1, surest first."""
+    @property
+    def size(self) -> int:
+        """Return the longest side in px to which it scales an image, unless a call says otherwise."""
+
+    @property
+    def max_faces(self) -> int:
+        """Return the maximum number of faces that it returns for one image."""
+
+    def detect(self, image: np.ndarray, confidence: float = 0.5, size: int | None = None) -> list[Face]:
+        """Detect the faces in `image`, uint8 (H, W, 3) BGR, of at least that confidence, 0..1, most confident first.
+
+        `size` is the longest side in px to which the image is scaled (None: the detector's `size`). Raises InputError
+        if the network cannot process the image or has no such size.
+        """
 
 
 def load_face_detector(
     path: str | Path, size: int | None = None, tiles: bool = False, threads: int = 0, max_faces: int = MAX_FACES
 ) -> FaceDetector:
-    """Load an ONNX file: this project's network or the res10 SSD; of a folder what `choose_face_detector` returns.
+    """Load an ONNX file: this project's network or the res10 SSD; of a folder, the file that `choose_face_detector` returns.
 
-    `size` is the longest side in pixels to which ours scales a picture (None: as it was measured best), `tiles` whether
-    it looks again, closer, at a crowd of small faces; res10 has no tiles, and no other size than its own. `threads` is as
-    `open_onnx` takes it. Of more than `max_faces` in a picture the surest are given; res10 gives 200 at most. Raises
-    InputError if the file is missing, broken or another network, or if res10 is given a size.
+    `size` is the longest side in px to which ours scales an image (None: 512, which was measured best). `tiles` is
+    whether it infers crowds of small faces again, enlarged and in tiles. res10 has no tiles and one size. `threads` is
+    that of `open_onnx`. At most `max_faces` are returned for one image, the most confident ones; res10 returns at most
+    200. Raises InputError if the file is missing, corrupt or another network, or if res10 is given a size.
     """
     path = Path(path)
     if path.is_dir():
@@ -48,9 +62,9 @@ def load_face_detector(
     with suppress(ValueError):
         ours = CenterFaceDetector.METADATA_NAME in read_onnx_metadata(BytesIO(model))
     if ours:
-        return CenterFaceDetector.load(path, size or CenterFaceDetector.SIZE, tiles, threads, max_faces)
+        return CenterFaceDetector.load(path, size, tiles, threads, max_faces)
     if size:
-        raise InputError(f"{path}: the res10 SSD sees 300x300 px and no other size; leave --detector-size away")
+        raise InputError(f"{path}: {Res10Detector.WRONG_SIZE}")
     return Res10Detector.load(path, max_faces)
 
 

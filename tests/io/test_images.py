@@ -11,7 +11,7 @@ import pytest
 
 from facemask.errors import InputError
 from facemask.io.find_images import find_images
-from facemask.io.images import EncodedPicture, is_large, read_image, write_image
+from facemask.io.images import EncodedImage, is_large, read_image, write_image
 from facemask.video.display import has_display
 from tests.helpers import EXAMPLES
 
@@ -50,7 +50,7 @@ def test_read_image_turns_by_exif(tmp_path, orientation):
 
 @pytest.mark.parametrize("orientation", UPRIGHT)
 @pytest.mark.parametrize(
-    ("width", "height", "reduction"),
+    ("width", "height", "scale"),
     [
         pytest.param(3839, 64, 1, id="just too small"),
         pytest.param(3840, 65, 2, id="half"),
@@ -60,13 +60,13 @@ def test_read_image_turns_by_exif(tmp_path, orientation):
         pytest.param(4000, 4000, 2, id="square"),
     ],
 )
-def test_decode_reduced(tmp_path, orientation, width, height, reduction):
+def test_decode_reduced(tmp_path, orientation, width, height, scale):
     (tmp_path / "a.jpg").write_bytes(jpeg_with_orientation(orientation, cv2.resize(CORNERS, (width, height))))
-    picture = EncodedPicture.read(tmp_path / "a.jpg")
-    whole, reduced = picture.decode(), picture.decode(reduction)
+    picture = EncodedImage.read(tmp_path / "a.jpg")
+    whole, reduced = picture.decode(), picture.decode(scale)
     assert (picture.height, picture.width) == whole.shape[:2]
-    assert picture.reduction(least_side=1920) == reduction
-    rows, columns = -(-picture.height // reduction), -(-picture.width // reduction)
+    assert picture.decode_scale(min_side=1920) == scale
+    rows, columns = -(-picture.height // scale), -(-picture.width // scale)
     assert reduced.shape == (rows, columns, 3)
     assert np.abs(reduced.astype(int) - cv2.resize(whole, (columns, rows), interpolation=cv2.INTER_AREA)).mean() < 3
 
@@ -74,15 +74,15 @@ def test_decode_reduced(tmp_path, orientation, width, height, reduction):
 @pytest.mark.parametrize("name", ["a.png", "a.bmp"])
 def test_no_other_kind_is_reduced(tmp_path, name):
     cv2.imwrite(str(tmp_path / name), cv2.resize(CORNERS, (4000, 50)))
-    picture = EncodedPicture.read(tmp_path / name)
-    assert (picture.width, picture.height, picture.reduction(1920)) == (4000, 50, 1)
+    picture = EncodedImage.read(tmp_path / name)
+    assert (picture.width, picture.height, picture.decode_scale(1920)) == (4000, 50, 1)
 
 
 def test_decode_reduced_cut_jpeg(tmp_path):
     whole = jpeg_with_orientation(1, cv2.resize(CORNERS, (4000, 500)))
     (tmp_path / "a.jpg").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(InputError, match="not a picture, or a broken one"):
-        EncodedPicture.read(tmp_path / "a.jpg").decode(2)
+        EncodedImage.read(tmp_path / "a.jpg").decode(2)
 
 
 GREY = np.full((4, 6), 100, np.uint8)
@@ -249,7 +249,7 @@ def test_is_large_of_a_long_file_and_of_no_picture(tmp_path):
 def test_each_file_is_read_once(tmp_path, astronaut, monkeypatch):
     """What is decoded twice, small and whole, is one picture, also if the file changes meanwhile."""
     cv2.imwrite(str(tmp_path / "a.jpg"), cv2.resize(astronaut, None, fx=12, fy=12))
-    picture = EncodedPicture.read(tmp_path / "a.jpg")
+    picture = EncodedImage.read(tmp_path / "a.jpg")
     (tmp_path / "a.jpg").unlink()
     assert picture.decode(2).shape == (2400, 2280, 3) and picture.decode().shape == (4800, 4560, 3)
 
@@ -302,7 +302,7 @@ def test_find_images_in_folders_too_deep(tmp_path, monkeypatch):
 
 
 def jpeg_in_passes(count: int, between: bytes = b"") -> bytes:
-    data = EncodedPicture.read(EXAMPLES / "people.jpg").data
+    data = EncodedImage.read(EXAMPLES / "people.jpg").data
     whole = cv2.imencode(".jpg", cv2.imdecode(np.frombuffer(data, np.uint8), 1), [cv2.IMWRITE_JPEG_PROGRESSIVE, 1])[1].tobytes()
     last = whole.rindex(b"\xff\xda")
     return whole[:last] + between + whole[last:-2] * count + whole[-2:]

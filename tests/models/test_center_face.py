@@ -16,32 +16,32 @@ def detector() -> CenterFaceDetector:
     return CenterFaceDetector.load(FILE)
 
 
-def cells_with(*faces: tuple, rows: int = 16, columns: int = 24) -> np.ndarray:
+def output_with(*faces: tuple, rows: int = 16, columns: int = 24) -> np.ndarray:
     """Make a network's output (5, rows, columns) with faces (row, column, logit, y, x, height, width), in cells."""
-    cells = np.zeros((5, rows, columns), np.float32)
-    cells[0] = -60
+    output = np.zeros((5, rows, columns), np.float32)
+    output[0] = -60
     for row, column, logit, y, x, height, width in faces:
-        cells[:, row, column] = logit, y, x, np.log(height), np.log(width)
-    return cells
+        output[:, row, column] = logit, y, x, np.log(height), np.log(width)
+    return output
 
 
 def test_decode():
-    boxes, _ = decode(cells_with((3, 5, 2.0, 0.25, -0.25, 4, 2), (10, 20, 0.0, 0, 0, 1, 1)), 0.5, 4)
+    boxes, _ = decode(output_with((3, 5, 2.0, 0.25, -0.25, 4, 2), (10, 20, 0.0, 0, 0, 1, 1)), 0.5, 4)
     np.testing.assert_allclose(boxes, [(17, 7, 25, 23), (80, 40, 84, 44)], atol=1e-4)
 
 
-def test_decode_takes_peaks_alone():
-    cells = cells_with((3, 5, 2.0, 0, 0, 4, 4), (3, 6, 1.9, 0, 0, 4, 4), (4, 7, 1.8, 0, 0, 4, 4), (9, 9, 0.1, 0, 0, 4, 4))
-    assert len(decode(cells, 0.1, 4)[0]) == 2
+def test_decode_keeps_peaks():
+    output = output_with((3, 5, 2.0, 0, 0, 4, 4), (3, 6, 1.9, 0, 0, 4, 4), (4, 7, 1.8, 0, 0, 4, 4), (9, 9, 0.1, 0, 0, 4, 4))
+    assert len(decode(output, 0.1, 4)[0]) == 2
 
 
-def test_decode_averages_the_boxes_of_one_face():
-    one, other = 1 / (1 + np.exp(3.0)), 1 / (1 + np.exp(3.5))  # scores of two cells; their boxes differ in width alone
-    boxes, scores = decode(cells_with((5, 5, -3.0, 0, 0, 4, 4), (5, 6, -3.5, 0, -1, 4, 2)), 0.02, 4)
+def test_decode_averages_the_boxes_around_a_peak():
+    one, other = 1 / (1 + np.exp(3.0)), 1 / (1 + np.exp(3.5))  # scores of two cells, whose boxes differ in width
+    boxes, scores = decode(output_with((5, 5, -3.0, 0, 0, 4, 4), (5, 6, -3.5, 0, -1, 4, 2)), 0.02, 4)
     half = 4 * (2 * one + 1 * other) / (one + other)
     np.testing.assert_allclose(boxes, [(22 - half, 14, 22 + half, 30)], atol=1e-4)
-    agreeing = decode(cells_with((5, 5, -3.0, 0, 0, 4, 4), (5, 6, -3.5, 0, -1, 4, 4)), 0.02, 4)[1]
-    alone = decode(cells_with((5, 5, -3.0, 0, 0, 4, 4)), 0.02, 4)[1]
+    agreeing = decode(output_with((5, 5, -3.0, 0, 0, 4, 4), (5, 6, -3.5, 0, -1, 4, 4)), 0.02, 4)[1]
+    alone = decode(output_with((5, 5, -3.0, 0, 0, 4, 4)), 0.02, 4)[1]
     assert scores < agreeing < alone < 0.5
 
 
@@ -49,13 +49,13 @@ def test_decode_averages_the_boxes_of_one_face():
     ("width", "height", "scale"),
     [(800, 600, 0.64), (1001, 667, 0.3), (4095, 1501, 0.07), (1, 9, 0.9), (64, 48, 2.0), (513, 385, 0.99)],
 )
-def test_resize_averages_and_moves_nothing(width, height, scale):
+def test_resize_averages_without_a_shift(width, height, scale):
     waves = np.sin(np.linspace(0, 12, width)) * 60 + np.cos(np.linspace(0, 9, height))[:, None] * 60 + 128
     image = np.repeat(waves.astype(np.uint8)[..., None], 3, axis=2)
     resized = _resize(image, scale)
     for side, whole in zip(resized.shape[:2], (height, width), strict=True):
         assert side == pytest.approx(max(whole * scale, 1), abs=1.01)
-    # The same pixels as an exact average's, where both have them.
+    # The pixels are those of an exact average, where both have them.
     size = max(1, round(width * scale)), max(1, round(height * scale))
     exact = cv2.resize(image, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
     rows, columns = min(size[1], resized.shape[0]), min(size[0], resized.shape[1])
@@ -63,12 +63,12 @@ def test_resize_averages_and_moves_nothing(width, height, scale):
     assert difference.mean() < 3 and difference[:, columns * 9 // 10 :].mean() < 6
 
 
-def test_decode_nothing():
-    boxes, scores = decode(cells_with(), 0.5, 4)
+def test_decode_without_faces():
+    boxes, scores = decode(output_with(), 0.5, 4)
     assert boxes.shape == (0, 4) and scores.shape == (0,)
 
 
-def test_networks_output_is_the_same_on_both_libraries(detector):
+def test_network_gives_the_same_output_on_both_libraries(detector):
     image = cv2.resize(cv2.imread(str(EXAMPLES / "people.jpg")), (320, 160))
     by_opencv, as_used = open_with_opencv(FILE), open_onnx(read_model(FILE), FILE)[0]
     for shape in ((160, 320), (64, 64), (96, 128)):
@@ -80,8 +80,8 @@ def test_detect_people(detector):
     image = cv2.imread(str(EXAMPLES / "people.jpg"))
     faces = detector.detect(image)
     assert len(faces) == len(PEOPLE)
-    found = sorted((face.box for face in faces), key=lambda box: (box[1] > 330, box[0]))
-    np.testing.assert_allclose(found, PEOPLE, atol=20)
+    boxes = sorted((face.box for face in faces), key=lambda box: (box[1] > 330, box[0]))
+    np.testing.assert_allclose(boxes, PEOPLE, atol=20)
     assert [face.confidence for face in faces] == sorted((face.confidence for face in faces), reverse=True)
 
 
@@ -95,7 +95,7 @@ def test_detect_low_confidence_stays_inside(astronaut, tiles):
 
 @pytest.mark.parametrize("shape", [(1, 1, 3), (1, 2000, 3), (2000, 1, 3), (512, 512, 3)], ids=str)
 @pytest.mark.parametrize("tiles", [False, True])
-def test_detect_nothing_in_black(shape, tiles):
+def test_detect_in_black_finds_nothing(shape, tiles):
     assert CenterFaceDetector.load(FILE, tiles=tiles).detect(np.zeros(shape, np.uint8)) == []
 
 
@@ -103,41 +103,45 @@ def test_tiles_find_a_crowds_faces():
     people = cv2.imread(str(EXAMPLES / "people.jpg"))
     height, width = 64, 120  # faces of 16 to 22 px
     crowd = np.tile(cv2.resize(people, (width, height), interpolation=cv2.INTER_AREA), (10, 6, 1))
-    plain = len(CenterFaceDetector.load(FILE, 384).detect(crowd))
-    closer = len(CenterFaceDetector.load(FILE, 384, tiles=True).detect(crowd))
-    assert plain < closer
-    assert 0.7 * 8 * 60 < closer < 1.1 * 8 * 60
+    whole = len(CenterFaceDetector.load(FILE, 384).detect(crowd))
+    tiled = len(CenterFaceDetector.load(FILE, 384, tiles=True).detect(crowd))
+    assert whole < tiled
+    assert 0.7 * 8 * 60 < tiled < 1.1 * 8 * 60
 
 
-def looks_at(image: np.ndarray, monkeypatch, **settings) -> list[tuple]:
+def network_runs(image: np.ndarray, monkeypatch, size: int | None = None, **settings) -> list[tuple]:
     """Detect faces; returns the number of images and the longest side in px of each run of the network."""
-    detector = CenterFaceDetector.load(FILE, **settings)
-    looks, look = [], detector._look
+    runs, infer = [], CenterFaceDetector.infer
 
-    def record(images, confidence):
-        looks.append((len(images), max(images[0].shape[:2])))
-        return look(images, confidence)
+    def record(self, images, confidence):
+        runs.append((len(images), max(images[0].shape[:2])))
+        return infer(self, images, confidence)
 
-    monkeypatch.setattr(detector, "_look", record)
-    detector.detect(image)
-    return looks
+    with monkeypatch.context() as patch:
+        patch.setattr(CenterFaceDetector, "infer", record)
+        CenterFaceDetector.load(FILE, **settings).detect(image, size=size)
+    return runs
 
 
 @pytest.mark.parametrize(
     ("size", "sides"), [(1024, [1024, 384, 144]), (512, [512, 192]), (256, [256])], ids=["large", "default", "small"]
 )
-def test_looks_from_afar(monkeypatch, size, sides):
-    assert looks_at(cv2.imread(str(EXAMPLES / "people.jpg")), monkeypatch, size=size) == [(1, side) for side in sides]
+def test_detect_infers_downscaled_images(monkeypatch, size, sides):
+    """The size of the call is the one that counts, whatever the detector's own is."""
+    people = cv2.imread(str(EXAMPLES / "people.jpg"))
+    assert network_runs(people, monkeypatch, size) == [(1, side) for side in sides]
+    loaded = CenterFaceDetector.load(FILE, size)
+    assert loaded.size == size and loaded.detect(people) == CenterFaceDetector.load(FILE).detect(people, size=size)
 
 
-def test_large_face_is_found_from_afar(astronaut):
-    face = astronaut[55:185, 135:245]  # fills the picture
+def test_large_face_is_found_downscaled(astronaut):
+    face = astronaut[55:185, 135:245]  # fills the image
     assert len(CenterFaceDetector.load(FILE, 1024).detect(face)) == 1
 
 
-def test_tiles_look_no_closer_at_large_faces(monkeypatch):
+def test_large_faces_are_not_inferred_in_tiles(monkeypatch):
     people = cv2.imread(str(EXAMPLES / "people.jpg"))
-    assert looks_at(people, monkeypatch, tiles=True) == looks_at(people, monkeypatch)
+    assert network_runs(people, monkeypatch, tiles=True) == network_runs(people, monkeypatch)
 
 
 @pytest.mark.parametrize(
@@ -166,7 +170,7 @@ def test_load_truncated(tmp_path):
     assert str(error.value) == f"{path}: {DAMAGED}"
 
 
-def test_detect_at_most_so_many(detector):
+def test_detect_keeps_max_faces(detector):
     image = cv2.imread(str(EXAMPLES / "people.jpg"))
     whole = detector.detect(image)
     assert CenterFaceDetector.load(FILE, max_faces=3).detect(image) == whole[:3]

@@ -93,7 +93,15 @@ def test_load_res10_with_a_size():
     path = FOLDER / Res10Detector.FILE_NAME
     with pytest.raises(InputError) as error:
         load_face_detector(path, size=640)
-    assert str(error.value) == f"{path}: the res10 SSD sees 300x300 px and no other size; leave --detector-size away"
+    assert str(error.value) == f"{path}: the res10 SSD runs on 300x300 px and no other size; omit --detector-size"
+
+
+def test_detect_with_res10_at_another_size(astronaut):
+    with pytest.raises(InputError) as error:
+        load_face_detector(FOLDER / Res10Detector.FILE_NAME).detect(astronaut, size=640)
+    assert str(error.value) == (
+        f"{Res10Detector.FILE_NAME}: the res10 SSD runs on 300x300 px and no other size; omit --detector-size"
+    )
 
 
 def test_every_detector_finds_the_astronaut(astronaut):

@@ -10,8 +10,8 @@ from facemask.models.res10 import Res10Detector
 from tests.helpers import EXAMPLES, ROOT
 
 FILE = ROOT / "face_detector" / Res10Detector.FILE_NAME
-# What the Caffe original gave on OpenCV 4.14.0 (readNetFromCaffe, forward): score, x1, y1, x2, y2 in fractions of the
-# picture, its surest boxes. Some of the weak ones lie outside the picture.
+# The most confident boxes of the Caffe original on OpenCV 4.14.0 (readNetFromCaffe, forward): score, x1, y1, x2, y2 in
+# fractions of the image. Some of the weak ones lie outside the image.
 CAFFE = {
     "astronaut.jpg": [
         (1.0000, 0.3737, 0.1497, 0.6245, 0.4439),
@@ -41,7 +41,7 @@ def detector() -> Res10Detector:
 
 @pytest.mark.parametrize("name", CAFFE)
 def test_network_equals_caffe_original(detector, name):
-    boxes, scores = detector._forward(cv2.imread(str(EXAMPLES / name)))
+    boxes, scores = detector.infer(detector.preprocess(cv2.imread(str(EXAMPLES / name))))
     boxes, scores = nms(boxes, scores, 0.01, 0.45, 400, 200)
     golden = np.array(CAFFE[name])
     np.testing.assert_allclose(scores[: len(golden)], golden[:, 0], atol=1e-3)
@@ -63,7 +63,7 @@ def test_detect_low_confidence_stays_inside(detector, astronaut):
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 3), (1, 2000, 3), (2000, 1, 3), (300, 300, 3)])
-def test_detect_nothing_in_black(detector, shape):
+def test_detect_in_black_finds_nothing(detector, shape):
     assert detector.detect(np.zeros(shape, np.uint8)) == []
 
 
@@ -77,7 +77,7 @@ def test_load_another_network(tmp_path):
     assert str(error.value) == f"{path}: not a face detector of this project; give -f the folder face_detector/"
 
 
-def test_detect_at_most_so_many():
+def test_detect_keeps_max_faces():
     image = cv2.imread(str(EXAMPLES / "people.jpg"))
     one, whole = (Res10Detector.load(FILE, count).detect(image) for count in (1, 999))
     assert one == whole[:1] and len(whole) > 1
