@@ -139,12 +139,12 @@ def follow(args: argparse.Namespace, command) -> int:
         workers, threads = (1, 0) if source.is_live else thread_budget()
         detector = options.load_detector(args, threads)
         classifier = detector.classifier
-        tracker = MaskTracker(classifier.classify, classifier.info.classes, float(source.output_fps), args.confidence)
+        tracker = MaskTracker(classifier.classify, classifier.info.labels, float(source.output_fps), args.confidence)
         sink = stack.enter_context(VideoSink(args.output, source.output_fps, source.is_live)) if args.output else None
         jsonl = stack.enter_context(json_lines(args.jsonl)) if args.jsonl else None
         events = stack.enter_context(JsonLines(args.events)) if args.events else None
-        alert = alerts(classifier.info.classes)
-        if len(alert) == len(classifier.info.classes) and (args.events or args.snapshots or command):
+        alert = alerts(classifier.info.labels)
+        if len(alert) == len(classifier.info.labels) and (args.events or args.snapshots or command):
             logger.warning("the model has no class %s: every label is an event", WITH_MASK)
         recorder = EventRecorder(alert, events, args.snapshots, command, source.is_live)
         window = Window() if show else None

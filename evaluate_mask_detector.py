@@ -63,7 +63,7 @@ def evaluate(args: argparse.Namespace) -> int:
     for name in OUTPUTS:
         check_writable(args.output / name)
     detector = options.load_detector(args)
-    classes = detector.classifier.info.classes
+    classes = detector.classifier.info.labels
     unknown = sorted({label for photo in annotated for label in photo.labels} - set(classes))
     if unknown:
         logger.warning("%s does not know %s: such faces count as labelled wrong", args.model, ", ".join(unknown))

@@ -280,7 +280,7 @@ def measure_limits(turns: int) -> list[tuple]:
     import onnx
 
     from facemask.models.face_detectors import choose_face_detector
-    from facemask.models.model_file import read_model
+    from facemask.models.model_file import ModelFile
     from facemask.models.onnx_session import open_onnx
 
     square = np.random.default_rng(0).random((2, GEMM_SIDE, GEMM_SIDE), np.float32)
@@ -289,12 +289,12 @@ def measure_limits(turns: int) -> list[tuple]:
         "classifier, 8 faces of 128 px": (options.DEFAULT_MODEL.with_suffix(".onnx"),) * 2 + ((8, 3, 128, 128),),
         "face detector in float32, 512x384 px": (plain, plain, DETECTOR_INPUT),
     }
-    used = choose_face_detector(options.DEFAULT_FACE_DETECTOR)
+    used = choose_face_detector(options.DEFAULT_FACE_DETECTOR).path
     if used != plain:
         networks["face detector as used (int8), 512x384 px"] = plain, used, DETECTOR_INPUT
     rows = []
     for name, (counted, timed, shape) in networks.items():
-        network, _ = open_onnx(read_model(timed), timed)
+        network, _ = open_onnx(ModelFile.read(timed))
         images = np.zeros(shape, np.float32)
         work = multiply_adds(onnx.load(counted), shape)
         times = [

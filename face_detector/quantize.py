@@ -13,6 +13,7 @@ import sys
 import tempfile
 from collections import defaultdict
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 from facemask.cli import options as cli
@@ -80,7 +81,7 @@ def see(file: Path, photos: Iterable[Path]) -> list:
         seen.append(images)
         return run(images)
 
-    detector.run = see_and_run
+    detector = replace(detector, run=see_and_run)
     for photo in photos:
         detector.detect(read_image(photo))
     return seen

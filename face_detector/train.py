@@ -165,9 +165,7 @@ def detect_all(network, paths: Sequence, confidence: float, size: Callable | Non
     found = []
     for path in progress(paths):
         image = read_image(path)
-        if size:
-            detector.size = size(image.shape)
-        found.append(detector.detect(image, confidence))
+        found.append(detector.detect(image, confidence, size(image.shape) if size else None))
     return found
 
 

@@ -36,10 +36,10 @@ class MaskDetector:
     def detect(self, image: np.ndarray, confidence: float = 0.5, size: int | None = None) -> list[Detection]:
         """Detect and classify the faces in `image`, uint8 (H, W, 3) BGR; returns them most confident first.
 
-        `confidence`, 0..1, is the minimum of a face. `size` is the longest side in px to which the face detector scales
+        `confidence`, 0..1, is the minimum of a detection. `size` is the longest side in px to which the face detector scales
         the image (None: its default). Raises InputError if a network cannot process the image.
         """
-        return self.classify(image, self.faces.detect(image, confidence, size))
+        return self.classify(image, self.faces.detect(image, confidence, size), confidence)
 
     def detect_file(
         self,
@@ -64,24 +64,31 @@ class MaskDetector:
         if scale > 1 and any(face.box[3] - face.box[1] < MIN_REDUCED_FACE for face in faces):
             scale, image = 1, encoded.decode()
             faces = self.faces.detect(image, confidence, size)
-        detections = self.classify(image, faces)
+        detections = self.classify(image, faces, confidence)
         if scale > 1:
             detections = enlarge(detections, scale, encoded.width, encoded.height)
             image = encoded.decode() if keep_image else image
         is_truncated = len(faces) == self.faces.max_faces
         return FileResult(encoded.width, encoded.height, detections, is_truncated, image if keep_image else None)
 
-    def classify(self, image: np.ndarray, faces: Sequence[Face]) -> list[Detection]:
-        """Classify the masks of `faces` in `image`, uint8 (H, W, 3) BGR; returns a detection for each, in their order."""
+    def classify(self, image: np.ndarray, faces: Sequence[Face], confidence: float = 0.0) -> list[Detection]:
+        """Classify the masks of `faces` in `image`, uint8 (H, W, 3) BGR; returns them most confident first.
+
+        If the classifier has a background class, a detection's confidence is the face's times the probability that its
+        crop shows a face, and detections below `confidence` are dropped.
+        """
         if not faces:
             return []
-        classes = self.classifier.info.classes
+        rows, face_probabilities = self.classifier.classify_and_verify(image, [face.box for face in faces])
         detections = []
-        for face, row in zip(faces, self.classifier.classify(image, [face.box for face in faces]), strict=True):
-            probabilities = dict(zip(classes, row.tolist(), strict=True))
+        for face, row, face_probability in zip(faces, rows.tolist(), face_probabilities.tolist(), strict=True):
+            verified = face.confidence * face_probability
+            if verified < min(confidence, face.confidence):
+                continue
+            probabilities = dict(zip(self.classifier.info.labels, row, strict=True))
             label = max(probabilities, key=probabilities.__getitem__)
-            detections.append(Detection(face.box, face.confidence, label, probabilities[label], probabilities))
-        return detections
+            detections.append(Detection(face.box, verified, label, probabilities[label], probabilities))
+        return sorted(detections, key=lambda detection: -detection.confidence)
 
 
 def enlarge(detections: list[Detection], factor: int, width: int, height: int) -> list[Detection]:

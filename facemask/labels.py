@@ -6,6 +6,8 @@ Colour = tuple[int, int, int]  # BGR
 
 WITH_MASK, WITHOUT_MASK, WORN_WRONG = "with_mask", "without_mask", "mask_weared_incorrect"  # as the data sets name them
 
+BACKGROUND = "background"  # the class, if a model has one, of crops that show no face: no label of a face
+
 # Okabe and Ito's colours, told apart by colour-blind people too: https://jfly.uni-koeln.de/color/
 STYLES: dict[str, tuple[str, Colour]] = {
     WITH_MASK: ("Mask", (115, 158, 0)),

@@ -13,7 +13,7 @@ import numpy as np
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = ROOT.parent / "shared"
 EXAMPLES = ROOT / "examples"
-DAMAGED = "damaged, or no model of this version (its checksum is wrong or missing); copy it again, or train it anew"
+CORRUPT = "corrupt or incompatible model (its checksum is wrong or missing); copy it again, or train it again"
 # Of the faces of examples/people.jpg, by hand: from forehead to chin, cheek to cheek; row by row.
 PEOPLE = [
     (66, 84, 232, 290), (370, 60, 516, 240), (664, 110, 834, 310), (1000, 70, 1138, 232),

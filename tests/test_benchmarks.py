@@ -46,7 +46,7 @@ def test_face_detectors(tmp_path, photos, capsys):
     ("arguments", "message"),
     [
         pytest.param(["-o", "plot.xyz"], "plot.xyz: unknown kind of plot; give a .png, .jpg, .pdf or .svg file", id="plot"),
-        pytest.param(["-f", str(ROOT / "face_detector/res10_300x300_ssd.onnx")], "no other size; leave", id="res10"),
+        pytest.param(["-f", str(ROOT / "face_detector/res10_300x300_ssd.onnx")], "no other size; omit", id="res10"),
     ],
 )
 def test_face_detectors_refuses(tmp_path, photos, capsys, arguments, message):

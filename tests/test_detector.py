@@ -13,7 +13,8 @@ from facemask.io.images import EncodedImage, read_image
 from facemask.models.center_face import CenterFaceDetector
 from facemask.models.face_detectors import load_face_detector
 from facemask.models.mask_classifier import MaskClassifier
-from facemask.models.model_info import ModelInfo
+from facemask.models.model_file import with_checksum
+from facemask.models.model_info import METADATA_NAME, ModelInfo
 from facemask.types import Detection, Face
 from tests.helpers import EXAMPLES, PEOPLE, ROOT
 
@@ -100,6 +101,87 @@ def test_detector_settings_cannot_be_written(detector):
     for target, name in ((detector, "faces"), (detector.faces, "size"), (detector.faces, "tiles")):
         with pytest.raises(AttributeError):
             setattr(target, name, None)
+
+
+BACKGROUND_CLASSES = ("with_mask", "background", "without_mask")
+SHARPNESS = 8  # logit of a colour at its brightest
+
+
+def write_colour_classifier(path: Path, classes: tuple[str, ...]) -> Path:
+    """Write a real network: the redder, greener or bluer a crop, the more probable the first, second or third class."""
+    onnx = pytest.importorskip("onnx")
+    make, floats = onnx.helper, onnx.TensorProto.FLOAT
+    nodes = [
+        make.make_node("GlobalAveragePool", ["images"], ["pooled"]),
+        make.make_node("Flatten", ["pooled"], ["colour"]),
+        make.make_node("Gemm", ["colour", "weights"], ["logits"]),
+        make.make_node("Softmax", ["logits"], ["probabilities"], axis=1),
+    ]
+    weights = onnx.numpy_helper.from_array(np.eye(3, dtype=np.float32) * SHARPNESS / 255, "weights")
+    inputs = [make.make_tensor_value_info("images", floats, ["n", 3, 32, 32])]
+    outputs = [make.make_tensor_value_info("probabilities", floats, ["n", 3])]
+    graph = make.make_graph(nodes, "colours", inputs, outputs, [weights])
+    model = make.make_model(graph, opset_imports=[make.make_opsetid("", 13)], ir_version=8)
+    onnx.helper.set_model_props(model, {METADATA_NAME: ModelInfo(classes, 32, 0.0).to_json()})
+    path.write_bytes(with_checksum(model.SerializeToString()))
+    return path
+
+
+def colour_probabilities(red: float, green: float, blue: float) -> np.ndarray:
+    """Return what `write_colour_classifier`'s network gives for a colour, 0..1 each."""
+    exponentials = np.exp(SHARPNESS * np.array([red, green, blue]))
+    return exponentials / exponentials.sum()
+
+
+RED, GREEN, BLUE, MIXED = (1, 0, 0), (0, 1, 0), (0, 0, 1), (1, 1, 0)
+COLOUR_FACES = [
+    Face((0, 0, 20, 20), 0.97),  # mixed: half a mask, half background
+    Face((20, 0, 40, 20), 0.95),  # green: background
+    Face((40, 0, 60, 20), 0.9),  # red
+    Face((60, 0, 80, 20), 0.6),  # blue
+]
+
+
+@pytest.fixture
+def colours() -> np.ndarray:
+    image = np.zeros((20, 80, 3), np.uint8)
+    for face, (red, green, blue) in zip(COLOUR_FACES, (MIXED, GREEN, RED, BLUE), strict=True):
+        image[:, face.box[0] : face.box[2]] = (255 * blue, 255 * green, 255 * red)
+    return image
+
+
+def test_detect_with_a_background_class(tmp_path, colours):
+    """Crops that show no face are dropped; the others lose confidence, and their labels' probabilities sum to 1."""
+    classifier = MaskClassifier.load(write_colour_classifier(tmp_path / "m.onnx", BACKGROUND_CLASSES))
+    assert classifier.info.labels == ("with_mask", "without_mask")
+    detector = MaskDetector(FakeFaces(*COLOUR_FACES), classifier)
+    detections = detector.detect(colours, 0.3)
+    assert [detection.box[0] for detection in detections] == [40, 60, 0]  # most confident first
+    assert [detection.label for detection in detections] == ["with_mask", "without_mask", "with_mask"]
+    for detection, colour, confidence in zip(detections, (RED, BLUE, MIXED), (0.9, 0.6, 0.97), strict=True):
+        with_mask, background, without_mask = colour_probabilities(*colour)
+        assert detection.confidence == pytest.approx(confidence * (1 - background), abs=1e-5)
+        assert list(detection.probabilities) == ["with_mask", "without_mask"]
+        assert detection.probabilities["with_mask"] == pytest.approx(with_mask / (with_mask + without_mask), abs=1e-5)
+        assert sum(detection.probabilities.values()) == pytest.approx(1)
+        assert detection.probability == max(detection.probabilities.values())
+    assert [detection.box[0] for detection in detector.detect(colours, 0.5)] == [40, 60]  # 0.97 x 0.5 is too little
+    assert len(detector.detect(colours, 0.0)) == 4
+
+
+def test_detect_file_with_a_background_class(tmp_path, colours):
+    assert cv2.imwrite(str(tmp_path / "a.png"), colours)
+    classifier = MaskClassifier.load(write_colour_classifier(tmp_path / "m.onnx", BACKGROUND_CLASSES))
+    detector = MaskDetector(FakeFaces(*COLOUR_FACES), classifier)
+    assert detector.detect_file(tmp_path / "a.png", 0.5).detections == detector.detect(colours, 0.5)
+
+
+def test_detect_without_a_background_class(tmp_path, colours):
+    """The same network, none of its classes being the background: no face is dropped, no confidence changes."""
+    classifier = MaskClassifier.load(write_colour_classifier(tmp_path / "m.onnx", ("a", "b", "c")))
+    detections = MaskDetector(FakeFaces(*COLOUR_FACES), classifier).detect(colours)
+    assert [Face(detection.box, detection.confidence) for detection in detections] == COLOUR_FACES
+    assert [list(detection.probabilities) for detection in detections] == [["a", "b", "c"]] * 4
 
 
 def test_detect_file_equals_detect(detector):

@@ -224,15 +224,14 @@ def add_show_argument(parser: argparse.ArgumentParser) -> None:
 def load_detector(args: argparse.Namespace, threads: int = 0):
     """Load both networks as the arguments say; returns a MaskDetector, which computes with so many threads (0: one a core)."""
     from facemask.detector import MaskDetector
-    from facemask.models.face_detectors import choose_face_detector, load_face_detector
+    from facemask.models.face_detectors import load_face_detector
     from facemask.models.mask_classifier import MaskClassifier
 
-    face_file = choose_face_detector(args.face) if args.face.is_dir() else args.face
-    faces = load_face_detector(face_file, args.detector_size, args.tiles == "auto", threads, args.max_faces)
+    faces = load_face_detector(args.face, args.detector_size, args.tiles == "auto", threads, args.max_faces)
     detector = MaskDetector(faces, MaskClassifier.load(args.model, threads))
     info = detector.classifier.info
-    classes = ", ".join(info.classes)
+    classes = ", ".join(info.labels)
     logger.info(
-        "loaded %s and %s (%s; %d px; %s)", face_file.name, args.model, classes, info.input_size, detector.classifier.backend
+        "loaded %s and %s (%s; %d px; %s)", faces.name, args.model, classes, info.input_size, detector.classifier.backend
     )
     return detector

@@ -4,7 +4,6 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from io import BytesIO
 from pathlib import Path
 
 import cv2
@@ -12,7 +11,7 @@ import numpy as np
 
 from facemask.boxes import MAX_FACES, clip_boxes, nms
 from facemask.errors import InputError
-from facemask.models.model_file import read_model, read_onnx_metadata
+from facemask.models.model_file import ModelFile, as_model_file
 from facemask.models.onnx_session import Run, open_onnx
 from facemask.types import Face
 
@@ -43,7 +42,7 @@ class PlattScaling:
 
     @classmethod
     def from_json(cls, text: str) -> "PlattScaling":
-        """Raises ValueError, KeyError or TypeError if the text is not what `to_json` writes."""
+        """Read what `to_json` writes. Raises ValueError, KeyError or TypeError for any other text."""
         try:
             fields = json.loads(text)
             calibration = cls(float(fields["slope"]), float(fields["shift"]))
@@ -92,16 +91,21 @@ class CenterFaceDetector:
 
     @classmethod
     def load(
-        cls, path: str | Path, size: int | None = None, tiles: bool = False, threads: int = 0, max_faces: int = MAX_FACES
+        cls,
+        model: ModelFile | str | Path,
+        size: int | None = None,
+        tiles: bool = False,
+        threads: int = 0,
+        max_faces: int = MAX_FACES,
     ) -> "CenterFaceDetector":
         """Load the ONNX file; the other arguments are those of `load_face_detector`. Raises InputError if it is corrupt."""
-        path = Path(path)
-        model = read_model(path)
+        model = as_model_file(model)
+        path = model.path
         try:
-            calibration = PlattScaling.from_json(read_onnx_metadata(BytesIO(model))[cls.METADATA_NAME])
+            calibration = PlattScaling.from_json(model.metadata[cls.METADATA_NAME])
         except (KeyError, ValueError, TypeError) as error:
             raise InputError(f"{path}: not this face detector ({error}); copy face_detector/ again") from error
-        run, _ = open_onnx(model, path, threads)
+        run, _ = open_onnx(model, threads)
         detector = cls(run, calibration, size or cls.size, tiles, max_faces, path.name)
         side = cls.MIN_INPUT
         try:

@@ -2,7 +2,6 @@
 
 import logging
 from contextlib import suppress
-from io import BytesIO
 from pathlib import Path
 from typing import Protocol
 
@@ -11,12 +10,14 @@ import numpy as np
 from facemask.boxes import MAX_FACES
 from facemask.errors import InputError
 from facemask.models.center_face import CenterFaceDetector, int8_file
-from facemask.models.model_file import read_model, read_onnx_metadata, sha256
+from facemask.models.model_file import ModelFile, sha256
 from facemask.models.onnx_session import runs_int8
 from facemask.models.res10 import Res10Detector
 from facemask.types import Face
 
 logger = logging.getLogger(__name__)
+
+NO_FILE = "no such face detector; give -f the folder face_detector/ or its .onnx file"
 
 
 class FaceDetector(Protocol):
@@ -53,33 +54,33 @@ def load_face_detector(
     200. Raises InputError if the file is missing, corrupt or another network, or if res10 is given a size.
     """
     path = Path(path)
-    if path.is_dir():
-        path = choose_face_detector(path)
-    if not path.is_file():
-        raise InputError(f"{path}: no such face detector; give -f the folder face_detector/ or its .onnx file")
-    model = read_model(path)
-    ours = False
-    with suppress(ValueError):
-        ours = CenterFaceDetector.METADATA_NAME in read_onnx_metadata(BytesIO(model))
-    if ours:
-        return CenterFaceDetector.load(path, size, tiles, threads, max_faces)
+    if not (path.is_file() or path.is_dir()):
+        raise InputError(f"{path}: {NO_FILE}")
+    model = choose_face_detector(path) if path.is_dir() else ModelFile.read(path)
+    with suppress(ValueError):  # not an ONNX file
+        if CenterFaceDetector.METADATA_NAME in model.metadata:
+            return CenterFaceDetector.load(model, size, tiles, threads, max_faces)
     if size:
-        raise InputError(f"{path}: {Res10Detector.WRONG_SIZE}")
-    return Res10Detector.load(path, max_faces)
+        raise InputError(f"{model.path}: {Res10Detector.WRONG_SIZE}")
+    return Res10Detector.load(model, max_faces)
 
 
-def choose_face_detector(folder: Path) -> Path:
-    """Return the folder's file to load: ours before the res10 SSD, ours with 8-bit integers where `runs_int8` says so.
+def choose_face_detector(folder: Path) -> ModelFile:
+    """Read the folder's face detector: ours before the res10 SSD, ours with 8-bit integers where `runs_int8`.
 
-    The latter must have been made from the float32 file beside it, else there is a warning.
+    An int8 file counts if it was made from the float32 file beside it, else there is a warning. Raises InputError if the
+    folder has no face detector, or a corrupt one.
     """
     names = (CenterFaceDetector.FILE_NAME, Res10Detector.FILE_NAME)
     file = next((folder / name for name in names if (folder / name).is_file()), folder / names[0])
+    if not file.is_file():
+        raise InputError(f"{file}: {NO_FILE}")
     quantized = int8_file(file)
     if quantized.is_file() and runs_int8():
-        with suppress(ValueError, OSError):
-            if read_onnx_metadata(quantized).get(CenterFaceDetector.SOURCE_NAME) == sha256(file):
-                return quantized
-        remedy = "python -m face_detector.quantize makes it anew"
-        logger.warning("%s: not used, for it was not made from %s; %s", quantized, file.name, remedy)
-    return file
+        with suppress(InputError, ValueError, OSError):
+            model = ModelFile.read(quantized)
+            if model.metadata.get(CenterFaceDetector.SOURCE_NAME) == sha256(file):
+                return model
+        remedy = "python -m face_detector.quantize makes it again"
+        logger.warning("%s: not used, because it was not made from %s; %s", quantized, file.name, remedy)
+    return ModelFile.read(file)

@@ -11,8 +11,8 @@ import h5py
 import keras
 
 from facemask.errors import InputError
-from facemask.models.model_file import LARGEST_MODEL, read_model
-from facemask.models.model_info import ZIP_ERRORS, ModelInfo
+from facemask.models.model_file import MAX_MODEL, ModelFile, as_model_file
+from facemask.models.model_info import NOT_OURS, ZIP_ERRORS, ModelInfo
 
 DROPOUT = 0.3  # before the last layer
 WEIGHTS_NAME = "model.weights.h5"  # in a .keras file (a zip)
@@ -20,7 +20,7 @@ WEIGHTS_NAME = "model.weights.h5"  # in a .keras file (a zip)
 
 @dataclass(frozen=True)
 class Network:
-    """A classifier and its two parts, which share their layers with it."""
+    """A classifier and its two parts, which share its layers."""
 
     info: ModelInfo
     model: keras.Model  # (n, size, size, 3) RGB 0..255 -> (n, classes) probabilities
@@ -32,8 +32,8 @@ def build_network(info: ModelInfo, weights: str) -> Network:
     """Build MobileNetV2 with a new head for `info`'s classes, scaling to [-1, 1] inside.
 
     `weights` is "imagenet" (downloaded by Keras), a `.weights.h5` file of MobileNetV2(include_top=False), or a
-    detector `.keras` to go on from, whose head is kept if its classes are the same. Raises InputError if they cannot be
-    had or do not fit.
+    detector `.keras` to continue from, whose head is kept if its classes are the same. Raises InputError if they cannot be
+    read or do not fit.
     """
     backbone = _load_backbone(info.input_size, "imagenet" if weights == "imagenet" else None)
     network = _build_on(backbone, info)
@@ -52,7 +52,7 @@ def _build_on(backbone: keras.Model, info: ModelInfo) -> Network:
     head = keras.Model(pooled, dense(dropped), name="head")
     images = keras.Input(backbone.input.shape[1:], name="images")
     scaled = keras.layers.Rescaling(1 / 127.5, offset=-1, name="scale")(images)
-    # training=False holds for good: BatchNorm keeps its ImageNet statistics also while fine-tuning.
+    # training=False is permanent: BatchNorm keeps its ImageNet statistics also while fine-tuning.
     features = keras.layers.GlobalAveragePooling2D(name="features")(backbone(scaled, training=False))
     model = keras.Model(images, head(features), name="mask_detector")
     return Network(info, model, keras.Model(images, features, name="feature_extractor"), head)
@@ -62,7 +62,7 @@ def _load_backbone(size: int, weights: str | None) -> keras.Model:
     arguments = {"input_shape": (size, size, 3), "include_top": False, "name": "mobilenet_v2"}
     try:
         return keras.applications.MobileNetV2(weights=weights, **arguments)
-    except Exception as error:  # urllib's, socket's and Keras' own: any of them means no download
+    except Exception as error:  # of urllib, socket or Keras: each means no download
         if weights is None:
             raise
         raise InputError(
@@ -78,63 +78,63 @@ def _copy_weights(network: Network, info: ModelInfo, path: str) -> None:
         network.head.set_weights(source.head.get_weights())
 
 
-def load_keras(path: str | Path) -> Network:
+def load_keras(model: ModelFile | str | Path) -> Network:
     """Load a `.keras` file of `save_detector`.
 
-    Only the numbers are read from it: the network is built here, so nothing that the file may say of layers, functions or
-    modules is ever run. Raises InputError if it is missing, broken or of another network.
+    Only the weights are read from it: the network is built here, so that no layer, function or module that the file may
+    name is ever run. Raises InputError if it is missing, corrupt or of another network.
     """
-    model = read_model(path)
-    info = ModelInfo.of_keras(path, model)
+    model = as_model_file(model)
+    info = ModelInfo.of_keras(model)
     network = _build_on(_load_backbone(info.input_size, None), info)
     with TemporaryDirectory() as folder:
         weights = Path(folder) / WEIGHTS_NAME
         try:
-            with zipfile.ZipFile(BytesIO(model)) as archive:
+            with zipfile.ZipFile(BytesIO(model.data)) as archive:
                 weights.write_bytes(archive.read(WEIGHTS_NAME))
         except ZIP_ERRORS as error:
-            raise InputError(f"{path}: not a model written by train_mask_detector.py; train it anew") from error
-        _load_weights(network.model, weights, path, "a model written by train_mask_detector.py", "train it anew")
+            raise InputError(f"{model.path}: {NOT_OURS}") from error
+        _load_weights(network.model, weights, model.path, "a model written by train_mask_detector.py", "train it again")
     return network
 
 
 def _load_weights(model: keras.Model, file: Path, name: str | Path, expected: str, remedy: str) -> None:
     """Read the model's weights from an HDF5 file. Raises InputError, calling it `name`, if they do not fit."""
-    why_not = _what_is_strange(file)
-    if not why_not:
+    reason = _find_unusable_content(file)
+    if not reason:
         try:
-            with warnings.catch_warnings(action="ignore"):  # Keras' hundreds of what it skips, before it raises
+            with warnings.catch_warnings(action="ignore"):  # Keras warns hundreds of times before it raises
                 model.load_weights(file)
             return
         except Exception:  # Keras' and h5py's have no common base below it
-            why_not = "of another network"
-    raise InputError(f"{name}: not {expected} ({why_not}); {remedy}")
+            reason = "of another network"
+    raise InputError(f"{name}: not {expected} ({reason}); {remedy}")
 
 
-def _what_is_strange(path: Path) -> str:
-    """Say what no weights are in an HDF5 file: data elsewhere, other things than numbers, too many; "" if nothing is."""
+def _find_unusable_content(path: Path) -> str:
+    """Return why an HDF5 file's content cannot be weights: data elsewhere, not numbers, too large; "" if it can."""
     size = 0
 
-    def look(name: str, link: object) -> str | None:
+    def check(name: str, link: object) -> str | None:
         nonlocal size
         item = file[name] if isinstance(link, h5py.HardLink) else None
         if item is None or (isinstance(item, h5py.Dataset) and (item.is_virtual or item.external)):
-            return "its data lie elsewhere"
+            return "its data are elsewhere"
         if isinstance(item, h5py.Dataset):
             size += item.nbytes
             if item.dtype.kind not in "fiub":
-                return "it holds other things than numbers"
-        return "it is too large" if size > LARGEST_MODEL else None
+                return "it contains more than numbers"
+        return "it is too large" if size > MAX_MODEL else None
 
     try:
         with h5py.File(path, "r") as file:
-            return file.visititems_links(look) or ""
+            return file.visititems_links(check) or ""
     except Exception:  # as above
-        return "no HDF5 file, or a broken one"
+        return "not an HDF5 file, or corrupt"
 
 
 def in_mixed_precision(network: Network, info: ModelInfo) -> Network:
-    """Return the same network, which computes in float16."""
+    """Return a copy of the network that computes in float16."""
     policy = keras.config.dtype_policy()
     keras.config.set_dtype_policy("mixed_float16")
     try:

@@ -8,7 +8,7 @@ import numpy as np
 
 from facemask.boxes import MAX_FACES, clip_boxes, nms
 from facemask.errors import InputError
-from facemask.models.model_file import CHECKSUM_LENGTH, read_model
+from facemask.models.model_file import CHECKSUM_LENGTH, ModelFile, as_model_file
 from facemask.models.onnx_session import read_with_opencv
 from facemask.types import Face
 
@@ -34,9 +34,11 @@ class Res10Detector:
         self._lock = threading.Lock()
 
     @classmethod
-    def load(cls, path: Path, max_faces: int = MAX_FACES) -> "Res10Detector":
+    def load(cls, model: ModelFile | str | Path, max_faces: int = MAX_FACES) -> "Res10Detector":
         """Load the ONNX file. Raises InputError if it is another file: OpenCV can crash on a malicious one."""
-        if read_model(path)[-CHECKSUM_LENGTH:] != cls.CHECKSUM:
+        model = as_model_file(model)
+        path = model.path
+        if model.data[-CHECKSUM_LENGTH:] != cls.CHECKSUM:
             raise InputError(f"{path}: not a face detector of this project; give -f the folder face_detector/")
         try:
             return cls(read_with_opencv(path), max_faces, path.name)

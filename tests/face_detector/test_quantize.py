@@ -65,7 +65,7 @@ def test_quantize(tmp_path, capsys):
 
 def check_metadata(made, source):
     """The metadata of the file in float32, which it was made from, and that file's hash; and a checksum of its own."""
-    metadata, before = read_onnx_metadata(made), read_onnx_metadata(source)
+    metadata, before = (read_onnx_metadata(file.read_bytes()) for file in (made, source))
     assert metadata.pop(CHECKSUM_NAME) != before.pop(CHECKSUM_NAME)
     assert metadata == before | {CenterFaceDetector.SOURCE_NAME: sha256(source)}
 

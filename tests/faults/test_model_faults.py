@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from facemask.models.model_file import CHECKSUM_LENGTH, LARGEST_MODEL, checksum, with_checksum
+from facemask.models.model_file import CHECKSUM_LENGTH, MAX_MODEL, checksum, with_checksum
 from facemask.models.model_info import METADATA_NAME, ModelInfo
 from tests.faults.fault_table import ASTRONAUT, MODEL, ONNX, FaultTable, Run, assert_absent, needs_linux, on_keras, write
 
@@ -158,7 +158,7 @@ def keras_file(parts: dict[str, bytes], info: ModelInfo = TWO) -> bytes:
 
 @TABLE.case("a zip bomb: a .keras whose weights take 300 MB")
 def zip_bomb(folder):
-    return model("m.keras", keras_file({"model.weights.h5": bytes(LARGEST_MODEL + 1)}))
+    return model("m.keras", keras_file({"model.weights.h5": bytes(MAX_MODEL + 1)}))
 
 
 def with_keras(data: bytes) -> Run:

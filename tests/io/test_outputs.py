@@ -1,4 +1,3 @@
-import hashlib
 import sys
 from contextlib import suppress
 from pathlib import Path
@@ -8,8 +7,6 @@ import pytest
 from facemask.errors import InputError
 from facemask.io.json_lines import JsonLines, json_lines, resumable_json_lines
 from facemask.io.outputs import atomic_path, check_outputs, check_writable, partial_path, text_output
-from facemask.models.model_file import LARGEST_MODEL, checksum, read_model, sha256
-from tests.helpers import DAMAGED
 
 
 def test_atomic_path_when_done(tmp_path):
@@ -65,11 +62,6 @@ def test_check_outputs_refuses(tmp_path, names):
 def test_check_writable_makes_nothing(tmp_path):
     check_writable(tmp_path / "a.txt")
     assert list(tmp_path.iterdir()) == []
-
-
-def test_sha256(tmp_path):
-    (tmp_path / "a").write_bytes(b"abc")
-    assert sha256(tmp_path / "a") == hashlib.sha256(b"abc").hexdigest()
 
 
 def test_json_lines_are_whole_as_they_come(tmp_path):
@@ -241,27 +233,6 @@ def test_records_of_a_broken_line(tmp_path, name, line):
         list(lines.records())
     assert str(error.value) == f"{tmp_path}/{name}: line 2 is broken; remove it, or leave out --resume"
     assert [path.name for path in tmp_path.iterdir()] == [name]
-
-
-@pytest.mark.parametrize("data", [b"", b"model", b"x" * 64, checksum(b"model"), b"model" + checksum(b"other")])
-def test_read_model_damaged(tmp_path, data):
-    (tmp_path / "m").write_bytes(data)
-    with pytest.raises(InputError) as error:
-        read_model(tmp_path / "m")
-    assert str(error.value) == f"{tmp_path}/m: {DAMAGED}"
-
-
-def test_read_model_whole(tmp_path):
-    (tmp_path / "m").write_bytes(b"model" + checksum(b"model"))
-    assert read_model(tmp_path / "m") == b"model" + checksum(b"model")
-
-
-def test_read_model_too_long(tmp_path):
-    with open(tmp_path / "m", "wb") as file:
-        file.truncate(LARGEST_MODEL + 1)
-    with pytest.raises(InputError) as error:
-        read_model(tmp_path / "m")
-    assert str(error.value) == f"{tmp_path}/m: 0.3 GB are too many for a model of this project; give another"
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such locks")

@@ -4,9 +4,9 @@ import pytest
 
 from facemask.errors import InputError
 from facemask.models.center_face import CenterFaceDetector, _resize, cut_tiles, decode
-from facemask.models.model_file import read_model
+from facemask.models.model_file import ModelFile
 from facemask.models.onnx_session import open_onnx, open_with_opencv
-from tests.helpers import DAMAGED, EXAMPLES, PEOPLE, ROOT
+from tests.helpers import CORRUPT, EXAMPLES, PEOPLE, ROOT
 
 FILE = ROOT / "face_detector" / CenterFaceDetector.FILE_NAME
 
@@ -70,7 +70,7 @@ def test_decode_without_faces():
 
 def test_network_gives_the_same_output_on_both_libraries(detector):
     image = cv2.resize(cv2.imread(str(EXAMPLES / "people.jpg")), (320, 160))
-    by_opencv, as_used = open_with_opencv(FILE), open_onnx(read_model(FILE), FILE)[0]
+    by_opencv, as_used = open_with_opencv(FILE), open_onnx(ModelFile.read(FILE))[0]
     for shape in ((160, 320), (64, 64), (96, 128)):
         images = cv2.dnn.blobFromImages([image[: shape[0], : shape[1]]] * 2, swapRB=True)
         np.testing.assert_allclose(by_opencv(images), as_used(images), atol=1e-3)
@@ -167,7 +167,7 @@ def test_load_truncated(tmp_path):
     path.write_bytes(whole[: len(whole) // 2])
     with pytest.raises(InputError) as error:
         CenterFaceDetector.load(path)
-    assert str(error.value) == f"{path}: {DAMAGED}"
+    assert str(error.value) == f"{path}: {CORRUPT}"
 
 
 def test_detect_keeps_max_faces(detector):

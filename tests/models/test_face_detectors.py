@@ -7,10 +7,12 @@ import pytest
 from facemask.errors import InputError
 from facemask.models.center_face import CenterFaceDetector, int8_file
 from facemask.models.face_detectors import choose_face_detector, load_face_detector
+from facemask.models.model_file import checksum
 from facemask.models.res10 import Res10Detector
-from tests.helpers import DAMAGED, ROOT
+from tests.helpers import CORRUPT, ROOT
 
 FOLDER = ROOT / "face_detector"
+ANOTHER = b"another" + checksum(b"another")  # a model file, as far as its checksum tells
 
 
 def test_load_prefers_ours_in_a_folder(tmp_path):
@@ -31,8 +33,8 @@ def test_load_tells_files_by_what_is_in_them(tmp_path):
     [
         pytest.param({}, ".int8.onnx", False, id="int8"),
         pytest.param({"runs_int8": False}, ".onnx", False, id="not on this machine"),
-        pytest.param({"float32": b"another"}, ".onnx", True, id="made from another file"),
-        pytest.param({"int8": b"noise"}, ".onnx", True, id="broken"),
+        pytest.param({"float32": ANOTHER}, ".onnx", True, id="made from another file"),
+        pytest.param({"int8": b"noise"}, ".onnx", True, id="corrupt"),
     ],
 )
 def test_choose_face_detector(tmp_path, monkeypatch, caplog, change, chosen, warns):
@@ -40,9 +42,9 @@ def test_choose_face_detector(tmp_path, monkeypatch, caplog, change, chosen, war
     for file, name in zip(files, ("float32", "int8"), strict=True):
         file.write_bytes(change.get(name, (FOLDER / file.name).read_bytes()))
     monkeypatch.setattr("facemask.models.face_detectors.runs_int8", lambda: change.get("runs_int8", True))
-    assert choose_face_detector(tmp_path) == files[0].with_suffix(chosen)
+    assert choose_face_detector(tmp_path).path == files[0].with_suffix(chosen)
     assert [record.message for record in caplog.records] == warns * [
-        f"{files[1]}: not used, for it was not made from {files[0].name}; python -m face_detector.quantize makes it anew"
+        f"{files[1]}: not used, because it was not made from {files[0].name}; python -m face_detector.quantize makes it again"
     ]
 
 
@@ -55,11 +57,11 @@ def test_choose_face_detector(tmp_path, monkeypatch, caplog, change, chosen, war
         pytest.param(
             "noise.onnx",
             b"\x17noise" * 999,
-            DAMAGED,
+            CORRUPT,
             id="noise",
         ),
-        pytest.param("half.onnx", "half", DAMAGED, id="truncated"),
-        pytest.param("empty.onnx", b"", DAMAGED, id="empty"),
+        pytest.param("half.onnx", "half", CORRUPT, id="truncated"),
+        pytest.param("empty.onnx", b"", CORRUPT, id="empty"),
         pytest.param(
             "mask_detector.onnx",
             "model",

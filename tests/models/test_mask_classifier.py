@@ -1,6 +1,7 @@
 import re
 import shutil
 import zipfile
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -8,10 +9,10 @@ import pytest
 
 from facemask.errors import InputError
 from facemask.models.mask_classifier import MaskClassifier
-from facemask.models.model_file import CHECKSUM_LENGTH, checksum, read_model, with_checksum
+from facemask.models.model_file import CHECKSUM_LENGTH, ModelFile, checksum, with_checksum
 from facemask.models.model_info import METADATA_NAME, ModelInfo
 from facemask.models.onnx_session import open_with_opencv
-from tests.helpers import DAMAGED, EXAMPLES, ROOT
+from tests.helpers import CORRUPT, EXAMPLES, ROOT
 
 MODEL = ROOT / "mask_detector.keras"
 ONNX = MODEL.with_suffix(".onnx")
@@ -101,10 +102,10 @@ def test_load_keras_where_onnx_does_not_fit(copied_model, people, caplog, state)
     [
         pytest.param("none.keras", None, "no such file; give -m", id="missing"),
         pytest.param("model.h5", b"x", "not a .keras or .onnx file; give -m", id="suffix"),
-        pytest.param("noise.keras", b"noise", DAMAGED, id="noise .keras"),
-        pytest.param("noise.onnx", b"\x17noise" * 99, DAMAGED, id="noise .onnx"),
-        pytest.param("empty.onnx", b"", DAMAGED, id="empty .onnx"),
-        pytest.param("half.onnx", "half", DAMAGED, id="truncated .onnx"),
+        pytest.param("noise.keras", b"noise", CORRUPT, id="noise .keras"),
+        pytest.param("noise.onnx", b"\x17noise" * 99, CORRUPT, id="noise .onnx"),
+        pytest.param("empty.onnx", b"", CORRUPT, id="empty .onnx"),
+        pytest.param("half.onnx", "half", CORRUPT, id="truncated .onnx"),
         pytest.param("faces.onnx", "faces", "not a model written by train_mask_detector.py", id="another network"),
     ],
 )
@@ -122,14 +123,59 @@ def test_load_bad_file(tmp_path, name, data, message):
     assert str(error.value).startswith(f"{path}: ")
 
 
+def test_load_reads_each_file_once(copied_model, monkeypatch):
+    """The .keras is read for its metadata and checksum, the .onnx to run it."""
+    paths, read_bytes = [], Path.read_bytes
+
+    def record(path: Path) -> bytes:
+        paths.append(path)
+        return read_bytes(path)
+
+    monkeypatch.setattr(Path, "read_bytes", record)
+    MaskClassifier.load(copied_model)
+    assert paths == [copied_model, copied_model.with_suffix(".onnx")]
+
+
 def test_load_metadata_that_lies_about_classes(tmp_path):
     onnx = pytest.importorskip("onnx")
     proto = onnx.load(MODEL.with_suffix(".onnx"))
     lie = ModelInfo(("a", "b", "c", "d", "e"), 128, 0.0)
     onnx.helper.set_model_props(proto, {METADATA_NAME: lie.to_json()})
     (tmp_path / "lie.onnx").write_bytes(with_checksum(proto.SerializeToString()))
-    with pytest.raises(InputError, match=r"gives \(3,\) outputs for 5 classes; train it anew"):
+    with pytest.raises(InputError, match=r"gives \(3,\) outputs for 5 classes; train it again"):
         MaskClassifier.load(tmp_path / "lie.onnx")
+
+
+BACKGROUND_INFO = ModelInfo(("with_mask", "background", "without_mask"), 32, 0.0)
+
+
+def test_model_info_labels_are_without_the_background():
+    assert BACKGROUND_INFO.labels == ("with_mask", "without_mask") and BACKGROUND_INFO.background == 1
+    assert ModelInfo.from_json(BACKGROUND_INFO.to_json()) == BACKGROUND_INFO
+    plain = ModelInfo(("a", "b"), 32, 0.0)
+    assert plain.labels == plain.classes and plain.background is None
+
+
+def test_model_info_of_one_label_and_a_background():
+    with pytest.raises(ValueError):
+        ModelInfo.from_json(ModelInfo(("background", "with_mask"), 32, 0.0).to_json())
+
+
+def test_postprocess_renormalises_without_the_background():
+    classifier = MaskClassifier(BACKGROUND_INFO, lambda images: images, "fake")
+    outputs = np.array([[0.5, 0.0, 0.5], [0.2, 0.75, 0.05], [0.0, 1.0, 0.0]])
+    probabilities, face_probabilities = classifier.postprocess(outputs)
+    np.testing.assert_allclose(probabilities, [[0.5, 0.5], [0.8, 0.2], [0.5, 0.5]])
+    np.testing.assert_allclose(face_probabilities, [1.0, 0.25, 0.0])
+
+
+def test_postprocess_without_a_background_class_changes_nothing():
+    outputs = np.array([[0.2, 0.8]], np.float32)
+    probabilities, face_probabilities = MaskClassifier(ModelInfo(("a", "b"), 32, 0.0), lambda images: images, "fake").postprocess(
+        outputs
+    )
+    np.testing.assert_array_equal(probabilities, outputs)
+    assert face_probabilities.tolist() == [1.0]
 
 
 def test_model_info_survives_json():
@@ -138,7 +184,7 @@ def test_model_info_survives_json():
 
 
 def test_model_info_of_shipped_model():
-    info = ModelInfo.of_keras(MODEL, read_model(MODEL))
+    info = ModelInfo.of_keras(ModelFile.read(MODEL))
     assert info.classes == ("mask_weared_incorrect", "with_mask", "without_mask")
 
 
@@ -155,7 +201,7 @@ def test_load_metadata_that_cannot_be_used(tmp_path, text):
     path.write_bytes(renamed(ONNX.read_bytes(), b'"margin": 0.0', text.encode()))
     with pytest.raises(InputError) as error:
         MaskClassifier.load(path)
-    assert str(error.value) == f"{path}: not a model written by train_mask_detector.py; train it anew"
+    assert str(error.value) == f"{path}: not a model written by train_mask_detector.py; train it again"
 
 
 @pytest.mark.parametrize("text", ["[" * 100_000, '{"classes": ["a", "b"], "input_size": Infinity, "margin": 0}', "1" * 5000])
@@ -172,12 +218,12 @@ def test_load_network_that_loops(tmp_path):
     (tmp_path / "m.onnx").write_bytes(with_checksum(proto.SerializeToString()))
     with pytest.raises(InputError) as error:
         MaskClassifier.load(tmp_path / "m.onnx")
-    assert str(error.value) == f"{tmp_path}/m.onnx: not a network of this project (it has 'Loop'); train it anew"
+    assert str(error.value) == f"{tmp_path}/m.onnx: not a network of this project (it has 'Loop'); train it again"
 
 
 def test_classify_when_the_network_fails_on_some_faces(people):
     classifier = MaskClassifier(ModelInfo(("a", "b"), 32, 0.0), lambda images: np.full((len(images), 2), np.nan), "fake")
-    with pytest.raises(InputError, match="the mask classifier: gives no probabilities of some faces; train it anew"):
+    with pytest.raises(InputError, match="the mask classifier: gives no probabilities of some faces; train it again"):
         classifier.classify(people, list(PEOPLE))
 
 
@@ -187,5 +233,5 @@ def test_classify_when_the_network_takes_two_faces_alone(people):
             raise RuntimeError("Got: 5 Expected: 2")
         return np.full((2, 2), 0.5)
 
-    with pytest.raises(InputError, match="the mask classifier: cannot see 5 faces at once; train it anew"):
+    with pytest.raises(InputError, match="the mask classifier: cannot run on 5 faces at once; train it again"):
         MaskClassifier(ModelInfo(("a", "b"), 32, 0.0), run, "fake").classify(people, list(PEOPLE))

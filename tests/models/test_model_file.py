@@ -1,41 +1,48 @@
+import hashlib
 from contextlib import suppress
 
-import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from facemask.models.model_file import read_onnx_metadata, read_operators
-from tests.helpers import ROOT
+from facemask.errors import InputError
+from facemask.models.model_file import (
+    MAX_MODEL,
+    ModelFile,
+    as_model_file,
+    checksum,
+    read_onnx_metadata,
+    read_operators,
+    sha256,
+    with_checksum,
+)
+from tests.helpers import CORRUPT, ROOT
+
+METADATA = {"classes": '["a", "b"]', "name": "Müller " * 99, "empty": ""}
 
 
 @pytest.fixture
-def model(tmp_path):
+def model() -> bytes:
     value = helper.make_tensor_value_info("x", TensorProto.FLOAT, [1])
     other = helper.make_tensor_value_info("y", TensorProto.FLOAT, [1])
     proto = helper.make_model(helper.make_graph([helper.make_node("Identity", ["x"], ["y"])], "g", [value], [other]))
-    helper.set_model_props(proto, {"classes": '["a", "b"]', "name": "Müller " * 99, "empty": ""})
-    onnx.save(proto, tmp_path / "model.onnx")
-    return tmp_path / "model.onnx"
+    helper.set_model_props(proto, METADATA)
+    return proto.SerializeToString()
 
 
 def test_read_onnx_metadata(model):
-    assert read_onnx_metadata(model) == {"classes": '["a", "b"]', "name": "Müller " * 99, "empty": ""}
+    assert read_onnx_metadata(model) == METADATA
 
 
 def test_read_onnx_metadata_truncated_anywhere(model):
-    data = model.read_bytes()
-    whole = read_onnx_metadata(model)
-    for length in range(len(data)):
-        model.write_bytes(data[:length])
-        with suppress(ValueError):  # the other outcome allowed: it says so
-            assert read_onnx_metadata(model).items() <= whole.items()
+    for length in range(len(model)):
+        with suppress(ValueError):  # allowed: it reports that the model is truncated
+            assert read_onnx_metadata(model[:length]).items() <= METADATA.items()
 
 
 @pytest.mark.parametrize("data", [b"\xff" * 50, b"\x77garbage", b"PK\x03\x04 a zip file"])
-def test_read_onnx_metadata_of_other_files(tmp_path, data):
-    (tmp_path / "x").write_bytes(data)
+def test_read_onnx_metadata_of_other_files(data):
     with pytest.raises(ValueError):
-        read_onnx_metadata(tmp_path / "x")
+        read_onnx_metadata(data)
 
 
 def test_read_operators_of_a_shipped_network():
@@ -54,9 +61,53 @@ def test_read_operators_of_a_shipped_network():
     ],
 )
 def test_read_operators_that_are_hidden(part, operators):
-    """What protobuf reads as an operator is seen, or the file is refused."""
+    """An operator that protobuf would read is found, or the file is refused."""
     if operators is None:
         with pytest.raises(ValueError, match="no field has this number"):
             read_operators(part)
     else:
         assert read_operators(part) == operators
+
+
+def test_sha256(tmp_path):
+    (tmp_path / "a").write_bytes(b"abc")
+    assert sha256(tmp_path / "a") == hashlib.sha256(b"abc").hexdigest()
+
+
+def test_read_whole(tmp_path, model):
+    data = with_checksum(model)
+    (tmp_path / "m").write_bytes(data)
+    file = ModelFile.read(tmp_path / "m")
+    assert (file.path, file.data, file.sha256) == (tmp_path / "m", data, hashlib.sha256(data).hexdigest())
+    assert file.metadata == METADATA | {"sha256": checksum(data[:-64]).decode()}
+    assert as_model_file(file) is file and as_model_file(tmp_path / "m") == file
+
+
+def test_metadata_of_another_file(tmp_path):
+    (tmp_path / "m").write_bytes(b"\xffmodel" + checksum(b"\xffmodel"))
+    with pytest.raises(ValueError):
+        _ = ModelFile.read(tmp_path / "m").metadata
+
+
+@pytest.mark.parametrize("data", [b"", b"model", b"x" * 64, checksum(b"model"), b"model" + checksum(b"other")])
+def test_read_corrupt(tmp_path, data):
+    (tmp_path / "m").write_bytes(data)
+    with pytest.raises(InputError) as error:
+        ModelFile.read(tmp_path / "m")
+    assert str(error.value) == f"{tmp_path}/m: {CORRUPT}"
+
+
+def test_read_too_large(tmp_path):
+    with open(tmp_path / "m", "wb") as file:
+        file.truncate(MAX_MODEL + 1)
+    with pytest.raises(InputError) as error:
+        ModelFile.read(tmp_path / "m")
+    assert str(error.value) == f"{tmp_path}/m: 0.3 GB are too many for a model of this project; give another"
+
+
+def test_read_missing(tmp_path):
+    with pytest.raises(InputError) as error:
+        ModelFile.read(tmp_path / "m")
+    assert str(error.value) == f"{tmp_path}/m: cannot be read (No such file or directory); check the name"
+    with pytest.raises(InputError, match="not a regular file; give a model of this project"):
+        ModelFile.read(tmp_path)

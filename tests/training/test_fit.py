@@ -21,14 +21,14 @@ from facemask.errors import InputError  # noqa: E402
 from facemask.models import keras_network  # noqa: E402
 from facemask.models.keras_network import build_network, load_keras  # noqa: E402
 from facemask.models.mask_classifier import MaskClassifier  # noqa: E402
-from facemask.models.model_file import read_model  # noqa: E402
+from facemask.models.model_file import ModelFile  # noqa: E402
 from facemask.models.model_info import ModelInfo  # noqa: E402
 from facemask.training.batches import AugmentedBatches, FaceBatches  # noqa: E402
 from facemask.training.checkpoint import can_resume, read_history, start_checkpoint  # noqa: E402
 from facemask.training.crops import Crop, FacePatch  # noqa: E402
 from facemask.training.fit import calibrate, fine_tune  # noqa: E402
 from facemask.training.onnx_export import to_onnx  # noqa: E402
-from tests.helpers import DAMAGED, EXAMPLES, ROOT, write_class_folders  # noqa: E402
+from tests.helpers import CORRUPT, EXAMPLES, ROOT, write_class_folders  # noqa: E402
 
 MODEL = ROOT / "mask_detector.keras"
 
@@ -49,13 +49,14 @@ def test_train_then_detect(dataset, tmp_path, capsys):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["mine.keras", "mine.onnx", "plot.png"]  # and no checkpoint
     assert cv2.imread(str(plot)).shape[1] > 1000
 
-    info = ModelInfo.of_keras(model, read_model(model))
+    file = ModelFile.read(model)
+    info = ModelInfo.of_keras(file)
     assert info == ModelInfo(("with_mask", "without_mask"), 96, 0.0)
     classifier = MaskClassifier.load(model)
     assert classifier.backend == "onnxruntime"
     image = cv2.imread(str(EXAMPLES / "people.jpg"))
     boxes = [(65, 55, 236, 262), (370, 380, 538, 551), (87, 434, 213, 591), (378, 44, 515, 249)]
-    from_keras = MaskClassifier._load_keras(model, info).classify(image, boxes)
+    from_keras = MaskClassifier._load_keras(file, info).classify(image, boxes)
     np.testing.assert_allclose(classifier.classify(image, boxes), from_keras, atol=1e-4)
 
 
@@ -68,7 +69,7 @@ def test_train_then_detect(dataset, tmp_path, capsys):
         pytest.param(["-d", "two", "-m", "none/x.keras"], "error: none/x.keras: folder none does not exist", id="no folder"),
         pytest.param(["-d", "two", "--weights", "none.h5"], "error: none.h5: no such file; give --weights imagenet", id="no weights"),
         pytest.param(["-d", "two", "--weights", "bad.weights.h5"], "error: bad.weights.h5: not MobileNetV2(include_top=False)'s weights (", id="bad weights"),
-        pytest.param(["-d", "two", "--weights", "bad.keras"], f"error: bad.keras: {DAMAGED}", id="bad .keras"),
+        pytest.param(["-d", "two", "--weights", "bad.keras"], f"error: bad.keras: {CORRUPT}", id="bad .keras"),
         pytest.param(["-d", "two", "-p", "plot.txt"], "error: plot.txt: unknown kind of plot; give a .png, .jpg, .pdf or .svg file", id="plot suffix"),
         pytest.param(["-d", "two", "-f", "none"], "error: none: no such face detector", id="no face detector"),
         pytest.param(["-d", "two", "--weights", "bad.keras", "-m", "bad.keras"], "error: bad.keras: is an input, or another output too; choose another name for it", id="model over its start"),
@@ -376,7 +377,7 @@ def test_to_onnx_refuses_unknown_layers(layer, reason):
 def test_load_keras_refuses_code(tmp_path):
     model = keras.Sequential([keras.Input((2,)), keras.layers.Lambda(lambda x: x)])
     model.save(tmp_path / "code.keras")
-    with pytest.raises(InputError, match=re.escape(DAMAGED)):
+    with pytest.raises(InputError, match=re.escape(CORRUPT)):
         load_keras(tmp_path / "code.keras")
 
 
