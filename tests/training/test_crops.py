@@ -64,8 +64,8 @@ def test_load_crops_of_class_photos_adds_a_single_face():
 def test_load_crops_decodes_each_photo_once(monkeypatch):
     """Whatever it has: several faces, a whole photo and the face in it, or no face, which is not decoded at all."""
     decoded = []
-    decode = image_io.EncodedPicture.decode
-    monkeypatch.setattr(image_io.EncodedPicture, "decode", lambda self, *a: decoded.append(self.path) or decode(self, *a))
+    decode = image_io.EncodedImage.decode
+    monkeypatch.setattr(image_io.EncodedImage, "decode", lambda self, *a: decoded.append(self.path) or decode(self, *a))
 
     class OneFace:
         def detect(self, image, confidence=0.5):
