@@ -92,7 +92,7 @@ def test_each_root_script_is_a_command():
 
 def test_checkout_finds_its_networks():
     assert default_files.MASK_CLASSIFIER == ROOT / "mask_detector.keras" and default_files.MASK_CLASSIFIER.is_file()
-    assert choose_face_detector(default_files.FACE_DETECTOR).is_file()
+    assert choose_face_detector(default_files.FACE_DETECTOR).path.parent == ROOT / "face_detector"
 
 
 @pytest.fixture(scope="module")
