@@ -1,13 +1,15 @@
 #!/usr/bin/env python3
-"""Measure the detector on photos with annotated faces (Pascal VOC: images/ and annotations/*.xml).
+"""Measure the detector on sets of photos: annotated (Pascal VOC), without faces, or one folder per class.
 
-  python evaluate_mask_detector.py -d photos                            all photos of the folder
-  python evaluate_mask_detector.py -d photos --only val.txt -o report   those that a file lists; where to write
+  python evaluate_mask_detector.py -d photos                            images/ and annotations/*.xml
+  python evaluate_mask_detector.py -d photos --only val.txt -o report   the photos that a file lists; where to write
+  python evaluate_mask_detector.py -d photos street nofaces dataset --iou street=0.3     one table over several sets
   python evaluate_mask_detector.py -d photos -m mine.keras              your own model
 
-Prints and writes, to a folder: report.md and report.json, precision_recall.png, reliability.png (are stated
-probabilities true?) and mistakes.png, the worst ones to look at. A face counts as found from an overlap
-(intersection over union) of 0.5. Needs what requirements.txt installs, but not TensorFlow.
+Prints one table over the sets and the details of each annotated one. Writes them to a folder as report.md and report.json,
+and for each annotated set precision_recall.png, reliability.png (are the probabilities calibrated?) and mistakes.png, the
+worst ones. Photos without annotations, in the folder itself or its images/, are taken to show no faces. Needs what
+requirements.txt installs, but not TensorFlow.
 """
 
 import argparse
@@ -24,72 +26,153 @@ logger = logging.getLogger("facemask")
 
 REPORT_JSON, REPORT_MD = "report.json", "report.md"
 CURVES, RELIABILITY, MISTAKES = "precision_recall.png", "reliability.png", "mistakes.png"
-OUTPUTS = (REPORT_JSON, REPORT_MD, CURVES, RELIABILITY, MISTAKES)
-MISTAKE_COUNT = 24  # of each kind on the sheet
+MISTAKE_COUNT = 24  # of each kind in the plot
+IOU_THRESHOLD = 0.5
 
 
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=options.HelpFormatter)
     parser.add_argument(
-        "-d", "--dataset", type=Path, required=True, metavar="FOLDER", help="annotated photos: images/ with annotations/"
-    )
+        "-d", "--dataset", nargs="+", type=Path, required=True, metavar="SET",
+        help="sets: images/ with annotations/, photos without faces, or one folder per class",
+    )  # fmt: skip
     options.add_only_argument(parser)
+    options.add_rename_argument(parser)
+    parser.add_argument(
+        "--iou", nargs="+", action="extend", type=options.set_threshold, default=[], metavar="SET=IOU",
+        help="minimum intersection over union, 0..1, of a face of an annotated set and its detection (default: 0.5)",
+    )  # fmt: skip
     options.add_detector_arguments(parser, tiles="auto")
     parser.add_argument(
-        "--min-confidence",
-        type=options.probability,
-        default=0.05,
-        help="least confidence of a face in the precision-recall curves",
-    )
+        "--min-confidence", type=options.probability, default=0.05,
+        help="minimum confidence, 0..1, of a face in the precision-recall curves",
+    )  # fmt: skip
     parser.add_argument("-o", "--output", type=Path, default=Path("evaluation"), metavar="FOLDER", help="where to write")
+    parser.add_argument("--json", action="store_true", help="print report.json instead of the tables")
     return parser
 
 
 def evaluate(args: argparse.Namespace) -> int:
+    from facemask.evaluation.report import set_report, summary_legend, summary_table
+    from facemask.evaluation.sets import Kind
+    from facemask.io.outputs import text_output
+
+    sets = read_sets(args)
+    folders = make_folders(sets, args.output)
+    detector = options.load_detector(args)
+    warn_of_unknown_labels(sets, detector, args)
+    metrics, skipped = {}, 0
+    for one in sets:
+        photos, failures = run_detector(detector, one, args)
+        metrics[one.name] = measure(one, photos, detector, args)
+        if one.kind is Kind.ANNOTATED:
+            write_plots(folders[one.name], one, photos, metrics[one.name], detector, args)
+        skipped += failures
+    confidences = args.confidence, min(args.confidence, args.min_confidence)
+    lines = [f"# {args.model.name} and {args.face.name}", "", *summary_table(metrics), "", *summary_legend(*confidences)]
+    for one in sets:
+        if one.kind is Kind.ANNOTATED:
+            lines += ["", *set_report(one.name, metrics[one.name])]
+    markdown = "\n".join(lines)
+    report = json.dumps({"model": args.model.name, "face_detector": args.face.name, "sets": metrics}, indent=1)
+    for name, text in ((REPORT_JSON, report), (REPORT_MD, markdown)):
+        with text_output(args.output / name) as file:
+            print(text, file=file)
+    print(report if args.json else markdown)
+    logger.info("saved to %s", args.output)
+    return FAILED if skipped else DONE
+
+
+def read_sets(args: argparse.Namespace) -> list:
+    """List the photos of each set. Raises InputError if a set has none, or an option names another set."""
+    from facemask.evaluation.sets import read_set, set_names
+
+    names = options.listed_names(args.only, args.dataset)
+    thresholds = dict(args.iou)
+    for folder in thresholds.keys() - set(args.dataset):
+        raise InputError(f"--iou: {folder} is not a set of -d; give one of {', '.join(map(str, args.dataset))}")
+    sets = []
+    for folder, name in zip(args.dataset, set_names(args.dataset), strict=True):
+        one = read_set(folder, names[folder], dict(args.rename), thresholds.get(folder, IOU_THRESHOLD), name)
+        listed = set(names[folder] or [])
+        if listed and len(one.photos) < len(listed):
+            logger.warning("--only lists %d photos, %d of them are in %s", len(listed), len(one.photos), folder)
+        sets.append(one)
+    return sets
+
+
+def make_folders(sets: list, output: Path) -> dict[str, Path]:
+    """Make the folders to write to, and return the one for each annotated set's plots."""
+    from facemask.evaluation.sets import Kind
+    from facemask.io.outputs import check_writable, make_folder
+
+    annotated = [one.name for one in sets if one.kind is Kind.ANNOTATED]
+    folders = {name: output / name.strip("/").replace("/", "_") if len(sets) > 1 else output for name in annotated}
+    for folder in (output, *folders.values()):
+        make_folder(folder)
+    plots = [folder / name for folder in folders.values() for name in (CURVES, RELIABILITY, MISTAKES)]
+    for path in (output / REPORT_JSON, output / REPORT_MD, *plots):
+        check_writable(path)
+    return folders
+
+
+def warn_of_unknown_labels(sets: list, detector, args: argparse.Namespace) -> None:
+    labels = {label for one in sets for photo in one.photos for label in photo.labels}
+    unknown = sorted(labels - set(detector.classifier.info.labels))
+    if unknown:
+        logger.warning(
+            "%s does not know the labels %s: such faces count as wrong labels; --rename renames them",
+            args.model, ", ".join(unknown),
+        )  # fmt: skip
+
+
+def run_detector(detector, one, args: argparse.Namespace) -> tuple[list, int]:
+    """Run the detector on the photos of a set; returns the results, and how many photos were skipped."""
     from tqdm import tqdm
     from tqdm.contrib.logging import logging_redirect_tqdm
 
     from facemask.evaluation.metrics import evaluate_photo
-    from facemask.evaluation.plots import plot_mistakes, plot_precision_recall, plot_reliability
-    from facemask.evaluation.report import report, to_markdown, worst_mistakes
-    from facemask.io.outputs import check_writable, make_folder, text_output
-    from facemask.training.dataset import read_annotated_photos
 
-    names = options.listed_names(args.only, [args.dataset])[args.dataset]
-    annotated = read_annotated_photos(args.dataset, names)
-    if names and len(annotated) < len(set(names)):
-        logger.warning("%s lists %d photos, %d of them are in %s", ", ".join(args.only), len(set(names)), len(annotated), args.dataset)
-    make_folder(args.output)
-    for name in OUTPUTS:
-        check_writable(args.output / name)
-    detector = options.load_detector(args)
-    classes = detector.classifier.info.labels
-    unknown = sorted({label for photo in annotated for label in photo.labels} - set(classes))
-    if unknown:
-        logger.warning("%s does not know %s: such faces count as labelled wrong", args.model, ", ".join(unknown))
     confidence = min(args.min_confidence, args.confidence)
     photos = []
     with logging_redirect_tqdm([logging.getLogger()]):
-        for photo in tqdm(annotated, desc="photos", unit="photo"):
+        for photo in tqdm(one.photos, desc=one.name, unit="image"):
             try:
                 photos.append(evaluate_photo(detector, photo, confidence, args.max_pixels))
             except InputError as error:
-                logger.warning("left out: %s", error)
-    if not any(photo.truth.labels for photo in photos):
-        raise InputError(f"{args.dataset}: no photo with a face could be read; see the warnings above")
+                logger.warning("skipped: %s", error)
+    skipped = len(one.photos) - len(photos)
+    if skipped:
+        logger.warning("%s: %d of %d photos were skipped", one.name, skipped, len(one.photos))
+    return photos, skipped
 
-    figures = report(photos, classes, args.confidence)
-    markdown = to_markdown(figures, args)
-    for name, text in ((REPORT_JSON, json.dumps(figures, indent=1)), (REPORT_MD, markdown)):
-        with text_output(args.output / name) as file:
-            print(text, file=file)
-    plot_precision_recall(args.output / CURVES, figures)
-    plot_reliability(args.output / RELIABILITY, figures["calibration"])
-    mistakes = worst_mistakes(photos, classes, args.confidence, MISTAKE_COUNT)
-    plot_mistakes(args.output / MISTAKES, mistakes, max_pixels=args.max_pixels)
-    print(markdown)
-    logger.info("saved to %s", args.output)
-    return DONE if len(photos) == len(annotated) else FAILED
+
+def measure(one, photos: list, detector, args: argparse.Namespace) -> dict:
+    """Return the metrics of a set. Raises InputError if none of its photos could be used."""
+    from facemask.evaluation.report import annotated_metrics, class_folder_metrics, no_face_metrics
+    from facemask.evaluation.sets import Kind
+
+    if not photos or (one.kind is Kind.ANNOTATED and not any(photo.truth.labels for photo in photos)):
+        raise InputError(f"{one.name}: no photo could be read, or none has a face; see the warnings above")
+    if one.kind is Kind.ANNOTATED:
+        metrics = annotated_metrics(photos, detector.classifier.info.labels, args.confidence, one.iou_threshold)
+    elif one.kind is Kind.NO_FACES:
+        metrics = no_face_metrics([photo.detections for photo in photos], args.confidence)
+    else:
+        labels = [photo.truth.path.parent.name for photo in photos]
+        metrics = class_folder_metrics(labels, [photo.detections for photo in photos], args.confidence)
+    return {"kind": one.kind.value, **metrics}
+
+
+def write_plots(folder: Path, one, photos: list, metrics: dict, detector, args: argparse.Namespace) -> None:
+    from facemask.evaluation.plots import plot_mistakes, plot_precision_recall, plot_reliability
+    from facemask.evaluation.report import worst_mistakes
+
+    plot_precision_recall(folder / CURVES, metrics)
+    plot_reliability(folder / RELIABILITY, metrics["label_calibration"])
+    classes = detector.classifier.info.labels
+    mistakes = worst_mistakes(photos, classes, args.confidence, MISTAKE_COUNT, one.iou_threshold)
+    plot_mistakes(folder / MISTAKES, mistakes, max_pixels=args.max_pixels)
 
 
 def main(argv: list[str] | None = None) -> int:

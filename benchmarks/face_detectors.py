@@ -41,7 +41,7 @@ def build_parser() -> argparse.ArgumentParser:
 def measure(args: argparse.Namespace) -> int:
     from tqdm import tqdm
 
-    from facemask.evaluation.metrics import FACE, EvaluatedPhoto, match_faces, rank
+    from facemask.evaluation.metrics import FACE, EvaluatedPhoto, match_faces, precision_recall
     from facemask.io.images import read_image
     from facemask.io.outputs import check_writable
     from facemask.models.face_detectors import load_face_detector
@@ -67,10 +67,11 @@ def measure(args: argparse.Namespace) -> int:
     for name in tqdm(names, desc="finding", unit="detector"):
         found = [detect(name, image, MIN_CONFIDENCE) for image in images]
         evaluated = [EvaluatedPhoto.of_faces(photo, faces) for photo, faces in zip(photos, found, strict=True)]
-        right = sum(index is not None for of_photo in match_faces(evaluated, 0.5).of_truth for index in of_photo)
-        sure = sum(face.confidence >= 0.5 for faces in found for face in faces)
-        average_precision = rank(evaluated, [FACE], lambda label: FACE)[FACE].average_precision
-        rows.append((name, average_precision, right / max(sure, 1), right / sum(len(photo.labels) for photo in photos)))
+        match = match_faces(evaluated, 0.5)
+        right = sum(index is not None for of_photo in match.of_faces for index in of_photo)
+        wrong = sum(map(len, match.false_positives))
+        average_precision = precision_recall(evaluated, [FACE], lambda label: FACE)[FACE].average_precision
+        rows.append((name, average_precision, right / max(right + wrong, 1), right / sum(len(photo.labels) for photo in photos)))
     seconds = defaultdict(list)
     for _ in tqdm(range(TURNS), desc="timing", unit="turn"):
         for name in names:

@@ -305,13 +305,14 @@ def calibrate(network, photos: Sequence, unannotated: dict[str, list], progress:
 
     found = detect_all(network, [photo.path for photo in photos], 0.0, progress=progress)
     evaluated = [EvaluatedPhoto.of_faces(photo, faces) for photo, faces in zip(photos, found, strict=True)]
+    match = match_faces(evaluated, 0.0)
     scores, right = [], []
-    for photo, faces, alarms in zip(photos, found, match_faces(evaluated, 0.0).false_alarms, strict=True):
+    for photo, faces, wrong, ignored in zip(photos, found, match.false_positives, match.ignored, strict=True):
         likely = iou_matrix([face.box for face in faces], unannotated[photo.path.name])
         for index, face in enumerate(faces):
-            if index not in alarms or not (likely[index] >= SAME_FACE).any():
+            if index not in ignored and (index not in wrong or not (likely[index] >= SAME_FACE).any()):
                 scores.append(face.confidence)
-                right.append(index not in alarms)
+                right.append(index not in wrong)
     if len(set(right)) < 2:
         raise InputError("--validate: too few faces found to calibrate by; give more photos")
     scores = np.array(scores)

@@ -106,6 +106,15 @@ def folder_limit(text: str) -> tuple[Path, int]:
     raise argparse.ArgumentTypeError(f"must be FOLDER=N, as photos=500, received {text!r}")
 
 
+def set_threshold(text: str) -> tuple[Path, float]:
+    """Parse SET=IOU, a folder and a number from 0 to 1 (an argparse type)."""
+    folder, _, number = text.rpartition("=")
+    with suppress(argparse.ArgumentTypeError):
+        if folder:
+            return Path(folder), probability(number)
+    raise argparse.ArgumentTypeError(f"must be SET=IOU with an IOU from 0 to 1, as street=0.3, received {text!r}")
+
+
 def add_rename_argument(parser: argparse.ArgumentParser) -> None:
     """Add --rename, for the scripts that read annotated photos; its value is a list of pairs, for `dict`."""
     parser.add_argument(

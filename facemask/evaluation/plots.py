@@ -24,9 +24,9 @@ plt.rcParams["text.parse_math"] = False  # labels may hold dollars
 def plot_training(
     path: str | Path, head: dict[str, list], fine_tuning: dict[str, list], confusion: np.ndarray, classes: Sequence[str]
 ) -> None:
-    """Write loss and accuracy by epoch of both phases, and the confusion matrix on the test part, as a picture.
+    """Write loss and accuracy by epoch of both phases, and the confusion matrix on the test split.
 
-    `head` and `fine_tuning` are Keras histories; `confusion` is (classes, classes), a row a true class.
+    `head` and `fine_tuning` are Keras histories; `confusion` is (classes, classes), one row per true class.
     """
     figure, (loss_axes, accuracy_axes, matrix_axes) = plt.subplots(1, 3, figsize=(15, 4.5), constrained_layout=True)
     epochs = np.arange(1, 1 + len(head["loss"]) + len(fine_tuning.get("loss", [])))
@@ -41,27 +41,27 @@ def plot_training(
     ConfusionMatrixDisplay(confusion, display_labels=[display_name(name) for name in classes]).plot(
         ax=matrix_axes, cmap="Blues", colorbar=False
     )
-    matrix_axes.set(title="faces of the test part", xlabel="predicted", ylabel="true")
+    matrix_axes.set(title="faces of the test split", xlabel="predicted", ylabel="true")
     save_figure(figure, path)
 
 
-def plot_precision_recall(path: str | Path, report: Mapping) -> None:
-    """Write the precision-recall curves of a report (`facemask.evaluation.metrics.report`), a panel a set of classes."""
-    groups = report["precision_recall"]
+def plot_precision_recall(path: str | Path, metrics: Mapping) -> None:
+    """Write the precision-recall curves of `annotated_metrics`, one panel per set of classes."""
+    groups = metrics["precision_recall"]
     figure, panels = plt.subplots(1, len(groups), figsize=(5 * len(groups), 4.5), constrained_layout=True)
     for axes, (group, curves) in zip(panels, groups.items(), strict=True):
         for name, precision in curves.items():
-            average = report["average_precision"][group][name]
-            if average is None:  # there is no such face
+            average = metrics["average_precision"][group][name]
+            if average is None:  # no true face
                 continue
             axes.plot(np.linspace(0, 1, len(precision)), precision, label=f"{display_name(name)}, AP {average:.3f}")
         if group == "faces":
             axes.plot(
-                report["face_recall"],
-                report["face_precision"],
+                metrics["face_recall"],
+                metrics["face_precision"],
                 "o",
                 color="black",
-                label=f"at confidence {report['confidence']:g}",
+                label=f"at confidence {metrics['confidence']:g}",
             )
         axes.set(title=group.replace("_", " "), xlabel="recall", ylabel="precision", xlim=(0, 1), ylim=(0, 1.02))
         axes.grid(alpha=0.3)
@@ -70,16 +70,16 @@ def plot_precision_recall(path: str | Path, report: Mapping) -> None:
 
 
 def plot_reliability(path: str | Path, calibration: Mapping) -> None:
-    """Write how often labels are right at each stated probability (`facemask.evaluation.metrics.calibration`)."""
+    """Write how often labels are right at each probability (`facemask.evaluation.metrics.calibration`)."""
     bins = calibration["bins"]
-    stated, right, faces = ([part[key] for part in bins] for key in ("probability", "right", "faces"))
+    probability, right, faces = ([part[key] for part in bins] for key in ("probability", "right", "count"))
     figure, (axes, counts) = plt.subplots(2, 1, figsize=(5, 6), sharex=True, height_ratios=(3, 1), constrained_layout=True)
     axes.plot([0, 1], [0, 1], color="grey", linestyle=":", label="perfect")
-    axes.plot(stated, right, "o-", label=f"labels, expected error {calibration['expected_error']:.3f}")
+    axes.plot(probability, right, "o-", label=f"labels, expected error {calibration['expected_error']:.3f}")
     axes.set(ylabel="share of labels right", xlim=(0, 1), ylim=(0, 1.02))
     axes.legend()
-    counts.bar(stated, faces, width=0.04)
-    counts.set(xlabel="stated probability", ylabel="faces", yscale="log")
+    counts.bar(probability, faces, width=0.04)
+    counts.set(xlabel="probability", ylabel="faces", yscale="log")
     for panel in (axes, counts):
         panel.grid(alpha=0.3)
     save_figure(figure, path)
@@ -88,20 +88,20 @@ def plot_reliability(path: str | Path, calibration: Mapping) -> None:
 def plot_mistakes(
     path: str | Path, mistakes: Mapping[str, Sequence[Mistake]], columns: int = 12, max_pixels: int = MAX_PIXELS
 ) -> None:
-    """Write a sheet of mistakes, a block of rows a kind, each cut out with as much around it as the face is large.
+    """Write the crops of mistakes, one block of rows per kind, each with a margin of half the face's longer side.
 
-    Where a photo is gone by now its place is empty.
+    The place of a photo that can no longer be read stays empty.
     """
-    kinds = {kind: found for kind, found in mistakes.items() if found}
-    rows = {kind: -(-len(found) // columns) for kind, found in kinds.items()}
+    kinds = {kind: examples for kind, examples in mistakes.items() if examples}
+    rows = {kind: -(-len(examples) // columns) for kind, examples in kinds.items()}
     figure = plt.figure(figsize=(1.25 * columns, 1.7 * max(sum(rows.values()), 1)), constrained_layout=True)
     blocks = figure.subfigures(max(len(kinds), 1), 1, height_ratios=list(rows.values()) or [1], squeeze=False)
-    for (block,), (kind, found) in zip(blocks, kinds.items(), strict=False):
+    for (block,), (kind, examples) in zip(blocks, kinds.items(), strict=False):
         block.suptitle(kind, fontweight="bold")
         panels = block.subplots(rows[kind], columns, squeeze=False).ravel()
         for axes in panels:
             axes.axis("off")
-        for axes, mistake in zip(panels, found, strict=False):  # the last row may not be full
+        for axes, mistake in zip(panels, examples, strict=False):  # the last row may not be full
             with suppress(InputError):
                 crop = crop_face(read_image(mistake.path, max_pixels), mistake.box, 128, margin=0.5)
                 axes.imshow(crop[:, :, ::-1])
@@ -115,11 +115,11 @@ def _caption(mistake: Mistake) -> str:
         return f"{display_name(mistake.true)}, {height}"
     if mistake.true is None:
         return f"face {mistake.probability:.0%}, {height}"
-    return f"{display_name(mistake.true)}, {height}\nsaid: {display_name(mistake.predicted)}\n{mistake.probability:.0%}"
+    return f"{display_name(mistake.true)}, {height}\npredicted: {display_name(mistake.predicted)}\n{mistake.probability:.0%}"
 
 
 def save_figure(figure: plt.Figure, path: str | Path) -> None:
-    """Write a figure in the format of the suffix, whole or not at all, and close it."""
+    """Write a figure in the format of the suffix, atomically, and close it."""
     with atomic_path(path) as temporary:
         figure.savefig(temporary, dpi=100, format=Path(path).suffix[1:].lower())
     plt.close(figure)
