@@ -1,9 +1,10 @@
-"""What the command lines share: argument types and options."""
+"""What the command lines share: argument types, options, and loading the detector that they name."""
 
 import argparse
 import logging
 import math
-from collections.abc import Iterable, Sequence
+import sys
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -18,7 +19,7 @@ logger = logging.getLogger("facemask")
 
 
 class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
-    """Keeps the description's lines and adds each option's default, where it has one and its help does not say it."""
+    """Keeps the lines of the description, and adds the default of each option whose help does not state it."""
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
         if action.default is None or "(default" in (action.help or ""):
@@ -26,93 +27,51 @@ class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescript
         return super()._get_help_string(action)
 
 
-def probability(text: str) -> float:
-    """Parse a number from 0 to 1 (an argparse type)."""
-    with suppress(ValueError):
-        if 0 <= (value := float(text)) <= 1:
-            return value
-    raise argparse.ArgumentTypeError(f"must be a number from 0 to 1, received {text!r}")
+def number(kind: type, low: float, high: float, expected: str) -> Callable[[str], float]:
+    """Return an argparse type: parses an int or float, `kind`, from `low` to `high`, else says what is `expected`."""
+
+    def parse(text: str) -> float:
+        with suppress(ValueError):
+            if low <= (value := kind(text)) <= high:
+                return value
+        raise argparse.ArgumentTypeError(f"must be {expected}, received {text!r}")
+
+    return parse
 
 
-def positive_number(text: str) -> float:
-    """Parse a finite number above 0 (an argparse type)."""
-    with suppress(ValueError):
-        if 0 < (value := float(text)) < math.inf:
-            return value
-    raise argparse.ArgumentTypeError(f"must be a number above 0, received {text!r}")
+probability = number(float, 0, 1, "a number from 0 to 1")
+positive_number = number(float, sys.float_info.min, sys.float_info.max, "a number above 0")
+natural_number = number(float, 0, math.inf, "a number from 0")  # or infinity
+frame_rate = number(float, 0.01, 240, "a number from 0.01 to 240")
+positive_int = number(int, 1, math.inf, "a whole number from 1")
+natural_int = number(int, 0, math.inf, "a whole number from 0")
+detector_size = number(int, 64, 4096, "a whole number from 64 to 4096")
 
 
-def positive_int(text: str) -> int:
-    """Parse a whole number from 1 (an argparse type)."""
-    with suppress(ValueError):
-        if (value := int(text)) >= 1:
-            return value
-    raise argparse.ArgumentTypeError(f"must be a whole number from 1, received {text!r}")
+def pair(key: Callable, value: Callable, expected: str) -> Callable[[str], tuple]:
+    """Return an argparse type: parses KEY=VALUE with these two types, else says what is `expected`."""
+
+    def parse(text: str) -> tuple:
+        left, _, right = text.rpartition("=")
+        with suppress(ValueError, argparse.ArgumentTypeError):
+            if left:
+                return key(left), value(right)
+        raise argparse.ArgumentTypeError(f"must be {expected}, received {text!r}")
+
+    return parse
 
 
-def detector_size(text: str) -> int:
-    """Parse a number of pixels that a face detector may work at (an argparse type)."""
-    with suppress(ValueError):
-        if 64 <= (value := int(text)) <= 4096:
-            return value
-    raise argparse.ArgumentTypeError(f"must be a whole number from 64 to 4096, received {text!r}")
-
-
-def natural_int(text: str) -> int:
-    """Parse a whole number from 0 (an argparse type)."""
-    with suppress(ValueError):
-        if (value := int(text)) >= 0:
-            return value
-    raise argparse.ArgumentTypeError(f"must be a whole number from 0, received {text!r}")
-
-
-def natural_number(text: str) -> float:
-    """Parse a number from 0, infinity included (an argparse type)."""
-    with suppress(ValueError):
-        if (value := float(text)) >= 0:
-            return value
-    raise argparse.ArgumentTypeError(f"must be a number from 0, received {text!r}")
-
-
-def frame_rate(text: str) -> float:
-    """Parse frames per second (an argparse type)."""
-    with suppress(ValueError):
-        if 0.01 <= (value := float(text)) <= 240:
-            return value
-    raise argparse.ArgumentTypeError(f"must be a number from 0.01 to 240, received {text!r}")
+label_pair = pair(str, str, "OLD=NEW, as face=without_mask")  # NEW may be empty
+folder_limit = pair(Path, natural_int, "FOLDER=N, as photos=500")
+set_threshold = pair(Path, probability, "SET=IOU with an IOU from 0 to 1, as street=0.3")
 
 
 def host_and_port(text: str) -> tuple[str, int]:
-    """Parse [HOST:]PORT (an argparse type); the host is this machine alone where none is given."""
+    """Parse [HOST:]PORT (an argparse type); without a host it is this machine alone."""
     host, _, port = text.rpartition(":")
     if port.isdecimal() and int(port) < 65536:
         return host.strip("[]") or "127.0.0.1", int(port)
     raise argparse.ArgumentTypeError(f"must be a port, as 8000, or a host and a port, as 0.0.0.0:8000, received {text!r}")
-
-
-def label_pair(text: str) -> tuple[str, str]:
-    """Parse OLD=NEW, two class names (an argparse type); NEW may be empty."""
-    old, equals, new = text.partition("=")
-    if old and equals:
-        return old, new
-    raise argparse.ArgumentTypeError(f"must be OLD=NEW, as face=without_mask, received {text!r}")
-
-
-def folder_limit(text: str) -> tuple[Path, int]:
-    """Parse FOLDER=N (an argparse type)."""
-    folder, _, number = text.rpartition("=")
-    if folder and number.isdecimal():
-        return Path(folder), int(number)
-    raise argparse.ArgumentTypeError(f"must be FOLDER=N, as photos=500, received {text!r}")
-
-
-def set_threshold(text: str) -> tuple[Path, float]:
-    """Parse SET=IOU, a folder and a number from 0 to 1 (an argparse type)."""
-    folder, _, number = text.rpartition("=")
-    with suppress(argparse.ArgumentTypeError):
-        if folder:
-            return Path(folder), probability(number)
-    raise argparse.ArgumentTypeError(f"must be SET=IOU with an IOU from 0 to 1, as street=0.3, received {text!r}")
 
 
 def add_rename_argument(parser: argparse.ArgumentParser) -> None:
@@ -129,29 +88,33 @@ def add_rename_argument(parser: argparse.ArgumentParser) -> None:
 
 
 def add_detector_arguments(parser: argparse.ArgumentParser, tiles: str) -> None:
-    """Add the options that the detecting scripts have; `tiles` is the default of --tiles."""
+    """Add the options of the scripts that detect faces; `tiles` is the default of --tiles."""
     parser.add_argument(
         "-f",
         "--face",
         type=Path,
         default=DEFAULT_FACE_DETECTOR,
-        help="face detector: an .onnx file, or the folder of ours (default: face_detector)",
+        help="face detector: an .onnx file, or the folder of this project's (default: face_detector)",
     )
     parser.add_argument(
         "--detector-size",
         type=detector_size,
         metavar="PX",
-        help="longest side to which the face detector scales a picture: larger finds smaller faces, and takes longer "
-        "(default: 512)",
+        help="longest side in pixels to which the face detector scales an image: a larger one finds smaller faces, and takes "
+        "longer (default: 512)",
     )
     parser.add_argument(
         "--tiles",
         choices=("auto", "off"),
         default=tiles,
-        help="auto: look again, closer and in tiles, where a picture shows a crowd of small faces",
+        help="auto: infer also tiles, at a larger scale, of an image with a crowd of small faces",
     )
     parser.add_argument(
-        "--max-faces", type=positive_int, default=1000, metavar="N", help="most faces of a picture; the surest are kept"
+        "--max-faces",
+        type=positive_int,
+        default=1000,
+        metavar="N",
+        help="maximum number of faces per image; keeps the most confident",
     )
     add_max_pixels(parser)
     parser.add_argument(
@@ -166,23 +129,23 @@ def add_detector_arguments(parser: argparse.ArgumentParser, tiles: str) -> None:
         "--confidence",
         type=probability,
         default=0.5,
-        help="least confidence, 0..1, of the face detector for a face to count",
+        help="minimum confidence, 0..1, of a detected face",
     )
 
 
 def add_max_pixels(parser: argparse.ArgumentParser) -> None:
-    """Add --max-pixels, which bounds the memory that pictures take."""
+    """Add --max-pixels, which bounds the memory that images take."""
     parser.add_argument(
         "--max-pixels",
         type=positive_int,
         default=250_000_000,
         metavar="N",
-        help="largest picture to read, in pixels, each of which takes up to 20 bytes of memory",
+        help="maximum pixels of an image to read; each takes up to 20 bytes of memory",
     )
 
 
 def check_plot_name(path: Path) -> None:
-    """Raise InputError unless matplotlib writes files of that suffix."""
+    """Raise InputError if matplotlib does not write files with this suffix."""
     if path.suffix.lower() not in PLOT_SUFFIXES:
         raise InputError(f"{path}: unknown kind of plot; give a .png, .jpg, .pdf or .svg file")
 
@@ -224,14 +187,14 @@ def read_names(path: Path) -> list[str]:
 
 
 def add_show_argument(parser: argparse.ArgumentParser) -> None:
-    """Add --show/--no-show; None means: where there is a display."""
+    """Add --show/--no-show; None means: if there is a display."""
     parser.add_argument(
-        "--show", action=argparse.BooleanOptionalAction, help="open a window (default: only where there is a display)"
+        "--show", action=argparse.BooleanOptionalAction, help="open a window (default: only if there is a display)"
     )
 
 
 def load_detector(args: argparse.Namespace, threads: int = 0):
-    """Load both networks as the arguments say; returns a MaskDetector, which computes with so many threads (0: one a core)."""
+    """Load both networks as the arguments say; returns a MaskDetector that computes with `threads` threads (0: one per core)."""
     from facemask.detector import MaskDetector
     from facemask.models.face_detectors import load_face_detector
     from facemask.models.mask_classifier import MaskClassifier

@@ -18,30 +18,28 @@ from facemask.models.default_files import IS_INSTALLED
 DESKTOP_LIBRARIES = ("libGL", "libgthread", "libglib", "libX", "libSM")  # that opencv-python needs on Linux
 VIDEO_MODULES = ("trackers", "supervision", "av")  # of the extra "video"
 TRAINING_MODULES = ("tensorflow", "torch", "jax", "keras", "h5py", "sklearn", "matplotlib", "onnx", "pycocotools", "defusedxml")
-IN_A_ROW = 5.0  # s from one signal to the next
-DONE, FAILED = 0, 1  # exit codes; 2 is argparse's own, 128 and the signal's number are for signals
+STOP_SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")  # Ctrl-C, kill, a closed terminal; Windows has no SIGHUP
+REPEAT_SECONDS = 5.0  # a second signal within this time ends the process at once
+DONE, FAILED = 0, 1  # exit codes; 2 is that of argparse, 128 + its number that of a signal
 
 
 class OneLineFormatter(logging.Formatter):
-    """Writes a record as one line, whatever is in it."""
+    """Writes a record as one line, whatever it contains."""
 
     def format(self, record: logging.LogRecord) -> str:
         return one_line(super().format(record))
 
 
 def one_line(text: str) -> str:
-    """Return text with line feeds, codes that a terminal would obey, and bytes that are not UTF-8 written as escapes.
-
-    File names may hold any of them.
-    """
+    """Return text with line feeds, control characters and bytes that are not UTF-8, as file names may have, escaped."""
     if text.isprintable():
         return text
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 
 def run(script: Callable[[argparse.Namespace], int], args: argparse.Namespace) -> int:
-    """Run a script's work and return its exit code; a user's mistake becomes one line on stderr."""
-    with _python_alone_on_stderr():
+    """Run a script and return its exit code; an InputError becomes one line on stderr."""
+    with _without_c_stderr():
         handler = logging.StreamHandler(sys.stderr)
         handler.setFormatter(OneLineFormatter("[%(levelname)s] %(message)s"))
         logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
@@ -53,18 +51,18 @@ def run(script: Callable[[argparse.Namespace], int], args: argparse.Namespace) -
 
 
 def _run(script: Callable[[argparse.Namespace], int], args: argparse.Namespace) -> int:
-    before = _interrupt_on_signals()
-    try:
-        return _tell_errors(script, args)
-    except KeyboardInterrupt as error:
-        print("[INFO] stopped", file=sys.stderr)
-        return 128 + (error.args[0] if error.args else signal.SIGINT)
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    def is_default(handler: object) -> bool:  # signals that are ignored or handled otherwise stay so
+        return handler in (signal.SIG_DFL, signal.default_int_handler)
+
+    with _handle_signals(_Interrupt(), is_default):
+        try:
+            return _report_errors(script, args)
+        except KeyboardInterrupt as error:
+            print("[INFO] stopped", file=sys.stderr)
+            return 128 + (error.args[0] if error.args else signal.SIGINT)
 
 
-def _tell_errors(script: Callable[[argparse.Namespace], int], args: argparse.Namespace) -> int:
+def _report_errors(script: Callable[[argparse.Namespace], int], args: argparse.Namespace) -> int:
     try:
         return script(args)
     except InputError as error:
@@ -74,108 +72,114 @@ def _tell_errors(script: Callable[[argparse.Namespace], int], args: argparse.Nam
         print(f"error: {explain_import(error)}", file=sys.stderr)
         return FAILED
     except BrokenPipeError:
-        # Whoever read stdout has gone (`| head`); Python would complain once more when it flushes at exit.
+        # The reader of stdout has ended (`| head`). Python would report it again when it flushes at exit.
         with suppress(OSError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILED
     except OSError as error:
         what, why = error.filename or "files", error.strerror or error
-        print(one_line(f"error: {what}: {why}; check the disk and the rights"), file=sys.stderr)
+        print(one_line(f"error: {what}: {why}; check the disk and the permissions"), file=sys.stderr)
         return FAILED
     except MemoryError:
-        print("error: memory: there is not enough; give smaller pictures, or fewer at once", file=sys.stderr)
+        print("error: memory: there is not enough; give smaller images, or fewer at once", file=sys.stderr)
         return FAILED
 
 
 @contextmanager
-def _python_alone_on_stderr() -> Iterator[None]:
-    """Send elsewhere what C libraries write to stderr of broken pictures and the like: lines that name no file."""
-    while (number := os.open(os.devnull, os.O_RDWR)) <= 2:  # a closed one's number would go to the next file opened
+def _without_c_stderr() -> Iterator[None]:
+    """Drop what C libraries write to stderr, as of corrupt images: lines that name no file. Python still writes to it."""
+    while (number := os.open(os.devnull, os.O_RDWR)) <= 2:  # else the next file opened gets the number of a closed stream
         pass
     os.close(number)
     if sys.stdout is None:
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115
     if sys.stderr is None:
         sys.stderr = open(os.devnull, "w")  # noqa: SIM115
-    if sys.stderr is not sys.__stderr__:  # somebody reads it, as tests do
+    if sys.stderr is not sys.__stderr__:  # captured, as in tests
         yield
         return
-    before = sys.stderr
-    before.flush()
-    number = before.fileno()
-    sys.stderr = open(os.dup(number), "w", buffering=1, encoding=before.encoding, errors="backslashreplace")  # noqa: SIM115
+    stderr = sys.stderr
+    stderr.flush()
+    number = stderr.fileno()
+    sys.stderr = open(os.dup(number), "w", buffering=1, encoding=stderr.encoding, errors="backslashreplace")  # noqa: SIM115
     with open(os.devnull, "wb") as nowhere:
         os.dup2(nowhere.fileno(), number)
-    faulthandler.enable(sys.stderr)  # a crash is told all the same
+    faulthandler.enable(sys.stderr)  # a crash is still reported
     try:
         yield
     finally:
         faulthandler.disable()
-        with suppress(OSError):  # as of a terminal that is gone
+        with suppress(OSError):  # a closed terminal
             sys.stderr.flush()
         os.dup2(sys.stderr.fileno(), number)
-        sys.stderr = before
+        sys.stderr = stderr
 
 
-def _interrupt_on_signals() -> dict[int, object]:
-    """Have SIGTERM and a lost terminal do what Ctrl-C does; two in a row end the process at once. Returns the handlers before.
+class _Interrupt:
+    """A signal handler that does what Ctrl-C does; a second signal within REPEAT_SECONDS ends the process at once."""
 
-    Those that somebody ignores or handles otherwise stay so.
-    """
-    before, last = {}, -math.inf
+    def __init__(self) -> None:
+        self.last = -math.inf
 
-    def interrupt(number: int, _: object) -> None:
-        nonlocal last
-        if time.monotonic() - last < IN_A_ROW:
-            os._exit(128 + number)  # all that is written is whole at any moment
-        last = time.monotonic()
+    def __call__(self, number: int, _: object) -> None:
+        if time.monotonic() - self.last < REPEAT_SECONDS:
+            os._exit(128 + number)  # files are whole at any moment
+        self.last = time.monotonic()
         raise KeyboardInterrupt(number)
 
-    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
-        number = getattr(signal, name, None)  # Windows has no SIGHUP
-        if number is not None and signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler):
-            with suppress(ValueError):  # another thread than the main one
-                before[number] = signal.signal(number, interrupt)
-    return before
+
+class _Stop:
+    """A signal handler that calls `stop`; a second signal interrupts. `signals` lists the numbers received."""
+
+    def __init__(self, stop: Callable[[], None]) -> None:
+        self.stop = stop
+        self.signals: list[int] = []
+
+    def __call__(self, number: int, _: object) -> None:
+        if self.signals:
+            raise KeyboardInterrupt
+        self.signals.append(number)
+        self.stop()
+
+
+@contextmanager
+def _handle_signals(handler: Callable, replaces: Callable[[object], bool]) -> Iterator[None]:
+    """Handle STOP_SIGNALS with `handler`, except those whose present handler it must not replace."""
+    previous = {}
+    for name in STOP_SIGNALS:
+        number = getattr(signal, name, None)
+        if number is not None and replaces(signal.getsignal(number)):
+            with suppress(ValueError):  # not in the main thread
+                previous[number] = signal.signal(number, handler)
+    try:
+        yield
+    finally:
+        for number, previous_handler in previous.items():
+            signal.signal(number, previous_handler)
 
 
 @contextmanager
 def stop_on_signals(stop: Callable[[], None]) -> Iterator[list[int]]:
-    """Have Ctrl-C, SIGTERM and a lost terminal call `stop`, in place of breaking off; yields the list of those that came.
+    """Make Ctrl-C, SIGTERM and a closed terminal call `stop`, and yield the list of the signals received.
 
-    A second one breaks off after all, as KeyboardInterrupt. Those that were ignored before stay so.
+    A second signal interrupts, as KeyboardInterrupt. Signals that were ignored before stay so.
     """
-    came: list[int] = []
-
-    def handle(number: int, _: object) -> None:
-        if came:
-            raise KeyboardInterrupt
-        came.append(number)
-        stop()
-
-    before = {}
-    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
-        number = getattr(signal, name, None)  # Windows has no SIGHUP
-        if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
-            before[number] = signal.signal(number, handle)
-    try:
-        yield came
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    handler = _Stop(stop)
+    with _handle_signals(handler, lambda present: present is not signal.SIG_IGN):
+        yield handler.signals
 
 
 def quiet_libraries() -> None:
-    """Have OpenCV, FFmpeg, TensorFlow and Pillow, not yet imported, leave the telling to us: what they say takes many lines."""
+    """Silence OpenCV, FFmpeg, TensorFlow and Pillow, before they are imported: their messages take many lines."""
     for name, value in (("OPENCV_LOG_LEVEL", "SILENT"), ("OPENCV_FFMPEG_LOGLEVEL", "-8"), ("TF_CPP_MIN_LOG_LEVEL", "3")):
         os.environ.setdefault(name, value)
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
     logging.getLogger("PIL").setLevel(logging.CRITICAL)
-    warnings.filterwarnings("ignore", module="PIL")  # of broken EXIF and the like
+    warnings.filterwarnings("ignore", module="PIL")  # as of corrupt EXIF
 
 
 def explain_import(error: ImportError) -> str:
-    """Say what to install when an import fails."""
+    """Return what to install when an import fails."""
     if any(library in str(error) for library in DESKTOP_LIBRARIES):
         return (
             f"OpenCV: cannot start here ({error}); on a machine without a desktop: "

@@ -43,7 +43,7 @@ def test_too_little_memory(capsys):
         raise MemoryError
 
     assert run(script, None) == 1
-    assert capsys.readouterr().err == "error: memory: there is not enough; give smaller pictures, or fewer at once\n"
+    assert capsys.readouterr().err == "error: memory: there is not enough; give smaller images, or fewer at once\n"
 
 
 def test_what_c_libraries_write_is_not_shown():
@@ -71,7 +71,9 @@ def test_second_signal_ends_at_once():
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "sys.exit(run(script, None))"
     )
-    with subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        [sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
         assert process.stdout.readline() == "started\n"
         process.send_signal(signal.SIGTERM)
         assert process.stdout.readline() == "stopping\n"
@@ -91,10 +93,6 @@ def test_closed_streams(tmp_path, closed):
 
 
 def test_crash_is_told():
-    code = (
-        "import faulthandler, sys\n"
-        "from facemask.cli.run import run\n"
-        "run(lambda args: faulthandler._sigsegv(), None)"
-    )
+    code = "import faulthandler, sys\nfrom facemask.cli.run import run\nrun(lambda args: faulthandler._sigsegv(), None)"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode < 0 and done.stderr.startswith("Fatal Python error: Segmentation fault")
