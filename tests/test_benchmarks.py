@@ -11,7 +11,7 @@ from facemask.video.writer import VideoSink
 from tests.helpers import EXAMPLES, PEOPLE, ROOT
 
 pytestmark = pytest.mark.training
-pytest.importorskip("pycocotools")
+pytest.importorskip("sklearn")
 
 from benchmarks import face_detectors, speed, tracking  # noqa: E402
 

@@ -24,7 +24,7 @@ DISTRIBUTIONS = {"cv2": "opencv-python", "PIL": "pillow", "sklearn": "scikit-lea
 DISTRIBUTIONS |= {"supervision": "trackers", "h5py": "keras", "scipy": "scikit-learn", "torch": "tensorflow"}  # torch: in its place
 MODULES_OF_EXTRAS = {
     "video": ["trackers", "supervision", "av"],
-    "train": ["tensorflow", "keras", "h5py", "sklearn", "matplotlib", "onnx", "pycocotools", "defusedxml", "scipy"],
+    "train": ["tensorflow", "keras", "h5py", "sklearn", "matplotlib", "onnx", "defusedxml", "scipy"],
 }
 
 

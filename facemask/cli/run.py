@@ -17,7 +17,7 @@ from facemask.models.default_files import IS_INSTALLED
 
 DESKTOP_LIBRARIES = ("libGL", "libgthread", "libglib", "libX", "libSM")  # that opencv-python needs on Linux
 VIDEO_MODULES = ("trackers", "supervision", "av")  # of the extra "video"
-TRAINING_MODULES = ("tensorflow", "torch", "jax", "keras", "h5py", "sklearn", "matplotlib", "onnx", "pycocotools", "defusedxml")
+TRAINING_MODULES = ("tensorflow", "torch", "jax", "keras", "h5py", "sklearn", "matplotlib", "onnx", "defusedxml")
 STOP_SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")  # Ctrl-C, kill, a closed terminal; Windows has no SIGHUP
 REPEAT_SECONDS = 5.0  # a second signal within this time ends the process at once
 DONE, FAILED = 0, 1  # exit codes; 2 is that of argparse, 128 + its number that of a signal

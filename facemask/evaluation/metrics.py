@@ -1,14 +1,10 @@
 """Measure a detector: faces found, labels right, probabilities calibrated."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import redirect_stdout
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from os import devnull
 
 import numpy as np
-from pycocotools.coco import COCO
-from pycocotools.cocoeval import COCOeval
 from sklearn.metrics import f1_score
 
 from facemask.boxes import clip_boxes, iou_matrix
@@ -17,11 +13,11 @@ from facemask.errors import InputError
 from facemask.io.images import MAX_PIXELS, read_image
 from facemask.labels import WITH_MASK, WITHOUT_MASK
 from facemask.training.dataset import AnnotatedPhoto
-from facemask.types import Box, Detection, Face
+from facemask.types import Detection, Face
 
 IOU_THRESHOLD = 0.5  # intersection over union from which a detection is a face, as in Pascal VOC
 IGNORED_PART = 0.6  # of a detection's area, in an ignored box: from this part on the detection is ignored
-RECALLS = np.linspace(0, 1, 1001)  # recalls at which precision is averaged: fine enough to equal VOC's area under the curve
+RECALLS = np.linspace(0, 1, 101)  # at which precision is returned, for plots
 FACE = "face"  # the class of all faces, whatever their labels
 BINS = 15  # of probability, for calibration; Guo et al., "On Calibration of Modern Neural Networks" (2017)
 
@@ -48,7 +44,17 @@ class PrecisionRecall:
     """Average precision (AP) of the detections of a class, and their precision at each of RECALLS (0: not reached)."""
 
     average_precision: float | None  # None if there is no true face
-    precision: np.ndarray  # (1001,)
+    precision: np.ndarray  # (101,), the maximum at this recall or a higher one
+
+
+@dataclass(frozen=True)
+class RankedDetections:
+    """The detections of all photos, highest score first; arrays (k,)."""
+
+    score: np.ndarray
+    photo: np.ndarray  # index of the photo
+    detection: np.ndarray  # index among the photo's detections
+    face: np.ndarray  # index of the true face that it is, among the photo's; -1 for a false positive
 
 
 @dataclass(frozen=True)
@@ -81,14 +87,51 @@ def evaluate_photo(
     return EvaluatedPhoto(photo, probabilities, result.detections, detect_seconds, time.perf_counter() - start)
 
 
-def is_ignored(box: Box, truth: AnnotatedPhoto) -> bool:
-    """Return whether a detection lies on a face to be ignored, and on no annotated face."""
-    if not len(truth.ignored) or (iou_matrix([box], truth.boxes) >= IOU_THRESHOLD).any():
-        return False
-    x1, y1, x2, y2 = np.array(box, float)
-    sides = np.minimum((x2, y2), truth.ignored[:, 2:]) - np.maximum((x1, y1), truth.ignored[:, :2])
-    inside = np.clip(sides, 0, None).prod(axis=1) / ((x2 - x1) * (y2 - y1))
-    return bool((iou_matrix([box], truth.ignored) >= IOU_THRESHOLD).any() or (inside >= IGNORED_PART).any())
+def find_ignored(boxes: Sequence, truth: AnnotatedPhoto) -> np.ndarray:
+    """Return which boxes (k, 4) lie on a face to be ignored, and on no annotated face; (k,) bool."""
+    boxes = np.array(boxes, float).reshape(-1, 4)
+    if not len(truth.ignored):
+        return np.zeros(len(boxes), bool)
+    is_annotated = (iou_matrix(boxes, truth.boxes) >= IOU_THRESHOLD).any(axis=1)
+    left_top = np.maximum(boxes[:, None, :2], truth.ignored[:, :2])
+    right_bottom = np.minimum(boxes[:, None, 2:], truth.ignored[:, 2:])
+    part = np.clip(right_bottom - left_top, 0, None).prod(axis=2) / (boxes[:, 2:] - boxes[:, :2]).prod(axis=1)[:, None]
+    is_ignored = (iou_matrix(boxes, truth.ignored) >= IOU_THRESHOLD) | (part >= IGNORED_PART)
+    return ~is_annotated & is_ignored.any(axis=1)
+
+
+def rank_detections(
+    photos: Sequence[EvaluatedPhoto],
+    score: Callable[[Detection], float],
+    iou_threshold: float = IOU_THRESHOLD,
+    is_class: Callable[[str], bool] = lambda label: True,
+) -> RankedDetections:
+    """Match the detections and true faces whose labels are of a class, as Pascal VOC does; without the ignored ones.
+
+    In the order of their scores, each detection is compared with the true face of its photo that it overlaps most: it is
+    this face if their intersection over union reaches the threshold and no earlier detection is this face.
+    """
+    candidates = [
+        (number, index, score(photo.detections[index]))
+        for number, photo in enumerate(photos)
+        for index in np.flatnonzero(~find_ignored([detection.box for detection in photo.detections], photo.truth)).tolist()
+        if is_class(photo.detections[index].label)
+    ]
+    candidates.sort(key=lambda candidate: -candidate[2])
+    is_free = [np.array([is_class(label) for label in photo.truth.labels], bool) for photo in photos]
+    is_candidate = [free.copy() for free in is_free]
+    faces = []
+    for number, index, _ in candidates:
+        overlaps = iou_matrix([photos[number].detections[index].box], photos[number].truth.boxes)[0]
+        overlaps = np.where(is_candidate[number], overlaps, -1)
+        face = int(overlaps.argmax()) if len(overlaps) else -1
+        if face >= 0 and overlaps[face] >= iou_threshold and is_free[number][face]:
+            is_free[number][face] = False
+        else:
+            face = -1
+        faces.append(face)
+    number, index, scores = (np.array(column) for column in zip(*candidates, strict=True)) if candidates else ([], [], [])
+    return RankedDetections(np.array(scores, float), np.array(number, int), np.array(index, int), np.array(faces, int))
 
 
 def precision_recall(
@@ -97,92 +140,55 @@ def precision_recall(
     to_class: Callable[[str], str],
     iou_threshold: float = IOU_THRESHOLD,
 ) -> dict[str, PrecisionRecall]:
-    """Return the precision-recall curve of each class, VOC's way; `to_class` maps labels to `classes`.
+    """Return the precision-recall curve of each class; `to_class` maps labels to `classes`.
 
-    Detections are ranked by confidence x probability; with only one class by confidence.
+    Detections are ranked by confidence x probability; with only one class by confidence. Average precision is Pascal
+    VOC's area under the curve, whose precision is made to fall monotonically.
     """
     faces_alone = len(classes) == 1
-    evaluation = _coco_evaluation(
-        photos,
-        classes,
-        to_class,
-        lambda detection: detection.confidence * (1 if faces_alone else detection.probability),
-        iou_threshold,
-    )
-    precision = evaluation.eval["precision"][0, :, :, 0, 0]  # (recalls, classes); -1 for a class without true faces
-    return {
-        name: PrecisionRecall(float(column.mean()) if column[0] >= 0 else None, np.maximum(column, 0))
-        for name, column in zip(classes, precision.T, strict=True)
-    }
+    curves = {}
+    for name in classes:
+        ranked = rank_detections(
+            photos,
+            lambda detection: detection.confidence * (1 if faces_alone else detection.probability),
+            iou_threshold,
+            lambda label, name=name: to_class(label) == name,
+        )
+        count = sum(to_class(label) == name for photo in photos for label in photo.truth.labels)
+        curves[name] = _curve(ranked.face >= 0, count)
+    return curves
+
+
+def _curve(right: np.ndarray, count: int) -> PrecisionRecall:
+    """Return the curve of detections, best first, that are `right` (k,) bool, where there are `count` true faces."""
+    if not count:
+        return PrecisionRecall(None, np.zeros(len(RECALLS)))
+    found = np.cumsum(right)
+    precision = found / np.arange(1, 1 + len(right))
+    maximum = np.maximum.accumulate(precision[::-1])[::-1]  # at this recall or a higher one
+    at_recall = np.searchsorted(found / count, RECALLS - 1e-9)
+    return PrecisionRecall(float(maximum[right].sum() / count), np.append(maximum, 0.0)[at_recall])
 
 
 def match_faces(photos: Sequence[EvaluatedPhoto], confidence: float, iou_threshold: float = IOU_THRESHOLD) -> Match:
     """Match true faces and the detections of at least this confidence, most confident first, whatever their labels."""
-    evaluation = _coco_evaluation(photos, [FACE], lambda label: FACE, lambda detection: detection.confidence, iou_threshold)
+    ranked = rank_detections(photos, lambda detection: detection.confidence, iou_threshold)
     of_faces: list[list[int | None]] = [[None] * len(photo.truth.labels) for photo in photos]
     false_positives: list[list[int]] = [[] for _ in photos]
-    for result in filter(None, evaluation.evalImgs):
-        photo = result["image_id"]
-        for detection_id, truth_id in zip(result["dtIds"], result["dtMatches"][0].astype(int), strict=True):
-            detection, truth = evaluation.cocoDt.anns[detection_id], evaluation.cocoGt.anns.get(truth_id)
-            if detection["score"] < confidence:
-                continue
-            if truth is None:
-                false_positives[photo].append(detection["index"])
-            else:
-                of_faces[photo][truth["index"]] = detection["index"]
-    ignored = [
-        [i for i, one in enumerate(photo.detections) if one.confidence >= confidence and is_ignored(one.box, photo.truth)]
-        for photo in photos
-    ]
+    for score, photo, detection, face in zip(
+        ranked.score, ranked.photo.tolist(), ranked.detection.tolist(), ranked.face.tolist(), strict=True
+    ):
+        if score < confidence:
+            break
+        if face < 0:
+            false_positives[photo].append(detection)
+        else:
+            of_faces[photo][face] = detection
+    ignored = []
+    for photo in photos:
+        indices = np.flatnonzero(find_ignored([detection.box for detection in photo.detections], photo.truth)).tolist()
+        ignored.append([index for index in indices if photo.detections[index].confidence >= confidence])
     return Match(of_faces, false_positives, ignored)
-
-
-def _coco_evaluation(
-    photos: Sequence[EvaluatedPhoto],
-    classes: Sequence[str],
-    to_class: Callable[[str], str],
-    score: Callable[[Detection], float],
-    iou_threshold: float,
-) -> COCOeval:
-    """Run pycocotools on the photos; each annotation keeps its `index` within its photo."""
-    category_ids = {name: number for number, name in enumerate(classes, 1)}
-
-    def annotations(indexed: Iterator[tuple], first_id: int, photo: int) -> list[dict]:
-        return [
-            {
-                "id": first_id + number, "index": index, "image_id": photo, "category_id": category_ids[to_class(label)],
-                "bbox": [x1, y1, x2 - x1, y2 - y1], "area": (x2 - x1) * (y2 - y1), "iscrowd": 0, **extra,
-            }
-            for number, (index, label, (x1, y1, x2, y2), extra) in enumerate(indexed)
-        ]  # fmt: skip
-
-    truths: list[dict] = []
-    detections: list[dict] = []
-    for number, photo in enumerate(photos):
-        boxes = zip(photo.truth.labels, photo.truth.boxes.tolist(), strict=True)
-        truths += annotations(((index, label, box, {}) for index, (label, box) in enumerate(boxes)), 1 + len(truths), number)
-        counted = (
-            (index, detection.label, detection.box, {"score": score(detection)})
-            for index, detection in enumerate(photo.detections)
-            if not is_ignored(detection.box, photo.truth)
-        )
-        detections += annotations(counted, 1 + len(detections), number)
-    truth, results = COCO(), COCO()
-    categories = [{"id": number, "name": name} for name, number in category_ids.items()]
-    images = [{"id": number} for number in range(len(photos))]
-    with open(devnull, "w") as nowhere, redirect_stdout(nowhere):  # pycocotools prints its progress
-        for coco, content in ((truth, truths), (results, detections)):
-            coco.dataset = {"images": images, "categories": categories, "annotations": content}
-            coco.createIndex()
-        evaluation = COCOeval(truth, results, "bbox")
-        evaluation.params.iouThrs = np.array([iou_threshold])
-        evaluation.params.recThrs = RECALLS
-        evaluation.params.maxDets = [10**6]
-        evaluation.params.areaRng, evaluation.params.areaRngLbl = [[0, 1e12]], ["all"]
-        evaluation.evaluate()
-        evaluation.accumulate()
-    return evaluation
 
 
 def two_classes(label: str) -> str:

@@ -89,7 +89,7 @@ def annotated_metrics(
         "median_milliseconds_per_photo": float(np.median([photo.detect_seconds for photo in photos]) * 1000),
         "milliseconds_per_face": float(sum(photo.classify_seconds for photo in photos) / max(len(true), 1) * 1000),
         "precision_recall": {
-            group: {name: [round(value, 4) for value in curve.precision[::10].tolist()] for name, curve in curves[group].items()}
+            group: {name: [round(value, 4) for value in curve.precision.tolist()] for name, curve in curves[group].items()}
             for group in curves
         },
     }

@@ -11,6 +11,7 @@ from defusedxml import DefusedXmlException, ElementTree
 
 from facemask.errors import InputError
 from facemask.io.find_images import IMAGE_SUFFIXES
+from facemask.labels import BACKGROUND
 
 IGNORE = "ignore"  # name of an object that is neither a face to learn nor a false positive, as WIDER FACE's tiny faces
 MAX_ANNOTATION_BYTES = 1 << 24
@@ -182,12 +183,13 @@ def limit_faces(photos: Sequence[Photo], folder: Path, limit: int, seed: int) ->
 def class_names(photos: Iterable[Photo]) -> list[str]:
     """Return the labels in the order that the model's outputs will have: sorted.
 
-    Raises InputError for fewer than two labels, and for labels that differ only in case.
+    Raises InputError for fewer than two labels of faces, and for labels that differ only in case.
     """
     classes = sorted({label for photo in photos for label in photo.labels})
     for first, second in pairwise(sorted(classes, key=str.casefold)):
         if first.casefold() == second.casefold():
             raise InputError(f"dataset: the labels {first} and {second} differ only in case; rename one of them")
-    if len(classes) < 2:
-        raise InputError(f"dataset: found only one class ({', '.join(classes)}); {EXPECTED_LAYOUT}, two classes or more")
+    if len(set(classes) - {BACKGROUND}) < 2:
+        more = f", two classes or more besides {BACKGROUND}" if BACKGROUND in classes else ", two classes or more"
+        raise InputError(f"dataset: found only one class ({', '.join(classes)}); {EXPECTED_LAYOUT}{more}")
     return classes

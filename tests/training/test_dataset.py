@@ -166,3 +166,5 @@ def test_class_names_are_sorted_and_two():
     assert class_names(photos) == ["a", "b", "c"]
     with pytest.raises(InputError, match=r"found only one class \(b\)"):
         class_names(photos[::2])
+    with pytest.raises(InputError, match=r"found only one class \(b, background\); .* besides background$"):
+        class_names([ClassPhoto(EXAMPLES, "b"), ClassPhoto(EXAMPLES, "background")])
