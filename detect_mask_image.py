@@ -59,7 +59,7 @@ def detect(args: argparse.Namespace) -> int:
     from facemask.io.records import check_records, face_record, leave_out_results, name_outputs, write_rows
     from facemask.labels import display_name
     from facemask.parallel import LONG_PREFETCH, PREFETCH, prefetch_map, thread_budget
-    from facemask.video.display import show_picture, wants_window
+    from facemask.video.display import show_image, wants_window
 
     paths = leave_out_results(find_images(args.image), args.output)
     show = wants_window(args.show if args.show is not None or not args.output else False)
@@ -120,7 +120,7 @@ def detect(args: argparse.Namespace) -> int:
                         failed += 1
                 if show:
                     before_showing = time.perf_counter()
-                    show = show_picture(annotated)
+                    show = show_image(annotated)
                     shown += time.perf_counter() - before_showing
             if rows:
                 write_rows(rows, [record], is_first=done == 0 and not before)

@@ -70,7 +70,7 @@ def measure(args: argparse.Namespace) -> int:
     truth = read_truth(args.truth)
     detector = options.load_detector(args)
     classes = detector.classifier.info.classes
-    least = MaskTracker.least_confidence(args.confidence)
+    least = MaskTracker.min_confidence(args.confidence)
     with open_source(str(args.video)) as source:
         rate = float(source.rate)
         frames = [

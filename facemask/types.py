@@ -27,35 +27,37 @@ class Detection:
     track: int | None = None  # the track's id; None in an image, and for a face of a video seen for the first time
 
 
-@dataclass
+@dataclass(frozen=True)
 class Track:
-    """A person as long as the face is followed; grows from frame to frame."""
+    """A person as long as the face is tracked, up to a frame in which it was detected."""
 
     id: int  # from 1
-    first_time: float  # s, of the first frame with an id
-    last_time: float  # s, of the last frame in which the face was seen
-    frames: int  # in which it was seen
-    label: str  # changes only when the evidence does, see `MaskTracker.LEAD`
-    probabilities: dict[str, float]  # of every class, pooled over the track, summing to 1
-    settled: bool  # there was enough evidence for the label
-    best_box: Box  # of the frame that showed the face best
+    first_time: float  # s, of the first frame with an ID
+    last_time: float  # s, of this frame
+    frames: int  # in which the face was detected
+    label: str  # the most probable class, with hysteresis (`LabelAverage`)
+    probabilities: dict[str, float]  # of every class, averaged over the track, summing to 1
+    confirmed: bool  # the label was classified often enough, and clearly enough, to rely on
+    confirmed_label: str  # the last label that was confirmed; empty before
+    best_box: Box  # in the frame that shows the face best
     best_time: float  # s, of that frame
-    settled_label: str = ""  # the last label that it was settled on; empty before
 
     @property
     def probability(self) -> float:
-        """Return the pooled probability of the label, 0..1."""
+        """Return the averaged probability of the label, 0..1."""
         return self.probabilities[self.label]
 
 
 @dataclass(frozen=True)
 class FrameResult:
-    """What is known of a frame once its faces are tracked."""
+    """The faces of a frame, tracked."""
 
-    faces: list[Detection]  # surest first
+    number: int  # of the frame, from 0
+    time: float  # s, from the first frame
+    faces: list[Detection]  # most confident first
     tracks: list[Track]  # of `faces` that have one
-    expected: list[Box]  # where the faces of tracks may be that are not seen now: as they moved, and where they were last
-    left: list[Track]  # tracks that are over since the frame before
+    predicted: list[Box]  # where the faces of tracks may be that were not detected: as they moved, and where they were last
+    ended: list[Track]  # tracks that have ended since the frame before
 
 
 @dataclass(frozen=True)

@@ -85,7 +85,7 @@ def test_confidence_limits_the_faces(capsys):
         pytest.param(["-i", ASTRONAUT, PEOPLE, "-o", "b.jpg"], "error: b.jpg: is one file for 2 pictures; give -o a folder", id="one file for two"),
         pytest.param(["-i", "text.jpg", "--jsonl", "o.jsonl", "--csv", "o.csv"], "error: text.jpg: not a picture, or a broken one; give a JPEG, PNG, WebP, BMP or TIFF file", id="nothing to write"),
         pytest.param(["-i", ASTRONAUT, "--jsonl", "empty"], "error: empty: is a folder; give a file name", id="folder as file"),
-        pytest.param(["-i", ASTRONAUT, "--show"], "error: --show: there is no display, or OpenCV has no windows (opencv-python-headless); leave --show away", id="no display"),
+        pytest.param(["-i", ASTRONAUT, "--show"], "error: --show: there is no display, or OpenCV has no windows (opencv-python-headless); omit --show", id="no display"),
     ],
 )  # fmt: skip
 def test_bad_input(capsys, tmp_path, monkeypatch, arguments, message):

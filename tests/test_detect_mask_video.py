@@ -187,7 +187,7 @@ def test_pictures(tmp_path, capsys):
 
 
 def after_frames(monkeypatch, count, action):
-    """Have `action` called as the face detector looks at that many frames, one after the other."""
+    """Have `action` called as the face detector receives that many frames, one after the other."""
     whole, seen = CenterFaceDetector.detect, []
 
     def detect_some(self, *arguments):
@@ -197,7 +197,7 @@ def after_frames(monkeypatch, count, action):
         return whole(self, *arguments)
 
     monkeypatch.setattr("facemask.parallel.thread_budget", lambda: (1, 1))
-    monkeypatch.setattr(detect_mask_video, "FRAMES_AHEAD", 1)
+    monkeypatch.setattr("facemask.video.session.PREFETCH", 1)
     monkeypatch.setattr(CenterFaceDetector, "detect", detect_some)
 
 
@@ -293,20 +293,23 @@ def test_stream_that_is_cut_served_to_a_browser_and_stopped(tmp_path):
             "-i", camera.url, "-o", out, "--jsonl", jsonl, "--events", events, "--snapshots", tmp_path / "shots",
             "--on-event", f"'{sys.executable}' '{hook}'", "--blur", "--serve", "127.0.0.1:0",
         )  # fmt: skip
-        url = next(line for line in process.stderr if "watch at " in line).split("watch at ")[1].strip()
+        lines = []
+        while not lines or "watch at " not in lines[-1]:
+            lines.append(process.stderr.readline())
+        url = lines[-1].split("watch at ")[1].strip()
 
         def state() -> dict:
             with urllib.request.urlopen(url + "state", timeout=WAIT) as response:
                 return json.load(response)
 
-        wait_until(lambda: state()["time"] > 4)
-        seen = state()
+        # after the cut, when all people were classified often enough
+        wait_until(lambda: camera.connections == 2 and state()["people"].get("Mask") == 4 and sum(state()["faces"].values()) == 8)
         with urllib.request.urlopen(url + "picture.jpg", timeout=WAIT) as response:
             picture = cv2.imdecode(np.frombuffer(response.read(), np.uint8), cv2.IMREAD_COLOR)
         process.send_signal(signal.SIGTERM)
         _, err = process.communicate(timeout=WAIT)
+    err = "".join(lines) + err
     assert process.returncode == 143
-    assert sum(seen["faces"].values()) == 8 and seen["people"]["Mask"] == 4
     assert f"{camera.url}: the connection is lost; opening it again in 1 s" in err and f"{camera.url}: back after " in err
     assert camera.connections == 2
     records = lines_of(jsonl)
@@ -340,7 +343,7 @@ def test_stream_that_is_cut_served_to_a_browser_and_stopped(tmp_path):
         pytest.param(["-i", "people.avi", "-o", "out.gif"], "error: out.gif: cannot write this kind of video; use .mp4 or .mkv", id="suffix"),
         pytest.param(["-i", "people.avi", "-o", "none/out.mp4"], "error: none/out.mp4: folder none does not exist; make it first", id="no folder"),
         pytest.param(["-i", "people.avi", "--jsonl", "people.avi"], "error: people.avi: is an input, or another output too; choose another name for it", id="over the input"),
-        pytest.param(["-i", "people.avi", "--show"], "error: --show: there is no display, or OpenCV has no windows (opencv-python-headless); leave --show away", id="no display"),
+        pytest.param(["-i", "people.avi", "--show"], "error: --show: there is no display, or OpenCV has no windows (opencv-python-headless); omit --show", id="no display"),
         pytest.param(["-i", "people.avi", "--events", "none/e.jsonl"], "error: none/e.jsonl: folder none does not exist; make it first", id="no folder for events"),
         pytest.param(["-i", "people.avi", "--jsonl", "a.jsonl", "--events", "a.jsonl"], "error: a.jsonl: is an input, or another output too; choose another name for it", id="two to one file"),
         pytest.param(["-i", "people.avi", "--snapshots", "people.avi"], "error: people.avi: cannot make this folder (File exists); choose another place", id="no folder for snapshots"),
@@ -395,17 +398,17 @@ def test_closed_window_of_a_silent_camera(monkeypatch, tmp_path, capsys):
     """It can be closed while there is nothing to show, and says that there is not."""
     pictures, said = [], []
     monkeypatch.setattr("facemask.video.display.has_display", lambda: True)
-    monkeypatch.setattr("facemask.video.display.STALE", 0.3)
+    monkeypatch.setattr("facemask.video.display.STALL", 0.3)
     monkeypatch.setattr("facemask.video.display.draw_status", lambda image, text: said.append(text))
     monkeypatch.setattr(cv2, "namedWindow", lambda name, flags: None)
     monkeypatch.setattr(cv2, "resizeWindow", lambda name, width, height: None)
     monkeypatch.setattr(cv2, "imshow", lambda name, image: pictures.append(image))
     monkeypatch.setattr(cv2, "waitKey", lambda delay: -1)
-    monkeypatch.setattr(cv2, "getWindowProperty", lambda name, which: float("no picture for 1 s" not in said))
+    monkeypatch.setattr(cv2, "getWindowProperty", lambda name, which: float("no image for 1 s" not in said))
     jsonl = tmp_path / "out.jsonl"
     with Camera([people()] * 100, 20, stall_at=30) as camera:
         assert detect_mask_video.main(["-i", camera.url, "--jsonl", str(jsonl)]) == 0
-    assert "no picture for 0 s" in said and said[-1] == "no picture for 1 s"
+    assert "no image for 0 s" in said and said[-1] == "no image for 1 s"
     assert " frames (stopped), " in capsys.readouterr().err
     assert len(lines_of(jsonl)) > 0
 
@@ -419,7 +422,7 @@ def test_stopped_before_the_first_frame(monkeypatch, tmp_path, people_video, cap
 
     monkeypatch.setattr(facemask.video.tracker.MaskTracker, "__init__", stop)
     assert detect_mask_video.main(["-i", str(people_video), "-o", str(tmp_path / "out.mp4")]) == 143
-    assert "[INFO] 0 frames (stopped), 0 faces of 0 people; 0 events; 0.0 s, 0.0 frames/s" in capsys.readouterr().err
+    assert "[INFO] 0 frames (stopped), 0 faces of 0 people; 0.0 s, 0.0 frames/s" in capsys.readouterr().err
     assert not (tmp_path / "out.mp4").exists()
 
 

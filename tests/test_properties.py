@@ -416,18 +416,18 @@ def test_tracker_whatever_the_faces(video, rate, confidence, said):
         return np.array([probabilities[sum(box) % len(said)] for box in boxes])
 
     tracker = MaskTracker(classify, CLASSES, rate, confidence)
-    followed, left = set(), []
+    tracked, ended = set(), []
     for time, faces in frames:
-        scene = tracker.update(np.zeros((height, width, 3), np.uint8), time, faces)
-        ids = [face.track for face in scene.faces if face.track is not None]
-        assert len(set(ids)) == len(ids) and [track.id for track in scene.tracks] == ids
-        assert set(ids).isdisjoint(track.id for track in left)
-        boxes = [face.box for face in scene.faces] + scene.expected + [track.best_box for track in scene.tracks]
+        result = tracker.update(np.zeros((height, width, 3), np.uint8), time, faces)
+        ids = [face.track for face in result.faces if face.track is not None]
+        assert len(set(ids)) == len(ids) and [track.id for track in result.tracks] == ids
+        assert set(ids).isdisjoint(track.id for track in ended)
+        boxes = [face.box for face in result.faces] + result.predicted + [track.best_box for track in result.tracks]
         assert all(is_inside(box, width, height) for box in boxes)
-        for seen in (*scene.faces, *scene.tracks):
-            assert sum(seen.probabilities.values()) == pytest.approx(1)
-            assert min(seen.probabilities.values()) >= 0 and seen.probability == seen.probabilities[seen.label]
-        followed.update(ids)
-        left += scene.left
-    left += tracker.finish()
-    assert sorted(track.id for track in left) == sorted(followed) == list(range(1, len(followed) + 1))
+        for face in (*result.faces, *result.tracks):
+            assert sum(face.probabilities.values()) == pytest.approx(1)
+            assert min(face.probabilities.values()) >= 0 and face.probability == face.probabilities[face.label]
+        tracked.update(ids)
+        ended += result.ended
+    ended += tracker.finish()
+    assert sorted(track.id for track in ended) == sorted(tracked) == list(range(1, len(tracked) + 1))

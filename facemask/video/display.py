@@ -1,39 +1,40 @@
-"""Windows: whether there can be one, and the images shown in it."""
+"""Show images in a window, where there is a display."""
 
 import os
 import subprocess
 import sys
 
 import cv2
+import numpy as np
 
 from facemask.drawing import draw_status
 from facemask.errors import InputError
 
-TRIAL_TIME = 10.0  # s for a window to open
+TRIAL_TIMEOUT = 10.0  # s for a window to open
 
 WINDOW = "Face masks"
-LARGEST_WINDOW = 1280  # px wide, as it opens
-STALE = 2.0  # s without a picture, after which the window says so
+MAX_WINDOW_WIDTH = 1280  # px, when it opens
+STALL = 2.0  # s without an image, after which the window shows it
 
 
 def has_display() -> bool:
-    """Tell whether a window can be opened: there is a screen that answers, and OpenCV was built with windows."""
+    """Return whether a window can be opened: a display answers, and OpenCV was built with windows."""
     if "NONE" in next((line for line in cv2.getBuildInformation().splitlines() if "GUI:" in line), "NONE"):
         return False
     if not sys.platform.startswith("linux"):
         return True
     if not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
         return False
-    # Of a screen that is named but does not answer Qt makes an end of the process, so another one tries.
+    # If a display is named but does not answer, Qt ends the process, so another process tries.
     trial = [sys.executable, "-c", "import cv2; cv2.namedWindow('trial')"]
     try:
-        return subprocess.run(trial, capture_output=True, timeout=TRIAL_TIME).returncode == 0
+        return subprocess.run(trial, capture_output=True, timeout=TRIAL_TIMEOUT).returncode == 0
     except subprocess.TimeoutExpired:
         return False
 
 
 def window_is_open(name: str) -> bool:
-    """Tell whether OpenCV's window of that name is there still."""
+    """Return whether OpenCV's window of that name is still open."""
     try:
         return cv2.getWindowProperty(name, cv2.WND_PROP_VISIBLE) >= 1
     except cv2.error:  # Qt's, once the last window is closed
@@ -41,45 +42,46 @@ def window_is_open(name: str) -> bool:
 
 
 def wants_window(show: bool | None) -> bool:
-    """Tell whether to open a window. Raises InputError if one is asked for where none can be."""
+    """Return whether to open a window; None: if there is a display. Raises InputError if one is asked for and cannot open."""
     if show and not has_display():
-        raise InputError("--show: there is no display, or OpenCV has no windows (opencv-python-headless); leave --show away")
+        raise InputError("--show: there is no display, or OpenCV has no windows (opencv-python-headless); omit --show")
     return has_display() if show is None else show
 
 
-def show_picture(image) -> bool:
-    """Show a picture until a key is pressed or the window closed; return False if q, Esc or closing ends the showing."""
+def show_image(image: np.ndarray) -> bool:
+    """Show an image until a key is pressed or the window is closed; return False after q, Esc or closing."""
     cv2.imshow(WINDOW, image)
-    while (key := cv2.waitKey(50)) < 0:  # a short wait, so that Ctrl-C is heard
+    while (key := cv2.waitKey(50)) < 0:  # a short wait, so that Ctrl-C is handled
         if not window_is_open(WINDOW):
             return False
     return key & 0xFF not in (ord("q"), 27)
 
 
 class Window:
-    """A window on the video, which can be made larger and keeps the picture's shape."""
+    """A window for a video; it can be made larger and keeps the aspect ratio."""
 
     def __init__(self) -> None:
-        self._picture, self._text = None, ""
+        self._image: np.ndarray | None = None
+        self._text = ""
 
-    def show(self, picture, text: str) -> bool:
-        """Show a picture with a line of text; return False once q or Esc is pressed or the window is closed."""
-        if self._picture is None:
+    def show(self, image: np.ndarray, text: str) -> bool:
+        """Show `image`, uint8 (H, W, 3) BGR, with a line of text; return False once q or Esc is pressed or it is closed."""
+        if self._image is None:
             cv2.namedWindow(WINDOW, cv2.WINDOW_NORMAL | cv2.WINDOW_KEEPRATIO | cv2.WINDOW_GUI_NORMAL)
-            scale = min(LARGEST_WINDOW / picture.shape[1], 1)
-            cv2.resizeWindow(WINDOW, round(scale * picture.shape[1]), round(scale * picture.shape[0]))
-        self._picture, self._text = picture, text
-        return self._put(text)
+            scale = min(MAX_WINDOW_WIDTH / image.shape[1], 1)
+            cv2.resizeWindow(WINDOW, round(scale * image.shape[1]), round(scale * image.shape[0]))
+        self._image, self._text = image, text
+        return self._draw(image, text)
 
-    def say_silent(self, seconds: float) -> bool:
-        """Say over the last picture for how long there has been none; returns as `show` does."""
-        return self._picture is None or self._put(f"no picture for {seconds:.0f} s" if seconds >= STALE else self._text)
+    def show_stall(self, seconds: float) -> bool:
+        """Show over the last image for how many seconds there has been no new one; returns as `show` does."""
+        return self._image is None or self._draw(self._image, f"no image for {seconds:.0f} s" if seconds >= STALL else self._text)
 
-    def _put(self, text: str) -> bool:
-        picture = self._picture
+    @staticmethod
+    def _draw(image: np.ndarray, text: str) -> bool:
         if text:
-            picture = picture.copy()
-            draw_status(picture, text)
-        cv2.imshow(WINDOW, picture)
+            image = image.copy()
+            draw_status(image, text)
+        cv2.imshow(WINDOW, image)
         key = cv2.waitKey(1) & 0xFF
         return key not in (ord("q"), 27) and window_is_open(WINDOW)

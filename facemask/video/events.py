@@ -1,4 +1,4 @@
-"""Tell of people without a mask: lines in a file, snapshots, a command."""
+"""Report people without a mask: events for files, commands and whoever else receives them, and snapshots."""
 
 import json
 import logging
@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from itertools import count
@@ -19,48 +19,53 @@ import numpy as np
 
 from facemask.errors import InputError
 from facemask.io.images import write_image
-from facemask.io.json_lines import JsonLines
-from facemask.types import Track
+from facemask.types import FrameResult, Track
+from facemask.video.outputs import FrameOutput
+
+CONFIRMED, ENDED = "settled", "left"  # kinds of events, named as in the files of earlier versions
 
 logger = logging.getLogger(__name__)
+EventReceiver = Callable[[dict], None]  # takes an event, as a dictionary for JSON; must not wait
 
 
-class EventRecorder:
-    """Makes an event when a track is settled on one of `alert` labels, and when such a track leaves."""
+class EventRecorder(FrameOutput):
+    """Makes an event when the label of a track is confirmed as one of `alerts`, and when such a track ends.
+
+    Tracks that go on at the end of the video end when this output is closed.
+    """
 
     def __init__(
         self,
-        alert: Collection[str],
-        file: JsonLines | None = None,
+        alerts: Collection[str],
+        receivers: Sequence[EventReceiver] = (),
         snapshots: Path | None = None,
-        command: "CommandRunner | None" = None,
-        live: bool = False,
+        is_live: bool = False,
     ) -> None:
-        """`snapshots` is a folder. Events of a `live` source carry the time of day as well, as "at"."""
-        self._alert, self._file, self._snapshots, self._command, self._live = set(alert), file, snapshots, command, live
-        self._told: dict[int, str] = {}  # the label last told, by track
-        self.count = 0
+        """`snapshots` is a folder. Events of a live source carry the time of day as well, as "at"."""
+        self._alerts, self._receivers, self._snapshots, self._is_live = set(alerts), receivers, snapshots, is_live
+        self._reported: dict[int, Track] = {}  # tracks with an event, as they were last, by ID
+        self.shows_image = snapshots is not None
+        self.count = 0  # events
 
-    def update(self, tracks: Collection[Track], left: Collection[Track], picture: np.ndarray) -> None:
-        """Look at the `tracks` of a frame and at those that `left` since the one before.
+    def write(self, result: FrameResult, image: np.ndarray) -> None:
+        """Report the tracks of a frame; `image` is saved as their snapshot. Raises InputError if a receiver fails."""
+        for track in result.ended:
+            if self._reported.pop(track.id, None):
+                self._report(ENDED, track)
+        for track in result.tracks:
+            before = self._reported.get(track.id)
+            is_alert = track.confirmed and track.label in self._alerts
+            if is_alert and (before is None or before.confirmed_label != track.label):
+                self._report(CONFIRMED, track, image)
+            if is_alert or before:
+                self._reported[track.id] = track
 
-        `picture`, uint8 (H, W, 3) BGR, is the frame as a snapshot shows it. Raises InputError if an output fails.
-        """
-        self.leave(left)
-        for track in tracks:
-            if track.settled and track.label in self._alert and self._told.get(track.id) != track.label:
-                self._told[track.id] = track.label
-                self._tell("settled", track, picture)
-            elif track.settled and track.label not in self._alert and track.id in self._told:
-                self._told[track.id] = track.label  # so that it is told again if the mask comes off again
+    def close(self) -> None:
+        for track in self._reported.values():
+            self._report(ENDED, track)
+        self._reported.clear()
 
-    def leave(self, tracks: Collection[Track]) -> None:
-        """Tell of those `tracks` that are over and were told of before."""
-        for track in tracks:
-            if self._told.pop(track.id, None):
-                self._tell("left", track)
-
-    def _tell(self, event: str, track: Track, picture: np.ndarray | None = None) -> None:
+    def _report(self, event: str, track: Track, image: np.ndarray | None = None) -> None:
         now = datetime.now(UTC)
         record = {
             "event": event,
@@ -73,24 +78,24 @@ class EventRecorder:
             "best_box": track.best_box,
             "best_time": round(track.best_time, 4),
         }
-        if self._live:
+        if self._is_live:
             record["at"] = now.isoformat(timespec="milliseconds")
-        if self._snapshots and picture is not None:
-            stamp = f"{now:%Y%m%dT%H%M%S}" if self._live else f"{track.last_time:09.2f}s"
-            name = f"{stamp}-{track.id:04d}-{track.label}"
-            paths = (self._snapshots / f"{name}{f'-{number}' if number > 1 else ''}.jpg" for number in count(1))
-            path = next(path for path in paths if not path.exists())  # another run's stays
-            write_image(path, picture)
-            record["snapshot"] = str(path)
-        if self._file:
-            self._file.write(record)
-        if self._command:
-            self._command.submit(json.dumps(record))
+        if self._snapshots and image is not None:
+            record["snapshot"] = str(self._save(track, image, now))
+        for receive in self._receivers:
+            receive(record)
         self.count += 1
 
-
+    def _save(self, track: Track, image: np.ndarray, now: datetime) -> Path:
+        """Write a snapshot under a name that is free, as another run's may be there; return its path."""
+        stamp = f"{now:%Y%m%dT%H%M%S}" if self._is_live else f"{track.last_time:09.2f}s"
+        name = f"{stamp}-{track.id:04d}-{track.label}"
+        paths = (self._snapshots / f"{name}{f'-{number}' if number > 1 else ''}.jpg" for number in count(1))
+        path = next(path for path in paths if not path.exists())
+        write_image(path, image)
+        return path
 def _stderr() -> int | None:
-    """Return where Python's stderr goes, which need not be the process' own (`facemask.cli.run`); None where it is no file."""
+    """Return where Python's stderr goes, which need not be the process' own (`facemask.cli.run`); None if it is not a file."""
     try:
         return sys.stderr.fileno()
     except (AttributeError, OSError):  # closed, or a test's
@@ -100,9 +105,9 @@ def _stderr() -> int | None:
 class CommandRunner(AbstractContextManager):
     """Runs a command for each event, one after the other in a thread of its own, the event on its standard input."""
 
-    MOST_WAITING = 100  # events; more are dropped, with a warning
-    TIME_LIMIT = 60.0  # s a run
-    PATIENCE, HURRIED = 60.0, 8.0  # s, at the end, for those that wait; when a signal has ended the video
+    MAX_WAITING = 100  # events; more are dropped, with a warning
+    TIME_LIMIT = 60.0  # s per run
+    EXIT_TIMEOUT, EXIT_TIMEOUT_ON_SIGNAL = 60.0, 8.0  # s, at the end, for the events that wait
 
     def __init__(self, command: str) -> None:
         """`command` is split as a shell would, but run without one. Raises InputError if there is no such program."""
@@ -112,22 +117,22 @@ class CommandRunner(AbstractContextManager):
             raise InputError(f"--on-event: {command!r} cannot be read ({error}); check the quotes") from error
         if not self._arguments or shutil.which(self._arguments[0]) is None:
             raise InputError(f"--on-event: no program {' '.join(self._arguments[:1])!r}; give its path, or put it on the PATH")
-        self._waiting: queue.Queue[str | None] = queue.Queue(self.MOST_WAITING)
-        self.patience = self.PATIENCE
+        self._waiting: queue.Queue[str | None] = queue.Queue(self.MAX_WAITING)
+        self.exit_timeout = self.EXIT_TIMEOUT
         self._thread = threading.Thread(target=self._work, name="on-event", daemon=True)
         self._thread.start()
 
-    def submit(self, event: str) -> None:
-        """Have the command run with `event` on its standard input; returns at once."""
+    def submit(self, event: dict) -> None:
+        """Have the command run with `event` as a JSON line on its standard input; returns at once."""
         try:
-            self._waiting.put_nowait(event + "\n")
+            self._waiting.put_nowait(json.dumps(event) + "\n")
         except queue.Full:
-            logger.warning("--on-event: %d events wait for %s; one is dropped", self.MOST_WAITING, self._arguments[0])
+            logger.warning("--on-event: %d events wait for %s; one is dropped", self.MAX_WAITING, self._arguments[0])
 
     def _work(self) -> None:
         while (event := self._waiting.get()) is not None:
             try:
-                # In a session of its own: Ctrl-C is for us, and it may finish.
+                # In a session of its own: Ctrl-C ends the video, and the command may finish.
                 code = subprocess.run(
                     self._arguments,
                     input=event.encode(),
@@ -145,13 +150,13 @@ class CommandRunner(AbstractContextManager):
             self._waiting.task_done()
 
     def __exit__(self, *_: object) -> None:
-        deadline = time.monotonic() + self.patience
-        if left := self._waiting.unfinished_tasks:
-            logger.info("--on-event: %d events to go for %s, %g s at most", left, self._arguments[0], self.patience)
+        deadline = time.monotonic() + self.exit_timeout
+        if waiting := self._waiting.unfinished_tasks:
+            logger.info("--on-event: %d events to go for %s, %g s at most", waiting, self._arguments[0], self.exit_timeout)
         while self._waiting.unfinished_tasks and time.monotonic() < deadline:
             time.sleep(0.02)
-        if left := self._waiting.unfinished_tasks:
-            logger.warning("--on-event: %s was still busy; %d events are dropped", self._arguments[0], left)
+        if waiting := self._waiting.unfinished_tasks:
+            logger.warning("--on-event: %s was still busy; %d events are dropped", self._arguments[0], waiting)
         else:
             self._waiting.put(None)
             self._thread.join()

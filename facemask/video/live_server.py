@@ -18,42 +18,42 @@ from facemask.errors import InputError
 PAGE = Path(__file__).with_name("live_server.html")
 BOUNDARY = "frame"
 JPEG_QUALITY = 80
-SLOW = 5.0  # s that a browser may take to accept a picture; then it is dropped
-MOST_VIEWERS = 16
+SEND_TIMEOUT = 5.0  # s that a browser may take to accept an image; then it is dropped
+MAX_VIEWERS = 16
 SEND_BUFFER = 128 << 10  # bytes: what the system holds for a slow viewer is old when it arrives
-WAIT = 1.0  # s for a new picture, before it is checked whether the server is to stop
+WAIT = 1.0  # s for a new image, before it is checked whether the server is to stop
 
 
 @dataclass
 class State:
-    """What the page says beside the video."""
+    """What the page shows beside the video."""
 
     frames: int = 0
     time: float = 0.0  # s, of the frame shown
     rate: float = 0.0  # frames per second
-    silent: float = 0.0  # s since the last frame, where the source gives none
-    faces: dict[str, int] = field(default_factory=dict)  # in the frame, by readable label
-    people: dict[str, int] = field(default_factory=dict)  # settled so far, by readable label
+    stalled: float = 0.0  # s since the last frame, while the source gives none
+    faces: dict[str, int] = field(default_factory=dict)  # in the frame, by displayed label
+    people: dict[str, int] = field(default_factory=dict)  # whose label was confirmed so far, by displayed label
 
 
 class LiveServer(AbstractContextManager):
-    """An HTTP server with a page, the video as motion JPEG, a single picture, and the counts as JSON.
+    """An HTTP server with a page, the video as motion JPEG, a single image, and the counts as JSON.
 
-    Browsers are served in threads of their own; each gets the newest picture when it is ready for one, and none is waited
-    for.
+    Each browser is served in a thread of its own and gets the newest image when it is ready for one; the video waits for
+    none.
     """
 
     def __init__(self, host: str, port: int) -> None:
-        """Listen. Raises InputError if it cannot. Port 0 is any free one, see `url`."""
+        """Listen. Raises InputError if it cannot. Port 0 is any free one; `url` has it."""
         self.state = State()
-        self._picture: np.ndarray | None = None
-        self._jpeg: tuple[int, bytes] = (0, b"")  # number of the picture, and its bytes
-        self._number = 0  # of pictures shown so far
+        self._image: np.ndarray | None = None
+        self._jpeg: tuple[int, bytes] = (0, b"")  # number of the image, and its bytes
+        self._number = 0  # of images shown so far
         self._changed = threading.Condition()
         self._encoding = threading.Lock()
         self.stopped = False
-        self.viewers = threading.BoundedSemaphore(MOST_VIEWERS)
-        self.watching: set[str] = set()  # what viewers call themselves, as they ask for the video: /video?NAME
+        self.viewers = threading.BoundedSemaphore(MAX_VIEWERS)
+        self.watching: set[str] = set()  # names that viewers give themselves when they ask for the video: /video?NAME
         self.is_local = host == "localhost" or _is_loopback(host)
 
         class Server(ThreadingHTTPServer):
@@ -62,11 +62,11 @@ class LiveServer(AbstractContextManager):
             live = self
 
             def handle_error(self, request: object, client_address: object) -> None:
-                """Say nothing: browsers come and go."""
+                """Log nothing: browsers come and go."""
 
         try:
             self._server = Server((host, port), Handler)
-        except (OSError, TypeError, UnicodeError) as error:  # the latter two of names that can be none
+        except (OSError, TypeError, UnicodeError) as error:  # the latter two if the name is not a host name
             reason = getattr(error, "strerror", None) or error
             raise InputError(f"--serve {host}:{port}: cannot listen ({reason}); choose another port or host") from error
         shown = f"[{host}]" if ":" in host else host
@@ -74,27 +74,27 @@ class LiveServer(AbstractContextManager):
         self._thread = threading.Thread(target=self._server.serve_forever, name="serve", daemon=True)
         self._thread.start()
 
-    def show(self, picture: np.ndarray, state: State) -> None:
-        """Make `picture`, uint8 (H, W, 3) BGR, not changed later, the one that browsers get; returns at once."""
+    def show(self, image: np.ndarray, state: State) -> None:
+        """Send `image`, uint8 (H, W, 3) BGR, not changed later, to browsers from now on; returns at once."""
         with self._changed:
-            self._picture, self.state = picture, state
+            self._image, self.state = image, state
             self._number += 1
             self._changed.notify_all()
 
-    def say_silent(self, seconds: float) -> None:
-        """Have the page say for how long there has been no new picture."""
-        self.state.silent = seconds
+    def show_stall(self, seconds: float) -> None:
+        """Show on the page for how long there has been no new image."""
+        self.state.stalled = seconds
 
     def wait_for_jpeg(self, after: int) -> tuple[int, bytes] | None:
-        """Return number and bytes of the newest picture once it is later than number `after`; None if none comes."""
+        """Return the number and bytes of the newest image once its number exceeds `after`; None if none comes."""
         with self._changed:
             self._changed.wait_for(lambda: self._number > after or self.stopped, WAIT)
-            number, picture = self._number, self._picture
+            number, image = self._number, self._image
         if self.stopped or number <= after:
             return None
         with self._encoding:  # once for all browsers
             if self._jpeg[0] < number:
-                data = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])[1].tobytes()
+                data = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])[1].tobytes()
                 self._jpeg = number, data
             return self._jpeg
 
@@ -109,7 +109,7 @@ class LiveServer(AbstractContextManager):
 class Handler(BaseHTTPRequestHandler):
     """Answers one browser."""
 
-    timeout = SLOW
+    timeout = SEND_TIMEOUT
     server_version, sys_version = "facemask", ""
 
     def do_GET(self) -> None:
@@ -123,14 +123,14 @@ class Handler(BaseHTTPRequestHandler):
         elif path == "/state":
             self._send("application/json", json.dumps(asdict(live.state) | {"watching": viewer in live.watching}).encode())
         elif path == "/picture.jpg":
-            found = live.wait_for_jpeg(0)
-            if found:
-                self._send("image/jpeg", found[1])
+            newest = live.wait_for_jpeg(0)
+            if newest:
+                self._send("image/jpeg", newest[1])
             else:
-                self.send_error(HTTPStatus.SERVICE_UNAVAILABLE, "no picture yet")
+                self.send_error(HTTPStatus.SERVICE_UNAVAILABLE, "no image yet")
         elif path == "/video":
             if not live.viewers.acquire(blocking=False):
-                self.send_error(HTTPStatus.SERVICE_UNAVAILABLE, f"{MOST_VIEWERS} are watching; close another window")
+                self.send_error(HTTPStatus.SERVICE_UNAVAILABLE, f"{MAX_VIEWERS} are watching; close another window")
                 return
             live.watching.add(viewer)
             try:
@@ -146,9 +146,9 @@ class Handler(BaseHTTPRequestHandler):
         self._head(f"multipart/x-mixed-replace; boundary={BOUNDARY}")
         number = 0
         while not live.stopped:
-            found = live.wait_for_jpeg(number)
-            if found:
-                number, data = found
+            newest = live.wait_for_jpeg(number)
+            if newest:
+                number, data = newest
                 head = f"--{BOUNDARY}\r\nContent-Type: image/jpeg\r\nContent-Length: {len(data)}\r\n\r\n"
                 self.wfile.write(head.encode() + data + b"\r\n")
 
@@ -167,7 +167,7 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
 
     def log_message(self, *_: object) -> None:
-        """Say nothing."""
+        """Log nothing."""
 
 
 def _is_loopback(host: str) -> bool:
@@ -178,6 +178,6 @@ def _is_loopback(host: str) -> bool:
 
 
 def _is_local_name(host: str) -> bool:
-    """Tell whether a request's Host, with or without a port, names this machine."""
+    """Return whether a request's Host, with or without a port, names this machine."""
     name = host.rsplit(":", 1)[0] if not host.endswith("]") else host
     return name == "localhost" or _is_loopback(name.strip("[]"))

@@ -73,9 +73,14 @@ class VideoSource(AbstractContextManager, ABC):
         self.frame_count: int | None = None  # to be expected, strides counted
         self.dropped_frames = 0  # that could not be read, or not be waited for
         self.quality = FrameQuality(name)
-        self.fault = ""  # what is wrong with a file that ended before the time it states
+        self.fault = ""  # why the source has ended, if it should not have: a predicate
         self._width, self._stride = width, stride
         self._stopped = threading.Event()
+
+    @property
+    def losses(self) -> list[str]:
+        """Return what was lost, as "3 dropped" and "2 corrupt"."""
+        return ([f"{self.dropped_frames} dropped"] if self.dropped_frames else []) + self.quality.losses
 
     @abstractmethod
     def frames(self, on_stall: Callable[[float], None] = lambda seconds: None) -> Iterator[Frame]:
@@ -83,6 +88,11 @@ class VideoSource(AbstractContextManager, ABC):
 
         While a source gives no frame `on_stall` is called a few times a second, with the seconds since its last frame.
         """
+
+    @property
+    def is_stopped(self) -> bool:
+        """Return whether `stop` was called."""
+        return self._stopped.is_set()
 
     def stop(self) -> None:
         """Have `frames()` end at its next step; may be called from a signal handler or another thread."""
@@ -125,8 +135,8 @@ class FrameQuality:
             )
 
     @property
-    def summary(self) -> list[str]:
-        """Return what there is to report at the end, as "3 corrupt"; uniform frames only if they lasted."""
+    def losses(self) -> list[str]:
+        """Return the counts to report at the end, as "3 corrupt"; uniform frames count only if they lasted."""
         corrupt = [f"{self.corrupt_frames} corrupt"] if self.corrupt_frames else []
         return corrupt + ([f"{self.uniform_frames} of one colour"] if "uniform" in self._reported else [])
 
@@ -157,7 +167,7 @@ def open_source(
     are_images = path.suffix.lower() in IMAGE_SUFFIXES or (glob.has_magic(source) and not path.exists())
     if path.is_dir() or (are_images and not is_remote):
         if is_animation(path):
-            return AnimationSource(path, width, stride, max_pixels)
+            return _with_rate_checked(AnimationSource(path, width, stride, max_pixels), rate)
         return ImageSource(source, rate or DEFAULT_RATE, width, stride, max_pixels)
     is_camera = (source.isdecimal() and int(source) < 1000) or path.is_char_device()
     if not (is_camera or is_remote or source == STANDARD_INPUT or path.is_fifo() or path.is_file()):
@@ -170,7 +180,8 @@ def open_source(
 
         camera = open_camera()
         check_size(name, camera.width, camera.height, max_pixels)
-        return LiveSource(name, camera.rate or rate or 0, width, stride, camera, open_camera, timeout)
+        live = LiveSource(name, camera.rate or rate or 0, width, stride, camera, open_camera, timeout)
+        return _with_rate_checked(live, rate)
 
     is_pipe = source == STANDARD_INPUT or path.is_fifo()
     name = "standard input" if source == STANDARD_INPUT else without_secrets(source)
@@ -185,9 +196,18 @@ def open_source(
     is_made_up = rate is not None and is_pipe and decoder.format in RAW_MOTION_JPEG
     stated = rate if rate is not None and (is_made_up or not decoder.rate) else decoder.rate
     if is_remote and not decoder.has_end:
-        return LiveSource(name, stated, width, stride, decoder, open_decoder, timeout)
+        return _with_rate_checked(LiveSource(name, stated, width, stride, decoder, open_decoder, timeout), rate)
     kind = PipeSource if is_pipe else FileSource
-    return kind(name, stated, width, stride, decoder, not is_made_up)
+    return _with_rate_checked(kind(name, stated, width, stride, decoder, not is_made_up), rate)
+
+
+def _with_rate_checked(source: VideoSource, rate: float | None) -> VideoSource:
+    """Return `source`; warn if it states no frame rate, or another than the one asked for."""
+    if not source.has_rate and not source.is_live:
+        logger.warning("%s states no frame rate; taking %g frames per second", source.name, float(source.rate))
+    if rate and abs(rate - source.rate) > 0.01 * rate:
+        logger.warning("--rate: not used, for %s states %.5g frames per second", source.name, float(source.rate))
+    return source
 
 
 def in_thread(function: Callable[[], VideoDecoder]) -> VideoDecoder:
@@ -445,6 +465,7 @@ class LiveSource(VideoSource):
             elif self._has_ended:
                 if self._error:
                     raise self._error
+                self.fault = "has ended; start again when it is back"
                 return
             else:
                 stall = time.monotonic() - last

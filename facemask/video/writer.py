@@ -13,17 +13,17 @@ from facemask.errors import InputError
 from facemask.io.outputs import check_writable, fresh_partial_path
 
 VIDEO_SUFFIXES = (".mp4", ".mkv")
-ENCODERS = ("libx264", "libopenh264", "mpeg4")  # the first that this build of FFmpeg has
-# No frames that are told by later ones (bf): in parts, an MP4 could not begin at 0 with them.
+ENCODERS = ("libx264", "libopenh264", "mpeg4")  # the first that this build of FFmpeg has is used
+# No frames that refer to later ones (bf): a fragmented MP4 could not begin at 0 with them.
 ENCODER_OPTIONS = {"libx264": {"preset": "superfast", "crf": "23", "bf": "0"}, "libopenh264": {}, "mpeg4": {"qscale": "4"}}
-BT601, LIMITED_RANGE = 5, 1  # the colours that FFmpeg makes of BGR, said so that players need not guess
-# MP4 in parts of two seconds, each readable once it is written, so that a killed process leaves a video. When the file is
-# closed it becomes an ordinary one; for that 75 bytes a frame are kept, which a video without end has no room for:
+BT601, LIMITED_RANGE = 5, 1  # the colours that FFmpeg makes of BGR, stated so that players need not guess
+# A fragmented MP4 has fragments of two seconds, each readable once it is written, so that a killed process leaves a video.
+# When the file is closed it becomes an ordinary one; for that 75 bytes per frame are kept, too much for a video without end:
 # https://ffmpeg.org/ffmpeg-formats.html#mov_002c-mp4_002c-ismv
-IN_PARTS_UNTIL_CLOSED, IN_PARTS = "hybrid_fragmented", "frag_keyframe+empty_moov+default_base_moof"
+FRAGMENTED_UNTIL_CLOSED, FRAGMENTED = "hybrid_fragmented", "frag_keyframe+empty_moov+default_base_moof"
 KEYFRAME_INTERVAL = 2  # s
-MOST_FRAMES_A_PART = 1000
-LEAST_TIMESCALE = 10000  # ticks a second
+MAX_KEYFRAME_FRAMES = 1000
+MIN_TIMESCALE = 10000  # ticks per second
 
 
 def check_video_output(path: Path) -> None:
@@ -36,26 +36,26 @@ def check_video_output(path: Path) -> None:
 class VideoSink(AbstractContextManager):
     """Writes frames, each at its time, to an MP4 (or Matroska) file.
 
-    It gets its name when the block ends, also by an error or Ctrl-C; until then it is NAME.partial.SUFFIX, which can be
+    It gets its name when it is closed, after an error or Ctrl-C too; until then it is NAME.partial.SUFFIX, which can be
     played up to a few seconds before its end.
     """
 
     def __init__(self, path: str | Path, rate: Fraction, endless: bool = False) -> None:
-        """`rate`, in frames per second, need not be kept: times are exact in its fractions.
+        """`rate` is in frames per second; frames may come at other times, which are kept to a fraction of its period.
 
-        With `endless` memory does not grow with the video, and an MP4 file stays in parts, which nearly all players know.
+        With `endless` memory does not grow with the video, and an MP4 file stays fragmented, which nearly all players read.
         Raises InputError as `check_video_output` does. The first frame opens the file and gives it its size.
         """
         self.path, self.rate = Path(path), rate
         check_video_output(self.path)
         self._options = {"flush_packets": "1"}
         if self.path.suffix.lower() == ".mp4":
-            self._options["movflags"] = IN_PARTS if endless else IN_PARTS_UNTIL_CLOSED
+            self._options["movflags"] = FRAGMENTED if endless else FRAGMENTED_UNTIL_CLOSED
         self._partial = fresh_partial_path(self.path)
         self._container = self._stream = None
-        self._tick = Fraction(1, rate.numerator * math.ceil(LEAST_TIMESCALE / rate.numerator))  # s
-        self._last = -1  # tick of the frame before
-        self._next_keyframe = 0  # s, from which a part of the file begins
+        self._tick = Fraction(1, rate.numerator * math.ceil(MIN_TIMESCALE / rate.numerator))  # s
+        self._last = -1  # tick of the previous frame
+        self._next_keyframe = 0  # s, from which a fragment begins
         self._failed = False
 
     def write(self, image: np.ndarray, time: float) -> None:
@@ -89,7 +89,7 @@ class VideoSink(AbstractContextManager):
         self._stream.pix_fmt = "yuv420p"
         self._stream.codec_context.colorspace, self._stream.codec_context.color_range = BT601, LIMITED_RANGE
         self._stream.time_base = self._stream.codec_context.time_base = self._tick
-        self._stream.gop_size = MOST_FRAMES_A_PART
+        self._stream.gop_size = MAX_KEYFRAME_FRAMES
 
     def _failure(self, error: Exception) -> InputError:
         self._failed = True
@@ -98,14 +98,16 @@ class VideoSink(AbstractContextManager):
         rest = f"; what there is plays from {self._partial}" if self._partial.exists() else ""
         return InputError(f"{self.path}: cannot be written ({getattr(error, 'strerror', None) or error}){rest}; {remedy}")
 
-    def __exit__(self, *_: object) -> None:
+    def close(self) -> None:
+        """Finish the file. Raises InputError if it cannot be written."""
         if self._container is None:
             return
         import av
 
-        if self._failed:  # and told
+        if self._failed:  # which was reported
             with suppress(OSError, av.FFmpegError):
                 self._container.close()
+            self._container = None
             return
         try:
             self._container.mux(self._stream.encode())
@@ -113,10 +115,14 @@ class VideoSink(AbstractContextManager):
         except (OSError, av.FFmpegError) as error:
             raise self._failure(error) from error
         self._partial.replace(self.path)
+        self._container = None
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
 
 def fit_into(image: np.ndarray, width: int, height: int) -> np.ndarray:
-    """Return `image` (H, W, 3) in that size: cut where it has a pixel too many, else scaled, its shape kept, on black."""
+    """Return `image` (H, W, 3) in that size: cut if it has a pixel too many, else scaled with its aspect ratio kept, on black."""
     rows, columns = image.shape[:2]
     if 0 <= rows - height <= 1 and 0 <= columns - width <= 1:
         return np.ascontiguousarray(image[:height, :width])

@@ -11,10 +11,10 @@ import pytest
 
 from facemask.errors import InputError
 from facemask.io.json_lines import JsonLines
-from facemask.types import Track
+from facemask.types import FrameResult, Track
 from facemask.video.events import CommandRunner, EventRecorder
 
-PICTURE = np.full((40, 60, 3), 90, np.uint8)
+IMAGE = np.full((40, 60, 3), 90, np.uint8)
 ALERT = ("without_mask", "mask_weared_incorrect")
 WAIT = 20  # s, for what happens in another process
 
@@ -23,25 +23,32 @@ def warnings(caplog) -> list[str]:
     return [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
 
 
-def person(label="without_mask", settled=True, number=1, last=2.5):
+def person(label="without_mask", confirmed=True, id=1, last=2.5, confirmed_label=None):
     probabilities = {label: 0.87654, "other": 0.12346}
-    return Track(number, 1.0, last, 30, label, probabilities, settled, (1, 2, 3, 4), 1.23456)
+    confirmed_label = label if confirmed else confirmed_label or ""
+    return Track(id, 1.0, last, 30, label, probabilities, confirmed, confirmed_label, (1, 2, 3, 4), 1.23456)
 
 
-def record(tmp_path, frames, **arguments):
-    """Return the events of frames, each (tracks, left)."""
+def result_of(tracks, ended=()) -> FrameResult:
+    return FrameResult(0, 0.0, [], tracks, [], list(ended))
+
+
+def record(tmp_path, frames, close=True, **arguments):
+    """Return the events of frames, each (tracks, ended)."""
     path = tmp_path / "events.jsonl"
     with JsonLines(path) as file:
-        recorder = EventRecorder(ALERT, file, **arguments)
-        for tracks, left in frames:
-            recorder.update(tracks, left, PICTURE)
+        recorder = EventRecorder(ALERT, [file.write], **arguments)
+        for tracks, ended in frames:
+            recorder.write(result_of(tracks, ended), IMAGE)
+        if close:
+            recorder.close()
     events = [json.loads(line) for line in path.read_text().splitlines()]
     assert recorder.count == len(events)
     return events
 
 
-def test_settled_once_and_left(tmp_path):
-    events = record(tmp_path, [([person(settled=False)], [])] + [([person()], [])] * 3 + [([], [person(last=9.0)])])
+def test_confirmed_once_and_ended(tmp_path):
+    events = record(tmp_path, [([person(confirmed=False)], [])] + [([person()], [])] * 3 + [([], [person(last=9.0)])])
     assert events == [
         {
             "event": event,
@@ -62,35 +69,51 @@ MASKED, BARE, WRONG = person("with_mask"), person("without_mask"), person("mask_
 
 
 @pytest.mark.parametrize(
-    ("tracks", "told"),
+    ("tracks", "reported"),
     [
         pytest.param([MASKED], [], id="masked"),
-        pytest.param([person(settled=False)], [], id="not settled"),
+        pytest.param([person(confirmed=False)], [], id="not confirmed"),
         pytest.param([WRONG], ["mask_weared_incorrect"], id="worn wrong"),
         pytest.param([BARE, WRONG, BARE], ["without_mask", "mask_weared_incorrect", "without_mask"], id="changes"),
         pytest.param([BARE, MASKED, BARE], ["without_mask", "without_mask"], id="put on and taken off"),
-        pytest.param([BARE, person(settled=False), BARE], ["without_mask"], id="unsure meanwhile"),
+        pytest.param([BARE, person(confirmed=False, confirmed_label="without_mask"), BARE], ["without_mask"], id="unsure meanwhile"),
         pytest.param([MASKED, BARE], ["without_mask"], id="taken off"),
     ],
 )
-def test_what_is_told(tmp_path, tracks, told):
-    events = record(tmp_path, [([track], []) for track in tracks])
-    assert [(event["event"], event["label"]) for event in events] == [("settled", label) for label in told]
+def test_labels_that_are_reported(tmp_path, tracks, reported):
+    events = record(tmp_path, [([track], []) for track in tracks], close=False)
+    assert [(event["event"], event["label"]) for event in events] == [("settled", label) for label in reported]
 
 
-def test_masked_person_leaves_without_an_event(tmp_path):
+def test_masked_person_ends_without_an_event(tmp_path):
     assert record(tmp_path, [([MASKED], []), ([], [MASKED])]) == []
 
 
+def test_tracks_that_go_on_end_with_the_video(tmp_path):
+    events = record(tmp_path, [([person(id=1), person("with_mask", id=2)], []), ([person(id=1, last=4.0)], []), ([], [])])
+    assert [(event["event"], event["track"], event["last_time"]) for event in events] == [("settled", 1, 2.5), ("left", 1, 4.0)]
+
+
+def test_several_receivers_get_each_event():
+    received = [], []
+    recorder = EventRecorder(ALERT, [received[0].append, received[1].append])
+    recorder.write(result_of([person()]), IMAGE)
+    assert [event["event"] for event in received[0]] == ["settled"] and received[0] == received[1]
+
+
+def test_image_is_needed_for_snapshots_alone(tmp_path):
+    assert (EventRecorder(ALERT).shows_image, EventRecorder(ALERT, snapshots=tmp_path).shows_image) == (False, True)
+
+
 def test_events_of_two_people(tmp_path):
-    events = record(tmp_path, [([person(number=1), person(number=2)], []), ([person(number=2)], [person(number=1)])])
+    events = record(tmp_path, [([person(id=1), person(id=2)], []), ([person(id=2)], [person(id=1)])], close=False)
     assert [(event["event"], event["track"]) for event in events] == [("settled", 1), ("settled", 2), ("left", 1)]
 
 
 @pytest.mark.parametrize("live", [False, True])
 def test_snapshots(tmp_path, live):
     (tmp_path / "shots").mkdir()
-    events = record(tmp_path, [([person()], []), ([], [person()])], snapshots=tmp_path / "shots", live=live)
+    events = record(tmp_path, [([person()], []), ([], [person()])], snapshots=tmp_path / "shots", is_live=live)
     (shot,) = (tmp_path / "shots").iterdir()
     assert [event.get("snapshot") for event in events] == [str(shot), None]
     assert abs(int(cv2.imread(str(shot)).mean()) - 90) < 3
@@ -104,7 +127,7 @@ def test_snapshots(tmp_path, live):
 def test_snapshots_of_two_runs(tmp_path):
     (tmp_path / "shots").mkdir()
     for _ in range(3):
-        events = record(tmp_path, [([person()], [])], snapshots=tmp_path / "shots")
+        events = record(tmp_path, [([person()], [])], close=False, snapshots=tmp_path / "shots")
         (tmp_path / "events.jsonl").unlink()
     names = sorted(path.name for path in (tmp_path / "shots").iterdir())
     assert names == [f"000002.50s-0001-without_mask{number}.jpg" for number in ("-2", "-3", "")]
@@ -126,26 +149,26 @@ def script(tmp_path):
 
 def test_command_gets_the_events_in_order_and_is_not_waited_for(tmp_path, script):
     with CommandRunner(script) as command:
-        recorder = EventRecorder(ALERT, command=command)
+        recorder = EventRecorder(ALERT, [command.submit])
         start = time.monotonic()
         for number in range(4):
-            recorder.update([person(number=number)], [], PICTURE)
+            recorder.write(result_of([person(id=number)]), IMAGE)
         assert time.monotonic() - start < 1 and not (tmp_path / "got").exists()
         (tmp_path / "go").touch()
     assert [json.loads(line)["track"] for line in (tmp_path / "got").read_text().splitlines()] == [0, 1, 2, 3]
 
 
 def test_command_that_hangs_is_left_at_the_end(monkeypatch, caplog):
-    monkeypatch.setattr(CommandRunner, "PATIENCE", 0.3)
+    monkeypatch.setattr(CommandRunner, "EXIT_TIMEOUT", 0.3)
     monkeypatch.setattr(CommandRunner, "TIME_LIMIT", 3.0)
-    monkeypatch.setattr(CommandRunner, "MOST_WAITING", 2)
+    monkeypatch.setattr(CommandRunner, "MAX_WAITING", 2)
     with CommandRunner(f"'{sys.executable}' -c 'import time; time.sleep(60)'") as command:
-        command.submit("1")
+        command.submit({"track": 1})
         deadline = time.monotonic() + WAIT
         while command._waiting.qsize() and time.monotonic() < deadline:
             time.sleep(0.01)
-        for event in "234":
-            command.submit(event)
+        for number in (2, 3, 4):
+            command.submit({"track": number})
     program = sys.executable
     assert warnings(caplog) == [
         f"--on-event: 2 events wait for {program}; one is dropped",
@@ -165,13 +188,13 @@ def test_command_that_hangs_is_left_at_the_end(monkeypatch, caplog):
 def test_command_that_fails(monkeypatch, caplog, code, limit, message):
     monkeypatch.setattr(CommandRunner, "TIME_LIMIT", limit)
     with CommandRunner(f"'{sys.executable}' -c '{code}'") as command:
-        command.submit("1")
+        command.submit({"track": 1})
     assert warnings(caplog) == [f"--on-event: {sys.executable} {message}"]
 
 
 def test_command_that_does_not_read(caplog):
     with CommandRunner(f"'{sys.executable}' -c pass") as command:
-        command.submit("x" * 1_000_000)
+        command.submit({"track": "x" * 1_000_000})
     assert warnings(caplog) == []
 
 

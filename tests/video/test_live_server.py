@@ -39,7 +39,7 @@ def get(server: LiveServer, path: str, **headers: str) -> http.client.HTTPRespon
 
 
 def read_part(response: http.client.HTTPResponse) -> np.ndarray:
-    """Read the next picture of a motion JPEG."""
+    """Read the next image of a motion JPEG."""
     assert response.readline() == b"--frame\r\n"
     assert response.readline() == b"Content-Type: image/jpeg\r\n"
     length = int(response.readline().split()[1])
@@ -57,15 +57,15 @@ def test_page(server):
 
 
 def test_state(server):
-    assert json.load(get(server, "/state")) == {"frames": 0, "time": 0.0, "rate": 0.0, "silent": 0.0, "faces": {}, "people": {}, "watching": False}
+    assert json.load(get(server, "/state")) == {"frames": 0, "time": 0.0, "rate": 0.0, "stalled": 0.0, "faces": {}, "people": {}, "watching": False}
     server.show(grey(1), State(7, 1.5, 24.9, 0.0, {"Mask": 2}, {"No mask": 1}))
-    server.say_silent(3.5)
+    server.show_stall(3.5)
     assert json.load(get(server, "/state?1")) == {
-        "frames": 7, "time": 1.5, "rate": 24.9, "silent": 3.5, "faces": {"Mask": 2}, "people": {"No mask": 1}, "watching": False
+        "frames": 7, "time": 1.5, "rate": 24.9, "stalled": 3.5, "faces": {"Mask": 2}, "people": {"No mask": 1}, "watching": False
     }  # fmt: skip
 
 
-def test_picture(server):
+def test_image(server):
     server.show(grey(50), State())
     response = get(server, "/picture.jpg")
     assert response.headers["Content-Type"] == "image/jpeg"
@@ -73,7 +73,7 @@ def test_picture(server):
     assert image.shape == (48, 64, 3) and abs(image.mean() - 50) < 2
 
 
-def test_no_picture_yet(server, monkeypatch):
+def test_no_image_yet(server, monkeypatch):
     monkeypatch.setattr(serve, "WAIT", 0.1)
     assert get(server, "/picture.jpg").status == 503
 
@@ -83,7 +83,7 @@ def test_unknown_path(server, path):
     assert get(server, path).status == 404
 
 
-def test_video_gives_the_newest_picture(server):
+def test_video_gives_the_newest_image(server):
     server.show(grey(10), State())
     response = get(server, "/video")
     assert response.headers["Content-Type"] == "multipart/x-mixed-replace; boundary=frame"
@@ -123,7 +123,7 @@ def test_slow_viewer_is_dropped_and_nobody_waits(server, monkeypatch):
         server.show(noise, State())
         slowest = max(slowest, time.monotonic() - start)
         time.sleep(0.05)
-        taken = serve.MOST_VIEWERS - server.viewers._value
+        taken = serve.MAX_VIEWERS - server.viewers._value
         if taken:
             free = False
         elif free is False:
@@ -134,7 +134,7 @@ def test_slow_viewer_is_dropped_and_nobody_waits(server, monkeypatch):
 
 
 def test_viewers_are_limited(monkeypatch):
-    monkeypatch.setattr(serve, "MOST_VIEWERS", 1)
+    monkeypatch.setattr(serve, "MAX_VIEWERS", 1)
     with LiveServer("127.0.0.1", 0) as server:
         server.show(grey(10), State())
         first = get(server, "/video")

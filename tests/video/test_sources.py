@@ -127,7 +127,7 @@ def test_frames_that_an_edit_list_hides(tmp_path, stride):
     assert source.frame_count == len(frames) == len(range(0, 10, stride))
     assert [round(frame.image.mean() / 8) for frame in frames] == list(range(15, 25, stride))
     assert [frame.time for frame in frames] == pytest.approx([number / 25 for number in range(0, 10, stride)], abs=1e-3)
-    assert (source.fault, source.dropped_frames, source.quality.summary) == ("", 0, [])
+    assert (source.fault, source.dropped_frames, source.quality.losses) == ("", 0, [])
 
 
 def test_file_that_breaks_off(tmp_path):
@@ -181,7 +181,7 @@ def test_frames_that_cannot_be_decoded_are_dropped_and_counted(tmp_path, caplog)
         number for number in range(60) if number != 5 and not 20 <= number < 50
     ]  # fmt: skip
     assert [frame.time for frame in frames] == pytest.approx([frame.number / 10 for frame in frames])
-    assert (source.dropped_frames, source.quality.summary) == (31, ["31 corrupt"])
+    assert (source.dropped_frames, source.quality.losses) == (31, ["31 corrupt"])
     assert caplog.messages == [
         f"{tmp_path}/a.avi: all frames are corrupt for 2 s from 2.0 s on; check the file or the connection"
     ]
@@ -207,7 +207,7 @@ def test_frames_of_one_colour(tmp_path, caplog, seconds, messages, summary):
     with open_source(str(path)) as source:
         assert len(list(source.frames())) == 100
     assert caplog.messages == [message.format(path) for message in messages]
-    assert source.quality.summary == summary
+    assert source.quality.losses == summary
 
 
 @pytest.mark.parametrize(

@@ -14,17 +14,17 @@ MASK, NONE, UNSURE = (0.02, 0.95, 0.03), (0.02, 0.03, 0.95), (0.1, 0.42, 0.48)
 
 
 class Classifier:
-    """Says of the n-th call what it is told to, the last for all after; counts the faces it sees."""
+    """Returns for the n-th call the n-th of its answers, then the last; counts the faces it receives."""
 
-    def __init__(self, *says: tuple[float, float, float]) -> None:
-        self.says, self.calls, self.faces = says, 0, 0
+    def __init__(self, *answers: tuple[float, float, float]) -> None:
+        self.answers, self.calls, self.faces = answers, 0, 0
 
     def __call__(self, image: np.ndarray, boxes: list) -> np.ndarray:
         assert image.shape == IMAGE.shape
-        said = self.says[min(self.calls, len(self.says) - 1)]
+        answer = self.answers[min(self.calls, len(self.answers) - 1)]
         self.calls += 1
         self.faces += len(boxes)
-        return np.array([said] * len(boxes))
+        return np.array([answer] * len(boxes))
 
 
 def face(x: float = 100, y: float = 80, side: int = 30, confidence: float = 0.9) -> Face:
@@ -37,113 +37,113 @@ def track(classifier: Classifier, frames: list[list[Face]], rate: float = RATE):
     return tracker, [tracker.update(IMAGE, number / rate, faces) for number, faces in enumerate(frames)]
 
 
-def ids(scenes: list) -> list[list[int | None]]:
-    return [[seen.track for seen in scene.faces] for scene in scenes]
+def ids(results: list) -> list[list[int | None]]:
+    return [[face.track for face in result.faces] for result in results]
 
 
 def test_no_face():
     classifier = Classifier(MASK)
-    tracker, scenes = track(classifier, [[], []])
-    assert [(scene.faces, scene.tracks, scene.expected, scene.left) for scene in scenes] == [([], [], [], [])] * 2
+    tracker, results = track(classifier, [[], []])
+    assert [(result.faces, result.tracks, result.predicted, result.ended) for result in results] == [([], [], [], [])] * 2
     assert (tracker.finish(), classifier.calls) == ([], 0)
 
 
-def test_one_face_keeps_its_number():
-    _, scenes = track(Classifier(MASK), [[face(100 + 2 * number)] for number in range(20)])
-    assert ids(scenes) == [[None]] + [[1]] * 19  # no number before it is seen twice
-    seen = scenes[-1].faces[0]
-    assert (seen.label, seen.confidence) == ("with_mask", 0.9)
-    assert seen.probability == pytest.approx(0.95) and sum(seen.probabilities.values()) == pytest.approx(1)
-    assert scenes[-1].tracks[0].frames == 19
-    assert (scenes[-1].tracks[0].first_time, scenes[-1].tracks[0].last_time) == (1 / RATE, 19 / RATE)
+def test_one_face_keeps_its_id():
+    _, results = track(Classifier(MASK), [[face(100 + 2 * number)] for number in range(20)])
+    assert ids(results) == [[None]] + [[1]] * 19  # no ID before it is detected twice
+    last = results[-1].faces[0]
+    assert (last.label, last.confidence) == ("with_mask", 0.9)
+    assert last.probability == pytest.approx(0.95) and sum(last.probabilities.values()) == pytest.approx(1)
+    assert results[-1].tracks[0].frames == 19
+    assert (results[-1].tracks[0].first_time, results[-1].tracks[0].last_time) == (1 / RATE, 19 / RATE)
 
 
 def test_two_faces_keep_theirs_whatever_their_order():
     left, right = [face(40 + number) for number in range(10)], [face(200 - number, side=40) for number in range(10)]
-    _, scenes = track(Classifier(MASK), [[a, b] if n % 2 else [b, a] for n, (a, b) in enumerate(zip(left, right, strict=True))])
-    for scene in scenes[1:]:
-        assert {seen.track: seen.box[0] < 110 for seen in scene.faces} in ({1: True, 2: False}, {1: False, 2: True})
-    assert len({tuple(sorted((seen.track, seen.box[0] < 110) for seen in scene.faces)) for scene in scenes[1:]}) == 1
+    _, results = track(Classifier(MASK), [[a, b] if n % 2 else [b, a] for n, (a, b) in enumerate(zip(left, right, strict=True))])
+    for result in results[1:]:
+        assert {face.track: face.box[0] < 110 for face in result.faces} in ({1: True, 2: False}, {1: False, 2: True})
+    assert len({tuple(sorted((face.track, face.box[0] < 110) for face in result.faces)) for result in results[1:]}) == 1
 
 
 @pytest.mark.parametrize(("gap", "same"), [(0.5, True), (1.4, True), (2.0, False)])
 @pytest.mark.parametrize("rate", [8.0, 25.0, 60.0])
 def test_gap(gap, same, rate):
     missing = round(gap * rate)
-    tracker, scenes = track(Classifier(MASK), [[face()]] * 10 + [[]] * missing + [[face()]] * 5, rate)
-    assert ids(scenes)[-1] == [1 if same else 2]
-    gone = [track.id for scene in scenes for track in scene.left]
+    tracker, results = track(Classifier(MASK), [[face()]] * 10 + [[]] * missing + [[face()]] * 5, rate)
+    assert ids(results)[-1] == [1 if same else 2]
+    gone = [track.id for result in results for track in result.ended]
     assert gone == ([] if same else [1])
     assert [track.id for track in tracker.finish()] == [1 if same else 2]
-    assert tracker.tracks == {}
-    # Until it is given up it is said where it must be, for whoever hides faces.
-    assert scenes[10].expected == [(100, 80, 130, 110)] * 2 and scenes[10].faces == []
+    assert tracker.finish() == []
+    # Until its track ends its place is predicted, so that it can be hidden.
+    assert results[10].predicted == [(100, 80, 130, 110)] * 2 and results[10].faces == []
 
 
 @pytest.mark.parametrize(
     ("missing", "side", "across", "same"),
     [
-        pytest.param(0.5, 30, 24, True, id="seen again on the other side"),
+        pytest.param(0.5, 30, 24, True, id="detected again on the other side"),
         pytest.param(0.5, 30, 40, False, id="too far away"),
         pytest.param(1.2, 30, 24, False, id="too late"),
         pytest.param(0.5, 50, 24, False, id="too large"),
     ],
 )
 def test_coming_back_from_behind_a_pillar(missing, side, across, same):
-    """A strip of the face is the last that is seen, another the first."""
+    """A strip of the face is the last that is detected, another strip the first."""
     strip = Face((100, 80, 108, 110), 0.9), Face((100 + across, 80, 108 + across, 80 + side), 0.9)
     frames = [[face()]] * 10 + [[strip[0]]] * 3 + [[]] * round(missing * RATE) + [[strip[1]]] * 3
-    tracker, scenes = track(Classifier(MASK), frames)
-    assert ids(scenes)[12:] == [[1]] + [[]] * round(missing * RATE) + [[None], [1 if same else 2], [1 if same else 2]]
+    tracker, results = track(Classifier(MASK), frames)
+    assert ids(results)[12:] == [[1]] + [[]] * round(missing * RATE) + [[None], [1 if same else 2], [1 if same else 2]]
     assert [track.id for track in tracker.finish()] == ([1] if same else [1, 2])
 
 
 @pytest.mark.parametrize("rate", [0.1, 0.5, 1.0])
 def test_rare_frames(rate):
-    tracker, scenes = track(Classifier(NONE), [[face()]] * 8, rate)
-    assert ids(scenes) == [[None]] + [[1]] * 7
-    assert tracker.tracks[1].settled_label == "without_mask"
+    _, results = track(Classifier(NONE), [[face()]] * 8, rate)
+    assert ids(results) == [[None]] + [[1]] * 7
+    assert results[-1].tracks[0].confirmed_label == "without_mask"
 
 
-def test_weak_face_goes_on_a_track_but_begins_none():
+def test_weak_face_continues_a_track_but_begins_none():
     weak = face(confidence=0.3)
-    _, scenes = track(Classifier(MASK), [[weak]] * 3 + [[face()]] * 3 + [[weak]] * 3)
-    assert ids(scenes) == [[], [], [], [None], [1], [1], [1], [1], [1]]
-    assert [scene.expected for scene in scenes] == [[]] * 9
+    _, results = track(Classifier(MASK), [[weak]] * 3 + [[face()]] * 3 + [[weak]] * 3)
+    assert ids(results) == [[], [], [], [None], [1], [1], [1], [1], [1]]
+    assert [result.predicted for result in results] == [[]] * 9
 
 
-def test_very_weak_face_is_none():
-    _, scenes = track(Classifier(MASK), [[face()]] * 3 + [[face(confidence=0.2)]])
-    assert (ids(scenes)[-1], scenes[-1].expected) == ([], [face().box] * 2)
+def test_very_weak_face_is_ignored():
+    _, results = track(Classifier(MASK), [[face()]] * 3 + [[face(confidence=0.2)]])
+    assert (ids(results)[-1], results[-1].predicted) == ([], [face().box] * 2)
 
 
 def test_label_does_not_flicker():
     flickering = Classifier(*[MASK, MASK, MASK, NONE, MASK, UNSURE] * 20)
-    tracker, scenes = track(flickering, [[face()]] * 100)
-    assert {seen.label for scene in scenes[1:] for seen in scene.faces} == {"with_mask"}
-    assert tracker.tracks[1].settled_label == "with_mask"
+    _, results = track(flickering, [[face()]] * 100)
+    assert {face.label for result in results[1:] for face in result.faces} == {"with_mask"}
+    assert results[-1].tracks[0].confirmed_label == "with_mask"
 
 
 def test_label_changes_when_the_mask_comes_off():
-    _, scenes = track(Classifier(*[MASK] * 12, NONE), [[face()]] * 200)
-    labels = [scene.faces[0].label for scene in scenes]
+    _, results = track(Classifier(*[MASK] * 12, NONE), [[face()]] * 200)
+    labels = [result.faces[0].label for result in results]
     assert labels[20] == "with_mask" and labels[-1] == "without_mask"
     assert sum(a != b for a, b in pairwise(labels)) == 1
 
 
-def test_label_is_settled_with_enough_evidence():
-    tracker, settled = MaskTracker(Classifier(NONE), CLASSES, RATE), []
+def test_label_is_confirmed_with_enough_classifications():
+    tracker, confirmed = MaskTracker(Classifier(NONE), CLASSES, RATE), []
     for number in range(30):
-        scene = tracker.update(IMAGE, number / RATE, [face()])
-        settled.append([(track.settled, track.settled_label) for track in scene.tracks])
-    first = settled.index([(True, "without_mask")])
+        result = tracker.update(IMAGE, number / RATE, [face()])
+        confirmed.append([(track.confirmed, track.confirmed_label) for track in result.tracks])
+    first = confirmed.index([(True, "without_mask")])
     assert 10 <= first <= 15  # about half a second
-    assert settled == [[]] + [[(False, "")]] * (first - 1) + [[(True, "without_mask")]] * (30 - first)
+    assert confirmed == [[]] + [[(False, "")]] * (first - 1) + [[(True, "without_mask")]] * (30 - first)
 
 
-def test_unsure_label_is_not_settled():
-    tracker, _ = track(Classifier(UNSURE), [[face()]] * 60)
-    assert (tracker.tracks[1].settled, tracker.tracks[1].settled_label) == (False, "")
+def test_unsure_label_is_not_confirmed():
+    _, results = track(Classifier(UNSURE), [[face()]] * 60)
+    assert (results[-1].tracks[0].confirmed, results[-1].tracks[0].confirmed_label) == (False, "")
 
 
 def test_clear_face_is_classified_now_and_then_an_unclear_one_always():
@@ -162,29 +162,29 @@ def test_face_that_grows_is_classified_again():
 def test_boxes_shake_less_and_do_not_lag():
     generator = np.random.default_rng(1)
     true = 50 + 2.0 * np.arange(60)  # px, 50 a second
-    _, scenes = track(Classifier(MASK), [[face(x + generator.normal(0, 2), 80 + generator.normal(0, 2))] for x in true])
-    smooth = np.array([scene.faces[0].box[0] for scene in scenes[10:]])
+    _, results = track(Classifier(MASK), [[face(x + generator.normal(0, 2), 80 + generator.normal(0, 2))] for x in true])
+    smooth = np.array([result.faces[0].box[0] for result in results[10:]])
     error = smooth - true[10:]
     assert abs(error.mean()) < 1  # px: half a frame
     assert error.std() < 1.6  # px, of 2
 
 
 def test_boxes_stay_in_the_image():
-    _, scenes = track(Classifier(MASK), [[face(270 + min(3 * number, 20), side=20)] for number in range(12)] + [[]] * 20)
-    boxes = [seen.box for scene in scenes for seen in scene.faces] + [box for scene in scenes for box in scene.expected]
+    _, results = track(Classifier(MASK), [[face(270 + min(3 * number, 20), side=20)] for number in range(12)] + [[]] * 20)
+    boxes = [face.box for result in results for face in result.faces] + [box for result in results for box in result.predicted]
     assert len(boxes) > 12
     assert all(0 <= x1 < x2 <= 300 and 0 <= y1 < y2 <= 200 for x1, y1, x2, y2 in boxes)
 
 
-def test_best_box_is_the_largest_sure_one():
+def test_best_box_is_the_largest_confident_one():
     frames = [[face(side=30)], [face(side=30)], [face(side=36)], [face(side=38, confidence=0.5)], [face(side=30)]]
-    tracker, _ = track(Classifier(MASK), frames)
-    assert (tracker.tracks[1].best_box, tracker.tracks[1].best_time) == ((100, 80, 136, 116), 2 / RATE)
+    _, results = track(Classifier(MASK), frames)
+    assert (results[-1].tracks[0].best_box, results[-1].tracks[0].best_time) == ((100, 80, 136, 116), 2 / RATE)
 
 
 def test_json_of_a_face():
-    _, scenes = track(Classifier((1 / 3, 1 / 3 + 1e-6, 1 / 3 - 1e-6)), [[face(confidence=0.987654)]])
-    assert tracked_face_record(scenes[0].faces[0]) == {
+    _, results = track(Classifier((1 / 3, 1 / 3 + 1e-6, 1 / 3 - 1e-6)), [[face(confidence=0.987654)]])
+    assert tracked_face_record(results[0].faces[0]) == {
         "track": None,
         "box": (100, 80, 130, 110),
         "confidence": 0.9877,

@@ -1,0 +1,64 @@
+"""Associate the faces of successive frames with tracks: the adapter to the library `trackers`."""
+
+import math
+from collections.abc import Collection, Sequence
+
+import numpy as np
+
+from facemask.types import Face
+
+
+class ByteTrackAssociation:
+    """ByteTrack (Zhang et al., 2022, https://arxiv.org/abs/2110.06864) as `trackers` has it.
+
+    Confident faces are matched first, the others then continue the tracks that are left; Kalman filters predict where
+    the face of each track is.
+    """
+
+    MAX_GAP, MAX_GAP_FRAMES = 1.5, 4  # s, or frames where they are rare, that a track outlives its last face
+    MIN_IOU = 0.3  # intersection over union of a face with the box that its track predicts
+
+    def __init__(self, rate: float, confidence: float) -> None:
+        """`rate` is in frames per second; a face needs `confidence`, 0..1, to begin a track."""
+        from trackers import ByteTrackTracker  # takes most of a second: for video alone
+
+        self._tracker = ByteTrackTracker(
+            lost_track_buffer=math.ceil(30 * max(self.MAX_GAP, self.MAX_GAP_FRAMES / rate)),  # at 30 a second, whatever the rate
+            frame_rate=rate,
+            track_activation_threshold=confidence,
+            high_conf_det_threshold=confidence,
+            minimum_consecutive_frames=1,
+            minimum_iou_threshold=self.MIN_IOU,
+        )
+
+    def update(self, time: float, faces: Sequence[Face]) -> list[int | None]:
+        """Return the track ID of each face of a frame at `time` in s; None for a face that has no track yet."""
+        from supervision import Detections
+
+        detections = Detections(
+            xyxy=np.array([face.box for face in faces], np.float32).reshape(-1, 4),
+            confidence=np.array([face.confidence for face in faces], np.float32),
+            data={"index": np.arange(len(faces))},
+        )
+        tracked = self._tracker.update(detections, timestamp=time)
+        ids: list[int | None] = [None] * len(faces)
+        for index, id in zip(tracked.data.get("index", ()), tracked.tracker_id, strict=True):
+            ids[int(index)] = int(id) if id >= 0 else None
+        return ids
+
+    def predicted_boxes(self) -> tuple[list[int], np.ndarray]:
+        """Return the IDs of all tracks and their boxes (n, 4), x1, y1, x2, y2 in px, smoothed or predicted, not clipped."""
+        objects = self._tracker.tracked_objects
+        return objects.tracker_id.tolist(), objects.xyxy
+
+    def ids(self) -> set[int]:
+        """Return the IDs of the tracks that go on."""
+        return {track.tracker_id for track in self._tracker.tracks}
+
+    def remove(self, ids: Collection[int]) -> None:
+        """End those tracks."""
+        self._tracker.tracks = [track for track in self._tracker.tracks if track.tracker_id not in ids]
+
+    def reset(self) -> None:
+        """End all tracks."""
+        self._tracker.reset()

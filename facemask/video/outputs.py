@@ -1,0 +1,169 @@
+"""What receives each frame of a video: one protocol for files, the page, the window and the counts."""
+
+import time
+from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+
+import numpy as np
+
+from facemask.io.json_lines import JsonLines
+from facemask.io.records import tracked_face_record
+from facemask.labels import display_name
+from facemask.types import FrameResult, Track
+from facemask.video.display import Window
+from facemask.video.live_server import LiveServer, State
+from facemask.video.writer import VideoSink
+
+RATE_SMOOTHING = 0.95  # weight of the past in the frame rate shown; frames come in bursts
+
+
+class FrameOutput(AbstractContextManager, ABC):
+    """Receives every frame in order; a context manager that closes it."""
+
+    shows_image = True  # False: `write` does not use the image, which then need not be annotated
+
+    @abstractmethod
+    def write(self, result: FrameResult, image: np.ndarray) -> None:
+        """Receive a frame: `image` is uint8 (H, W, 3) BGR, annotated, and not changed later. Raises InputError on failure."""
+
+    def stalled(self, seconds: float) -> None:
+        """Receive, a few times a second, for how many seconds the source has given no frame."""
+
+    def close(self) -> None:
+        """Finish, after the last frame or an error. Raises InputError on failure."""
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class Statistics(FrameOutput):
+    """Counts the frames, their rate, the faces and the people."""
+
+    shows_image = False
+
+    def __init__(self) -> None:
+        self.frames = self.faces = 0
+        self.rate = 0.0  # frames per second now, smoothed
+        self._start = self._last = time.perf_counter()
+        self._interval = 0.0  # s between two frames, smoothed
+        self._present: dict[int, Track] = {}  # tracks that have not ended, by ID
+        self._ended: Counter[str] = Counter()  # people who left, by confirmed label
+
+    def write(self, result: FrameResult, image: np.ndarray) -> None:
+        now = time.perf_counter()
+        past = RATE_SMOOTHING if self.frames else 0.0
+        self._interval = past * self._interval + (1 - past) * (now - self._last)
+        self.rate = 1 / max(self._interval, 1e-9)
+        self._last = now
+        self.frames += 1
+        self.faces += len(result.faces)
+        self._present.update((track.id, track) for track in result.tracks)
+        for track in result.ended:
+            del self._present[track.id]
+            self._ended[track.confirmed_label] += 1
+
+    @property
+    def people(self) -> Counter[str]:
+        """Return the people so far by confirmed label, "" if none was confirmed."""
+        return self._ended + Counter(track.confirmed_label for track in self._present.values())
+
+    def summary(self, is_stopped: bool, losses: Sequence[str], events: int | None) -> str:
+        """Return one line: frames and `losses`, faces and people, the number of `events` unless None, time."""
+        people = self.people
+        unconfirmed = people.pop("", 0)
+        labels = [f"{display_name(label)} {number}" for label, number in people.most_common()]
+        labels += [f"too brief to confirm {unconfirmed}"] if unconfirmed else []
+        by_label = f" ({', '.join(labels)})" if labels else ""
+        frames = f"{self.frames} frames{' (stopped)' if is_stopped else ''}"
+        faces = f"{self.faces} faces of {people.total() + unconfirmed} people{by_label}"
+        seconds = self._last - self._start
+        speed = f"{seconds:.1f} s, {self.frames / max(seconds, 1e-9):.1f} frames/s"
+        return "; ".join([", ".join([frames, *losses, faces]), *([] if events is None else [f"{events} events"]), speed])
+
+
+def count_faces(result: FrameResult) -> dict[str, int]:
+    """Return the number of faces in a frame by label as people read it, the most frequent first."""
+    return dict(Counter(display_name(face.label) for face in result.faces).most_common())
+
+
+class FrameRecords(FrameOutput):
+    """Writes a JSON line for each frame, with its faces and their tracks."""
+
+    shows_image = False
+
+    def __init__(self, lines: JsonLines) -> None:
+        self._lines = lines
+
+    def write(self, result: FrameResult, image: np.ndarray) -> None:
+        faces = [tracked_face_record(face) for face in result.faces]
+        self._lines.write({"frame": result.number, "time": round(result.time, 4), "faces": faces})
+
+
+class VideoFile(FrameOutput):
+    """Writes the annotated video."""
+
+    def __init__(self, sink: VideoSink) -> None:
+        self._sink = sink
+
+    def write(self, result: FrameResult, image: np.ndarray) -> None:
+        self._sink.write(image, result.time)
+
+    def close(self) -> None:
+        self._sink.close()
+
+
+class LivePage(FrameOutput):
+    """Shows the video and the counts to browsers."""
+
+    def __init__(self, server: LiveServer, statistics: Statistics) -> None:
+        """`statistics` must receive each frame before this output does."""
+        self._server, self._statistics = server, statistics
+
+    def write(self, result: FrameResult, image: np.ndarray) -> None:
+        people = {display_name(label): number for label, number in self._statistics.people.most_common() if label}
+        state = State(self._statistics.frames, result.time, self._statistics.rate, 0.0, count_faces(result), people)
+        self._server.show(image, state)
+
+    def stalled(self, seconds: float) -> None:
+        self._server.show_stall(seconds)
+
+
+class WindowOutput(FrameOutput):
+    """Shows the video and the counts in a window, until it is closed."""
+
+    def __init__(self, window: Window, statistics: Statistics, on_close: Callable[[], None]) -> None:
+        """`statistics` must receive each frame before this output does. `on_close` is called once the window is closed."""
+        self._window, self._statistics, self._on_close = window, statistics, on_close
+        self.is_closed = False
+
+    def write(self, result: FrameResult, image: np.ndarray) -> None:
+        text = "  ".join(f"{label} {number}" for label, number in count_faces(result).items())
+        self._check(self._window.show(image, f"{self._statistics.rate:.0f} frames/s  {text}"))
+
+    def stalled(self, seconds: float) -> None:
+        self._check(self._window.show_stall(seconds))
+
+    def _check(self, is_open: bool) -> None:
+        if not is_open:
+            self.is_closed = True
+            self._on_close()
+
+
+class ProgressBar(FrameOutput):
+    """Shows on stderr how far the video is."""
+
+    shows_image = False
+
+    def __init__(self, total: int | None) -> None:
+        """`total` is the number of frames to be expected; None if unknown."""
+        from tqdm import tqdm
+
+        self._bar = tqdm(total=total, unit="frame", disable=None)
+
+    def write(self, result: FrameResult, image: np.ndarray) -> None:
+        self._bar.update()
+
+    def close(self) -> None:
+        self._bar.close()
