@@ -1,0 +1,111 @@
+import json
+
+import numpy as np
+import pytest
+
+from facemask.io.json_lines import JsonLines
+from facemask.types import Detection, FrameResult, Track
+from facemask.video import outputs
+from facemask.video.live_server import State
+from facemask.video.outputs import FrameRecords, LivePage, Statistics, WindowOutput
+
+IMAGE = np.zeros((40, 60, 3), np.uint8)
+
+
+def detection(label: str, probability: float = 0.9, track: int | None = None) -> Detection:
+    return Detection((1, 2, 11, 12), 0.98765, label, probability, {label: probability, "other": 1 - probability}, track)
+
+
+def person(id: int, confirmed_label: str) -> Track:
+    label = confirmed_label or "with_mask"
+    return Track(id, 0.0, 1.0, 5, label, {label: 0.9, "other": 0.1}, bool(confirmed_label), confirmed_label, (1, 2, 11, 12), 0.0)
+
+
+def result_of(faces=(), tracks=(), ended=(), number: int = 0) -> FrameResult:
+    return FrameResult(number, number / 10, list(faces), list(tracks), [], list(ended))
+
+
+def test_statistics_count_faces_and_people(monkeypatch):
+    monkeypatch.setattr(outputs.time, "perf_counter", iter([0.0, 1.0, 3.0, 5.0]).__next__)
+    statistics = Statistics()
+    statistics.write(result_of([detection("with_mask")] * 2, [person(1, ""), person(2, "")]), IMAGE)
+    assert (statistics.frames, statistics.faces, statistics.rate) == (1, 2, 1.0)
+    assert statistics.people == {"": 2}
+    statistics.write(result_of([detection("with_mask")], [person(1, "with_mask")]), IMAGE)
+    assert statistics.people == {"": 1, "with_mask": 1}
+    assert statistics.rate == pytest.approx(1 / (0.95 * 1 + 0.05 * 2))
+    statistics.write(result_of([detection("with_mask")], [person(3, "without_mask")], [person(1, "without_mask"), person(2, "")]), IMAGE)
+    assert statistics.people == {"": 1, "without_mask": 2}
+    assert statistics.summary(False, [], None) == (
+        "3 frames, 4 faces of 3 people (No mask 2, too brief to confirm 1); 5.0 s, 0.6 frames/s"
+    )
+    assert statistics.summary(True, ["2 dropped", "1 corrupt"], 4) == (
+        "3 frames (stopped), 2 dropped, 1 corrupt, 4 faces of 3 people (No mask 2, too brief to confirm 1); "
+        "4 events; 5.0 s, 0.6 frames/s"
+    )
+
+
+def test_summary_of_nothing():
+    assert Statistics().summary(False, [], None) == "0 frames, 0 faces of 0 people; 0.0 s, 0.0 frames/s"
+
+
+def test_records(tmp_path):
+    with JsonLines(tmp_path / "a.jsonl") as lines:
+        FrameRecords(lines).write(result_of([detection("with_mask", 0.98765, 3)], number=7), IMAGE)
+    (record,) = map(json.loads, (tmp_path / "a.jsonl").read_text().splitlines())
+    assert (record["frame"], record["time"]) == (7, 0.7)
+    assert (record["faces"][0]["track"], record["faces"][0]["box"], record["faces"][0]["probability"]) == (3, [1, 2, 11, 12], 0.9877)
+
+
+class Server:
+    def __init__(self) -> None:
+        self.shown, self.stalls = [], []
+
+    def show(self, image: np.ndarray, state: State) -> None:
+        self.shown.append(state)
+
+    def show_stall(self, seconds: float) -> None:
+        self.stalls.append(seconds)
+
+
+def test_page_shows_the_counts():
+    statistics, server = Statistics(), Server()
+    page = LivePage(server, statistics)
+    result = result_of([detection("without_mask"), detection("with_mask"), detection("with_mask")], [person(1, "with_mask"), person(2, "")], number=4)
+    for output in (statistics, page):
+        output.write(result, IMAGE)
+    page.stalled(3.5)
+    (state,) = server.shown
+    assert (state.frames, state.time, state.faces, state.people) == (1, 0.4, {"Mask": 2, "No mask": 1}, {"Mask": 1})
+    assert server.stalls == [3.5]
+
+
+class Window:
+    def __init__(self, *answers: bool) -> None:
+        self.answers, self.texts = list(answers), []
+
+    def show(self, image: np.ndarray, text: str) -> bool:
+        self.texts.append(text)
+        return self.answers.pop(0)
+
+    def show_stall(self, seconds: float) -> bool:
+        return self.answers.pop(0)
+
+
+def test_window_stops_the_source_once_it_is_closed():
+    statistics, window, closed = Statistics(), Window(True, False), []
+    output = WindowOutput(window, statistics, lambda: closed.append(True))
+    output.write(result_of([detection("with_mask")]), IMAGE)
+    assert (output.is_closed, closed) == (False, [])
+    output.write(result_of(), IMAGE)
+    assert (output.is_closed, closed) == (True, [True])
+    assert window.texts == ["0 frames/s  Mask 1", "0 frames/s  "]
+
+
+def test_window_that_is_closed_while_there_is_no_frame():
+    closed = []
+    output = WindowOutput(Window(True, False), Statistics(), lambda: closed.append(True))
+    output.stalled(1.0)
+    assert not output.is_closed
+    output.stalled(2.0)
+    assert output.is_closed and closed == [True]

@@ -1,0 +1,172 @@
+from collections.abc import Iterator
+
+import cv2
+import numpy as np
+import pytest
+
+from facemask.errors import InputError
+from facemask.models.face_detectors import load_face_detector
+from facemask.types import Face, Frame, FrameResult
+from facemask.video.outputs import FrameOutput
+from facemask.video.session import Session, face_detection
+from facemask.video.sources import VideoSource
+from facemask.video.tracker import MaskTracker
+from tests.helpers import EXAMPLES, ROOT
+
+CLASSES = ("with_mask", "without_mask")
+FACE = Face((100, 80, 130, 110), 0.9)
+
+
+class Source(VideoSource):
+    """Gives grey frames, and stalls before one of them."""
+
+    def __init__(self, count: int, is_live: bool = False, stall_before: int | None = None) -> None:
+        super().__init__("frames", 25, None, 1)
+        self.count, self.is_live, self.stall_before, self.given = count, is_live, stall_before, 0
+
+    def frames(self, on_stall=lambda seconds: None) -> Iterator[Frame]:
+        for number in range(self.count):
+            if self.is_stopped:
+                return
+            if number == self.stall_before:
+                on_stall(3.0)
+            self.given += 1
+            yield Frame(number, number / 25, np.full((200, 300, 3), number, np.uint8))
+
+
+class Output(FrameOutput):
+    """Keeps what it receives; `fail_at` is the number of a frame at which it fails, `stop_at` one at which it stops."""
+
+    def __init__(self, shows_image: bool = True, fail_at: int | None = None, stop_at: int | None = None, source=None) -> None:
+        self.shows_image, self.fail_at, self.stop_at, self.source = shows_image, fail_at, stop_at, source
+        self.results, self.images, self.stalls, self.closed = [], [], [], 0
+
+    def write(self, result: FrameResult, image: np.ndarray) -> None:
+        if result.number == self.fail_at:
+            raise InputError("full")
+        if result.number == self.stop_at:
+            self.source.stop()
+        self.results.append(result)
+        self.images.append(image)
+
+    def stalled(self, seconds: float) -> None:
+        self.stalls.append(seconds)
+
+    def close(self) -> None:
+        self.closed += 1
+
+
+def run(source: VideoSource, outputs: list, faces=(FACE,), hide: bool = False, max_frames: int | None = None, workers: int = 2) -> None:
+    tracker = MaskTracker(lambda image, boxes: np.array([[0.9, 0.1]] * len(boxes)), CLASSES, 25.0)
+    Session(source, lambda image: list(faces), tracker, outputs, workers, hide).run(max_frames)
+
+
+@pytest.mark.parametrize("is_live", [False, True])
+def test_every_output_receives_every_frame_in_order(is_live):
+    outputs = [Output(), Output(shows_image=False)]
+    run(Source(20, is_live), outputs)
+    for output in outputs:
+        assert [(result.number, result.time) for result in output.results] == [(number, number / 25) for number in range(20)]
+        assert [[face.track for face in result.faces] for result in output.results] == [[None]] + [[1]] * 19
+
+
+def test_image_is_annotated_if_an_output_shows_it():
+    plain, shown = Output(shows_image=False), Output()
+    run(Source(1), [plain])
+    assert (plain.images[0] == 0).all()
+    run(Source(1), [plain, shown])
+    assert tuple(shown.images[0][80, 110]) == (115, 158, 0)  # the box, in the colour of a mask
+
+
+@pytest.mark.parametrize("hide", [False, True])
+def test_faces_are_hidden_in_the_image(hide):
+    """Those that are too uncertain to be reported too."""
+    noise = np.random.default_rng(0).integers(0, 256, (200, 300, 3), dtype=np.uint8)
+    uncertain = Face((200, 20, 230, 50), 0.15)
+
+    class Noise(Source):
+        def frames(self, on_stall=lambda seconds: None):
+            yield Frame(0, 0.0, noise)
+
+    output = Output()
+    run(Noise(1), [output], [FACE, uncertain], hide)
+    assert len(output.results[0].faces) == 1
+    for x1, y1, x2, y2 in ((105, 85, 125, 105), (205, 25, 225, 45)):
+        colours = len(np.unique(output.images[0][y1:y2, x1:x2].reshape(-1, 3), axis=0))
+        assert (colours <= 25) == hide
+
+
+def test_stall_reaches_every_output():
+    outputs = [Output(), Output()]
+    run(Source(5, stall_before=2), outputs)
+    assert [output.stalls for output in outputs] == [[3.0], [3.0]]
+
+
+def test_max_frames():
+    output = Output()
+    run(Source(50), [output], max_frames=7)
+    assert [result.number for result in output.results] == list(range(7))
+
+
+def test_stopped_source_ends_with_the_frame_at_hand():
+    """Frames that were read ahead are dropped."""
+    source = Source(50)
+    output = Output(stop_at=5, source=source)
+    run(source, [output])
+    assert [result.number for result in output.results] == list(range(6))
+    assert source.given > 6
+
+
+def test_error_of_an_output_ends_the_session():
+    first, second = Output(), Output(fail_at=3)
+    with pytest.raises(InputError, match="full"):
+        run(Source(20), [first, second])
+    assert (len(first.results), len(second.results)) == (4, 3)
+
+
+def test_outputs_are_context_managers():
+    output = Output()
+    with pytest.raises(KeyError), output:
+        raise KeyError
+    assert output.closed == 1
+
+
+def test_live_source_has_no_frames_read_ahead():
+    source, given = Source(20, is_live=True), []
+
+    class Counting(Output):
+        def write(self, result: FrameResult, image: np.ndarray) -> None:
+            given.append(source.given)
+
+    run(source, [Counting()], workers=1)
+    assert given == list(range(1, 21))
+
+
+class Faces:
+    """A face detector that keeps what it is asked for."""
+
+    size, max_faces, name = 512, 1000, "faces"
+
+    def __init__(self) -> None:
+        self.calls = []
+
+    def detect(self, image: np.ndarray, confidence: float = 0.5, size: int | None = None) -> list[Face]:
+        self.calls.append((confidence, size))
+        return []
+
+
+@pytest.mark.parametrize(("hide", "confidence", "expected"), [(False, 0.5, 0.25), (True, 0.5, 0.1), (True, 0.1, 0.05)])
+def test_less_confident_faces_are_detected_for_tracking_and_hiding(hide, confidence, expected):
+    faces = Faces()
+    face_detection(faces, confidence, hide)(np.zeros((1080, 1920, 3), np.uint8))
+    assert faces.calls == [(expected, None)]  # another network than ours has one size
+
+
+def test_small_faces_are_hidden_too():
+    """An image of 1920 px is scaled to 960 px in place of 512 px, unless a size was asked for."""
+    faces = load_face_detector(ROOT / "face_detector" / "masked_faces_ssd.onnx")
+    image = np.full((1080, 1920, 3), 128, np.uint8)
+    image[400:560, 700:1004] = cv2.resize(cv2.imread(str(EXAMPLES / "people.jpg")), (304, 160))
+    found = [len(face_detection(faces, 0.5, hide, size)(image)) for hide, size in ((True, None), (True, 512), (False, None))]
+    assert found[0] >= 8 > max(found[1:])
+    assert faces.size == 512  # several threads share the detector
