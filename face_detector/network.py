@@ -11,6 +11,10 @@ import keras
 import numpy as np
 from keras import layers
 
+from facemask.models.center_face import CenterFaceDetector, PlattScaling
+from facemask.models.model_file import with_checksum
+from facemask.training.onnx_export import to_onnx
+
 STRIDE = 4  # px of the picture a cell of the output
 OUTPUTS = 5  # of a cell: score (logit), the face's centre from the cell's, y and x in cells, log of its height and width in cells
 PYRAMID = 32  # channels
@@ -20,6 +24,7 @@ BLOCKS = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3,
 TAPS = {16: "block12_add", 8: "block5_add", 4: "block2_add"}  # the backbone's last layer at each stride
 LAST_EXPANSION = 960
 EPSILON = 1e-3  # of BatchNorm
+UNCALIBRATED = PlattScaling(1.0, 0.0)
 
 
 def build_network() -> keras.Model:
@@ -74,6 +79,12 @@ def _convolve(x, name: str, channels: int | None = None, kernel: int = 1, stride
 def _normalise(x, name: str, relu: bool):
     x = layers.BatchNormalization(epsilon=EPSILON, name=f"{name}_bn", trainable=False)(x)
     return layers.ReLU(name=f"{name}_relu")(x) if relu else x
+
+
+def to_onnx_file(network: keras.Model, path: str | Path, scaling: PlattScaling = UNCALIBRATED) -> None:
+    """Write the network as ONNX, with what calibrates its scores, for `CenterFaceDetector`."""
+    model = to_onnx(network, {CenterFaceDetector.METADATA_NAME: scaling.to_json()}, "faces")
+    Path(path).write_bytes(with_checksum(model.SerializeToString()))
 
 
 def freeze_first_blocks(network: keras.Model, count: int) -> None:

