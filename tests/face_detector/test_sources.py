@@ -77,7 +77,8 @@ def test_negatives_without_photos(tmp_path):
     assert str(error.value) == f"{tmp_path}: no photos in it; give a folder of photos without faces"
 
 
-def test_mine_cuts_out_what_touches_no_annotated_face(tmp_path, capfd):
+def test_mine_cuts_out_what_touches_no_annotated_face(tmp_path, capfd, monkeypatch):
+    monkeypatch.setattr(mine, "CONFIDENCE", 0.5)
     for part in ("images", "annotations"):
         (tmp_path / "photos" / part).mkdir(parents=True)
     shutil.copy(EXAMPLES / "people.jpg", tmp_path / "photos" / "images")
