@@ -98,6 +98,7 @@ def train(args: argparse.Namespace) -> int:
     from facemask.training.crops import class_indices
     from facemask.training.fit import calibrate, fine_tune, train_head
     from facemask.training.onnx_export import save_detector
+    from facemask.training.quantize import write_int8_classifier
     from facemask.training.report import accuracy_report, one_crop_per_face, split_report
 
     start = time.perf_counter()
@@ -154,6 +155,7 @@ def train(args: argparse.Namespace) -> int:
     test = one_crop_per_face(crops, split.test)
     predicted = network.model.predict(batches(test), verbose=0).argmax(axis=1)
     onnx_path = save_detector(network.model, info, args.model)
+    int8_path = write_int8_classifier(onnx_path, [crops[index] for index in split.train], info, args.seed)
     if not ended_early:
         shutil.rmtree(checkpoint, ignore_errors=True)
     report, confusion = accuracy_report([crops[index] for index in test], predicted, classes, args.dataset)
@@ -162,13 +164,14 @@ def train(args: argparse.Namespace) -> int:
     minutes = (time.perf_counter() - start) / 60
     print(f"\nAccuracy {confusion.trace() / confusion.sum():.4f} on {len(test)} faces; {minutes:.1f} minutes in total")
     plot_training(args.plot, head_history, history, confusion, classes)
-    logger.info("saved to %s, %s and %s", args.model, onnx_path, args.plot)
+    logger.info("saved to %s, %s, %s and %s", args.model, onnx_path, int8_path, args.plot)
     return DONE
 
 
 def check_arguments(args: argparse.Namespace) -> None:
     """Raise InputError if a file cannot be read or written as the arguments say."""
     from facemask.io.outputs import check_outputs
+    from facemask.models.int8 import int8_file
 
     if args.model.suffix != ".keras":
         raise InputError(f"{args.model}: the name of a model must end in .keras; give -m NAME.keras")
@@ -176,7 +179,8 @@ def check_arguments(args: argparse.Namespace) -> None:
         raise InputError(f"{args.weights}: no such file; give --weights imagenet, a .weights.h5 or a .keras file")
     options.check_plot_name(args.plot)
     weights = [] if args.weights == "imagenet" else [Path(args.weights)]
-    check_outputs((args.model, args.model.with_suffix(".onnx"), args.plot), weights)
+    onnx_path = args.model.with_suffix(".onnx")
+    check_outputs((args.model, onnx_path, int8_file(onnx_path), args.plot), weights)
 
 
 def read_photos(args: argparse.Namespace) -> list:

@@ -69,7 +69,6 @@ class CenterFaceDetector:
 
     FILE_NAME = "masked_faces_ssd.onnx"
     METADATA_NAME = "face_detector"  # key of `PlattScaling` in the ONNX file, which tells it from others
-    SOURCE_NAME = "float32_sha256"  # key, in an int8 file, of the SHA-256 of the float32 file that it was made from
     MULTIPLE = 32  # px: the input's sides are multiples of it
     MIN_INPUT = 64  # px a side: on less, OpenCV 5's convolutions err
     STRIDE = 4  # px a cell
@@ -202,11 +201,6 @@ class CenterFaceDetector:
                     all_scores.append(tile_scores[kept])
             boxes, scores = np.concatenate(all_boxes), np.concatenate(all_scores)
         return boxes, scores
-
-
-def int8_file(file: Path) -> Path:
-    """Return the name of the same network with 8-bit integers."""
-    return file.with_suffix(".int8.onnx")
 
 
 def decode(output: np.ndarray, min_score: float, stride: int) -> tuple[np.ndarray, np.ndarray]:

@@ -1,6 +1,5 @@
 """Load a face detector, whichever network it is."""
 
-import logging
 from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
@@ -9,13 +8,11 @@ import numpy as np
 
 from facemask.boxes import MAX_FACES
 from facemask.errors import InputError
-from facemask.models.center_face import CenterFaceDetector, int8_file
-from facemask.models.model_file import ModelFile, sha256
-from facemask.models.onnx_session import runs_int8
+from facemask.models.center_face import CenterFaceDetector
+from facemask.models.int8 import prefer_int8
+from facemask.models.model_file import ModelFile
 from facemask.models.res10 import Res10Detector
 from facemask.types import Face
-
-logger = logging.getLogger(__name__)
 
 NO_FILE = "no such face detector; give -f the folder face_detector/ or its .onnx file"
 
@@ -66,21 +63,13 @@ def load_face_detector(
 
 
 def choose_face_detector(folder: Path) -> ModelFile:
-    """Read the folder's face detector: ours before the res10 SSD, ours with 8-bit integers where `runs_int8`.
+    """Read the folder's face detector: ours before the res10 SSD, ours with 8-bit integers if `prefer_int8`.
 
-    An int8 file counts if it was made from the float32 file beside it, else there is a warning. Raises InputError if the
+    Raises InputError if the
     folder has no face detector, or a corrupt one.
     """
     names = (CenterFaceDetector.FILE_NAME, Res10Detector.FILE_NAME)
     file = next((folder / name for name in names if (folder / name).is_file()), folder / names[0])
     if not file.is_file():
         raise InputError(f"{file}: {NO_FILE}")
-    quantized = int8_file(file)
-    if quantized.is_file() and runs_int8():
-        with suppress(InputError, ValueError, OSError):
-            model = ModelFile.read(quantized)
-            if model.metadata.get(CenterFaceDetector.SOURCE_NAME) == sha256(file):
-                return model
-        remedy = "python -m face_detector.quantize makes it again"
-        logger.warning("%s: not used, because it was not made from %s; %s", quantized, file.name, remedy)
-    return ModelFile.read(file)
+    return prefer_int8(ModelFile.read(file), "python -m face_detector.quantize makes it again")

@@ -10,6 +10,7 @@ import numpy as np
 
 from facemask.boxes import crop_face
 from facemask.errors import InputError
+from facemask.models.int8 import prefer_int8
 from facemask.models.model_file import ModelFile
 from facemask.models.model_info import METADATA_NAME, NOT_OURS, SHA256_NAME, ModelInfo
 from facemask.models.onnx_session import open_onnx
@@ -33,7 +34,7 @@ class MaskClassifier:
         """Load a `.keras` or `.onnx` model that train_mask_detector.py wrote.
 
         For a `.keras` file the `.onnx` beside it runs, if it was made from this very file; else Keras does, with a
-        warning. onnxruntime runs an `.onnx` where it is installed, with `threads` as in `open_onnx`, else cv2.dnn does.
+        warning. For an `.onnx` the `.int8.onnx` beside it runs, as `prefer_int8` says. onnxruntime runs an `.onnx` where it is installed, with `threads` as in `open_onnx`, else cv2.dnn does.
         Raises InputError if the file is missing, corrupt or not such a model.
         """
         path = Path(path)
@@ -104,7 +105,8 @@ class MaskClassifier:
             raise InputError(f"{model.path}: {NOT_OURS}") from error
         if made_from is not None and model.metadata.get(SHA256_NAME) != made_from:
             raise InputError(f"{model.path}: was made from another .keras file; python -m facemask makes it again")
-        return cls(info, *open_onnx(model, threads))._checked(model.path)
+        chosen = prefer_int8(model, "train_mask_detector.py makes it again; until then remove it")
+        return cls(info, *open_onnx(chosen, threads))._checked(chosen.path)
 
     @classmethod
     def _load_keras(cls, model: ModelFile, info: ModelInfo) -> "MaskClassifier":

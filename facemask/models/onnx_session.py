@@ -15,7 +15,6 @@ OPERATORS = {
     "Add", "Clip", "Conv", "ConvTranspose", "DequantizeLinear", "Flatten", "Gemm", "GlobalAveragePool", "Mul",
     "QuantizeLinear", "Relu", "Softmax",
 }  # fmt: skip
-CPU_AVX_512VNNI = 23  # of OpenCV's enum CpuFeatures, which Python does not name
 Run = Callable[[np.ndarray], np.ndarray]  # from the values of a network's one input to those of its one output
 
 
@@ -80,16 +79,3 @@ def read_with_opencv(path: Path) -> cv2.dnn.Net:
     """
     engine = (cv2.dnn.ENGINE_CLASSIC,) if hasattr(cv2.dnn, "ENGINE_CLASSIC") else ()
     return cv2.dnn.readNetFromONNX(str(path), *engine)
-
-
-def runs_int8() -> bool:
-    """Return whether networks with 8-bit integers run right here: on onnxruntime, on x86 with AVX512-VNNI.
-
-    On x86 with AVX2 alone, sums of two products saturate at 16 bits, and other processors were not measured:
-    https://onnxruntime.ai/docs/performance/model-optimizations/quantization.html
-    """
-    try:
-        import onnxruntime  # noqa: F401
-    except ImportError:
-        return False
-    return cv2.checkHardwareSupport(CPU_AVX_512VNNI)

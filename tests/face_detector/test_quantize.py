@@ -11,9 +11,10 @@ onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
 
 from face_detector import quantize  # noqa: E402
-from facemask.models.center_face import CenterFaceDetector, int8_file  # noqa: E402
+from facemask.models.center_face import CenterFaceDetector  # noqa: E402
+from facemask.models.int8 import SOURCE_NAME, int8_file, runs_int8  # noqa: E402
 from facemask.models.model_file import CHECKSUM_NAME, read_onnx_metadata, sha256  # noqa: E402
-from facemask.models.onnx_session import runs_int8  # noqa: E402
+from facemask.training.quantize import equalize, to_int8  # noqa: E402
 from tests.helpers import EXAMPLES, PEOPLE, ROOT  # noqa: E402
 
 FILE = ROOT / "face_detector" / CenterFaceDetector.FILE_NAME
@@ -29,16 +30,16 @@ def outputs(model, images: np.ndarray) -> np.ndarray:
 
 
 def test_equalize_changes_weights_and_no_output():
-    inputs = quantize.see(FILE, [EXAMPLES / "astronaut.jpg"])
+    inputs = quantize.record_inputs(FILE, [EXAMPLES / "astronaut.jpg"])
     before, after = onnx.load(FILE), onnx.load(FILE)
-    quantize.equalize(after, inputs)
+    equalize(after, inputs)
     weights = [onnx.numpy_helper.to_array(model.graph.initializer[0]) for model in (before, after)]
     assert not np.allclose(*weights)
     np.testing.assert_allclose(outputs(after, inputs[0]), outputs(before, inputs[0]), atol=2e-3)
 
 
-def test_see_gives_what_the_network_is_given(astronaut):
-    seen = quantize.see(FILE, [EXAMPLES / "astronaut.jpg"])
+def test_record_inputs_gives_what_the_network_is_given(astronaut):
+    seen = quantize.record_inputs(FILE, [EXAMPLES / "astronaut.jpg"])
     assert [images.shape for images in seen] == [(1, 3, 512, 512), (1, 3, 192, 192)]
     assert seen[0].min() >= 0 and 200 < seen[0].max() <= 255
 
@@ -67,7 +68,7 @@ def check_metadata(made, source):
     """The metadata of the file in float32, which it was made from, and that file's hash; and a checksum of its own."""
     metadata, before = (read_onnx_metadata(file.read_bytes()) for file in (made, source))
     assert metadata.pop(CHECKSUM_NAME) != before.pop(CHECKSUM_NAME)
-    assert metadata == before | {CenterFaceDetector.SOURCE_NAME: sha256(source)}
+    assert metadata == before | {SOURCE_NAME: sha256(source)}
 
 
 def test_shipped_file_is_of_the_shipped_detector():

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 from facemask.errors import InputError
-from facemask.models.center_face import CenterFaceDetector, int8_file
+from facemask.models.center_face import CenterFaceDetector
+from facemask.models.int8 import int8_file
 from facemask.models.face_detectors import choose_face_detector, load_face_detector
 from facemask.models.model_file import checksum
 from facemask.models.res10 import Res10Detector
@@ -41,7 +42,7 @@ def test_choose_face_detector(tmp_path, monkeypatch, caplog, change, chosen, war
     files = tmp_path / CenterFaceDetector.FILE_NAME, int8_file(tmp_path / CenterFaceDetector.FILE_NAME)
     for file, name in zip(files, ("float32", "int8"), strict=True):
         file.write_bytes(change.get(name, (FOLDER / file.name).read_bytes()))
-    monkeypatch.setattr("facemask.models.face_detectors.runs_int8", lambda: change.get("runs_int8", True))
+    monkeypatch.setattr("facemask.models.int8.runs_int8", lambda: change.get("runs_int8", True))
     assert choose_face_detector(tmp_path).path == files[0].with_suffix(chosen)
     assert [record.message for record in caplog.records] == warns * [
         f"{files[1]}: not used, because it was not made from {files[0].name}; python -m face_detector.quantize makes it again"

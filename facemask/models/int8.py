@@ -1,0 +1,49 @@
+"""The networks with 8-bit integers, which run faster where the processor has instructions for them."""
+
+import logging
+from contextlib import suppress
+from pathlib import Path
+
+import cv2
+
+from facemask.errors import InputError
+from facemask.models.model_file import ModelFile
+
+logger = logging.getLogger(__name__)
+
+SOURCE_NAME = "float32_sha256"  # key, in an int8 file, of the SHA-256 of the float32 file that it was made from
+CPU_AVX_512VNNI = 23  # of OpenCV's enum CpuFeatures, which Python does not name
+
+
+def int8_file(file: Path) -> Path:
+    """Return where the same network with 8-bit integers is."""
+    return file.with_suffix(".int8.onnx")
+
+
+def runs_int8() -> bool:
+    """Return whether networks with 8-bit integers run right here: on onnxruntime, on x86 with AVX512-VNNI.
+
+    On x86 with AVX2 alone, sums of two products saturate at 16 bits, and other processors were not measured:
+    https://onnxruntime.ai/docs/performance/model-optimizations/quantization.html
+    """
+    try:
+        import onnxruntime  # noqa: F401
+    except ImportError:
+        return False
+    return cv2.checkHardwareSupport(CPU_AVX_512VNNI)
+
+
+def prefer_int8(model: ModelFile, remedy: str) -> ModelFile:
+    """Return the int8 file beside a float32 ONNX file, where it exists and `runs_int8`; else the given file.
+
+    An int8 file counts if it was made from this very file, else there is a warning that ends with `remedy`.
+    """
+    quantized = int8_file(model.path)
+    if not (quantized.is_file() and runs_int8()):
+        return model
+    with suppress(InputError, ValueError):
+        found = ModelFile.read(quantized)
+        if found.metadata.get(SOURCE_NAME) == model.sha256:
+            return found
+    logger.warning("%s: not used, because it was not made from %s; %s", quantized, model.path.name, remedy)
+    return model
