@@ -17,6 +17,7 @@ import argparse
 import hashlib
 import json
 import logging
+import math
 import shutil
 import sys
 import time
@@ -246,10 +247,8 @@ def split_by_similarity(features, crops: list, classes: list[str], seed: int) ->
 
     split, groups, threshold = split_crops(features, crops, classes, seed)
     if threshold > DUPLICATE_THRESHOLDS[0]:
-        logger.warning(
-            "the photos are similar: near-duplicates (similarity below %g) may be in two splits, and the report is too good",
-            threshold,
-        )
+        found = "only crops of one photo are grouped" if math.isinf(threshold) else f"similarity below {threshold:g} is not grouped"
+        logger.warning("the photos are similar: near-duplicates may be in two splits (%s), and the report is too good", found)
     return split, groups
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import pairwise
 
 import cv2
@@ -133,14 +133,18 @@ def transform(photo: Photo, side: float, rng: np.random.Generator) -> tuple[np.n
     boxes = Boxes(photo.boxes, photo.ignored, photo.false_positives).map(lambda array: array * factors)
     if rng.random() < 0.5:
         image = image[:, ::-1]
-        boxes = boxes.map(lambda array: np.stack([size[0] - array[:, 2], array[:, 1], size[0] - array[:, 0], array[:, 3]], axis=1))
+        boxes = boxes.map(lambda array: np.column_stack([size[0] - array[:, 2], array[:, 1], size[0] - array[:, 0], array[:, 3]]))
     for _ in range(rng.integers(1, 4) if rng.random() < TURNED else 0):
-        width = image.shape[1]
-        image = np.rot90(image)  # to the left
-        boxes = boxes.map(lambda array, width=width: np.stack([array[:, 1], width - array[:, 2], array[:, 3], width - array[:, 0]], axis=1))
+        boxes = boxes.map(partial(turn_left, width=image.shape[1]))
+        image = np.rot90(image)
     if rng.random() < TILTED:
         image, boxes = tilt(image, boxes, float(np.clip(rng.normal(0, TILT), -45, 45)), rng)
     return image, boxes
+
+
+def turn_left(boxes: np.ndarray, width: int) -> np.ndarray:
+    """Return boxes (n, 4) of an image of that width in px after it was turned to the left by 90 degrees."""
+    return np.column_stack([boxes[:, 1], width - boxes[:, 2], boxes[:, 3], width - boxes[:, 0]])
 
 
 def tilt(image: np.ndarray, boxes: Boxes, degrees: float, rng: np.random.Generator) -> tuple[np.ndarray, Boxes]:

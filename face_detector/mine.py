@@ -23,6 +23,7 @@ logger = logging.getLogger("facemask")
 CONFIDENCE = 0.05  # from which a detection is cut out: below the confidences that anyone asks for
 PER_PHOTO = 3  # cut out of one photo at most, the most confident ones
 CONTEXT = 0.5  # of a box's longer side, kept around it, for the augmentation to move the box
+SAME_OBJECT = 0.5  # intersection over union of two crops from which they show the same
 MIN_SIDE = 10  # px of a box
 MAX_SIDE = 320  # px of the longest side of what is written
 XML = (
@@ -47,7 +48,6 @@ def build_parser() -> argparse.ArgumentParser:
 
 def mine(args: argparse.Namespace) -> int:
     import cv2
-    import numpy as np
 
     from face_detector.train import progress
     from facemask.boxes import iou_matrix
@@ -67,8 +67,8 @@ def mine(args: argparse.Namespace) -> int:
         found = [face for face in found if min(face.box[2] - face.box[0], face.box[3] - face.box[1]) >= MIN_SIDE]
         chosen = []
         for face in sorted(found, key=lambda face: -face.confidence):
-            others = np.array([*occupied, *(other.box for other in chosen)], float).reshape(-1, 4)
-            if len(chosen) < PER_PHOTO and not touches(face.box, others[: len(occupied)]) and (iou_matrix([face.box], others) < 0.5).all():
+            is_new = (iou_matrix([face.box], [other.box for other in chosen]) < SAME_OBJECT).all()
+            if len(chosen) < PER_PHOTO and is_new and not touches(face.box, occupied):
                 chosen.append(face)
         for face in chosen:
             cut, box = cut_out(image, face.box)
@@ -95,13 +95,16 @@ def list_candidates(folder: Path, complete: bool, cache: Path | None) -> list[tu
         unannotated = cached(cache_path(cache, "unannotated", folder), lambda: find_unannotated(photos, progress))
     else:
         unannotated = find_unannotated(photos, progress)
-    return [(photo.path, [*photo.boxes.tolist(), *photo.ignored.tolist(), *unannotated.get(photo.path.name, ())]) for photo in photos]
+    return [
+        (photo.path, [*photo.boxes.tolist(), *photo.ignored.tolist(), *unannotated.get(photo.path.name, ())])
+        for photo in photos
+    ]
 
 
-def touches(box: tuple, others) -> bool:
-    """Tell whether a box shares any pixel with one of the others (n, 4)."""
+def touches(box: tuple, others: list) -> bool:
+    """Return whether a box shares any pixel with one of the others."""
     x1, y1, x2, y2 = box
-    return bool(((others[:, 0] < x2) & (others[:, 2] > x1) & (others[:, 1] < y2) & (others[:, 3] > y1)).any())
+    return any(left < x2 and right > x1 and top < y2 and bottom > y1 for left, top, right, bottom in others)
 
 
 def cut_out(image, box: tuple):

@@ -32,7 +32,7 @@ def build_parser() -> argparse.ArgumentParser:
         prog="python -m face_detector.quantize", description=__doc__, formatter_class=cli.HelpFormatter
     )
     parser.add_argument("-d", "--dataset", type=Path, required=True, metavar="FOLDER", help="images/ with annotations/")
-    parser.add_argument("--only", type=Path, metavar="FILE", help="names of the photos to choose from, one per line (default: all)")
+    parser.add_argument("--only", type=Path, metavar="FILE", help="names of photos to choose from, one per line (default: all)")
     parser.add_argument(
         "-f",
         "--face",

@@ -43,8 +43,10 @@ ORIENTATION = 0x0112  # EXIF tag
 Progress = Callable[[str], Callable[[Sequence], Sequence]]  # a description -> what wraps a sequence (tqdm)
 
 
-def read_annotated(photos: Sequence[AnnotatedPhoto], weight: float, unannotated: Mapping[str, list], progress: Progress) -> list[Source]:
-    """Return annotated photos as sources, one for each prefix of their names, as each annotator draws boxes in his way.
+def read_annotated(
+    photos: Sequence[AnnotatedPhoto], weight: float, unannotated: Mapping[str, list], progress: Progress
+) -> list[Source]:
+    """Return annotated photos as sources, one for each prefix of their names: annotators draw boxes differently.
 
     `unannotated` is what `find_unannotated` returns; the sources share `weight` by their numbers of photos.
     """
@@ -85,7 +87,8 @@ def read_unboxed(network, folder: Path, weight: float, cache: Path, progress: Pr
         for path, (likely, possible) in listed.items()
         if likely
     ]
-    logger.info("%s: %d photos, pseudo-labelled (%d without a face found), weight %.3f", folder, len(photos), len(listed) - len(photos), weight)
+    skipped = len(listed) - len(photos)
+    logger.info("%s: %d photos, pseudo-labelled, weight %.3f; %d without a face not used", folder, len(photos), weight, skipped)
     return Source(photos, weight, UNBOXED_SIDES, UNBOXED_GRIDS)
 
 

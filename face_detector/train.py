@@ -219,7 +219,7 @@ def export_mean(network, optimizer, path: Path) -> None:
     from facemask.io.outputs import atomic_path
 
     weights = [variable.numpy() for variable in network.trainable_variables]
-    optimizer.overwrite_model_variables_with_average_value(network.trainable_variables)
+    optimizer.finalize_variable_values(network.trainable_variables)  # the means take the places of the weights
     with atomic_path(path) as temporary:
         to_onnx_file(network, temporary)
     for variable, weight in zip(network.trainable_variables, weights, strict=True):
@@ -241,10 +241,11 @@ def calibrate(network, photos: Sequence, unannotated: dict[str, list], progress:
     found = detect_all(network, [photo.path for photo in photos], 0.0, progress=progress)
     evaluated = [EvaluatedPhoto.of_faces(photo, faces) for photo, faces in zip(photos, found, strict=True)]
     scores, right = [], []
-    for photo, faces, wrong in zip(photos, found, match_faces(evaluated, 0.0).false_positives, strict=True):
+    match = match_faces(evaluated, 0.0)
+    for photo, faces, wrong, ignored in zip(photos, found, match.false_positives, match.ignored, strict=True):
         likely = iou_matrix([face.box for face in faces], unannotated[photo.path.name])
         for index, face in enumerate(faces):
-            if index not in wrong or not (likely[index] >= SAME_FACE).any():
+            if index not in ignored and (index not in wrong or not (likely[index] >= SAME_FACE).any()):
                 scores.append(face.confidence)
                 right.append(index not in wrong)
     if len(set(right)) < 2:

@@ -34,8 +34,9 @@ class MaskClassifier:
         """Load a `.keras` or `.onnx` model that train_mask_detector.py wrote.
 
         For a `.keras` file the `.onnx` beside it runs, if it was made from this very file; else Keras does, with a
-        warning. For an `.onnx` the `.int8.onnx` beside it runs, as `prefer_int8` says. onnxruntime runs an `.onnx` where it is installed, with `threads` as in `open_onnx`, else cv2.dnn does.
-        Raises InputError if the file is missing, corrupt or not such a model.
+        warning. For an `.onnx` the `.int8.onnx` beside it runs, as `prefer_int8` says. onnxruntime runs an `.onnx` where
+        it is installed, with `threads` as in `open_onnx`, else cv2.dnn does. Raises InputError if the file is missing,
+        corrupt or not such a model.
         """
         path = Path(path)
         if path.suffix not in (".keras", ".onnx") or not path.is_file():

@@ -1,5 +1,6 @@
 """Split crops into training, validation and test, near-duplicates together."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,7 +16,9 @@ from facemask.training.crops import Crop, class_indices
 # Cosine similarity of backbone features from which two crops count as near-duplicates. Of the pairs that were inspected
 # among the tutorial's photos, all above 0.90 were near-duplicates, half of those at 0.87, none at 0.83. Photos of few people
 # from one camera are all alike: the higher thresholds serve where the lower ones leave too few groups to split.
-DUPLICATE_THRESHOLDS = (0.86, 0.9, 0.94, 0.98)
+# The features of a fine-tuned model make all faces of a class alike: then only crops of one photo are grouped (infinity).
+DUPLICATE_THRESHOLDS = (0.86, 0.9, 0.94, 0.98, math.inf)
+MIN_TRAINING = 0.7  # part of the crops: one huge group, in the test split, would leave few to learn from
 FOLDS = 10  # tenths of the data: 8 for training, 1 for validation, 1 for test
 
 
@@ -61,14 +64,15 @@ def group_near_duplicates(features: np.ndarray, paths: Sequence[Path], threshold
 def split_by_group(labels: np.ndarray, groups: np.ndarray, seed: int) -> Split | None:
     """Split samples 80 / 10 / 10 into training, validation and test, by whole groups, classes in proportion.
 
-    Returns None if the groups are too few or too large to have every class in every split.
+    Returns None if the groups are too few or too large to have every class in every split, and enough for training.
     """
     if any(len(np.unique(groups[labels == label])) < FOLDS for label in np.unique(labels)):
         return None
     folds = StratifiedGroupKFold(n_splits=FOLDS, shuffle=True, random_state=seed)
     tenths = [held_out for _, held_out in folds.split(labels, labels, groups)]
     splits = [np.sort(np.concatenate(tenths[2:])), np.sort(tenths[1]), np.sort(tenths[0])]
-    if any(len(np.unique(labels[split])) < len(np.unique(labels)) for split in splits):
+    lacks_class = any(len(np.unique(labels[split])) < len(np.unique(labels)) for split in splits)
+    if lacks_class or len(splits[0]) < MIN_TRAINING * len(labels):
         return None
     return Split(*splits)
 

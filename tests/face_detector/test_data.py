@@ -64,7 +64,7 @@ def test_boxes_follow_the_face(photo, monkeypatch, turned):
         for x1, y1, x2, y2 in faces.round().astype(int).tolist():
             assert image[y1 + 2 : y2 - 2, x1 + 2 : x2 - 2].mean() > 240
             seen += 1
-            wide += 0 < x1 and x2 < 256 and 0 < y1 and y2 < 256 and x2 - x1 > y2 - y1
+            wide += x1 > 0 and x2 < 256 and y1 > 0 and y2 < 256 and x2 - x1 > y2 - y1
         assert len(faces) + len(ignored) <= 1
     assert seen > 20
     assert (wide > 5) == (turned > 0)
@@ -83,7 +83,7 @@ def test_a_tilted_face_stays_in_its_box(photo, monkeypatch):
 
 
 def test_mosaics_show_faces_of_one_source(photo):
-    image, faces, ignored = dataset().mosaic(single(photo, grids=(0.0, 1.0)), np.random.default_rng(0))
+    _, faces, ignored = dataset().mosaic(single(photo, grids=(0.0, 1.0)), np.random.default_rng(0))
     assert 2 <= len(faces) + len(ignored) <= 4
     without_faces = replace(single(encode(np.full((100, 100, 3), 255, np.uint8))), weight=0.0)
     for number in range(5):

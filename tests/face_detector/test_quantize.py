@@ -14,7 +14,7 @@ from face_detector import quantize  # noqa: E402
 from facemask.models.center_face import CenterFaceDetector  # noqa: E402
 from facemask.models.int8 import SOURCE_NAME, int8_file, runs_int8  # noqa: E402
 from facemask.models.model_file import CHECKSUM_NAME, read_onnx_metadata, sha256  # noqa: E402
-from facemask.training.quantize import equalize, to_int8  # noqa: E402
+from facemask.training.quantize import equalize  # noqa: E402
 from tests.helpers import EXAMPLES, PEOPLE, ROOT  # noqa: E402
 
 FILE = ROOT / "face_detector" / CenterFaceDetector.FILE_NAME

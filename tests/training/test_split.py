@@ -1,3 +1,4 @@
+import math
 from dataclasses import asdict
 from pathlib import Path
 
@@ -100,3 +101,19 @@ def test_accuracy_report_of_three_classes_one_of_them_background():
     text, confusion = accuracy_report(crops, np.array([0, 0, 1, 1]), classes, [Path("x"), Path("y"), Path("z")])
     assert confusion.tolist() == [[1, 0, 0], [1, 1, 0], [0, 1, 0]]
     assert text.splitlines()[-2:] == ["  x: accuracy 0.5000 on 2 faces", "  y: accuracy 0.5000 on 2 faces"]
+
+
+def test_one_huge_group_does_not_become_the_test_split():
+    labels = np.repeat([0, 1], 100)
+    groups = np.concatenate([np.zeros(80), np.arange(1, 21), np.arange(101, 201)]).astype(int)
+    assert split_by_group(labels, groups, seed=1) is None
+    assert split_by_group(labels, np.arange(200), seed=1) is not None
+
+
+def test_features_that_make_all_faces_alike_leave_the_photos_to_group_by():
+    crops = crops_of("a" * 50 + "b" * 50)
+    features = np.repeat([[1.0, 0.0], [0.0, 1.0]], 50, axis=0)
+    split, groups, threshold = split_crops(features, crops, ["a", "b"], seed=1)
+    assert threshold == math.inf
+    assert len(np.unique(groups)) == 100
+    assert len(split.train) >= 70
