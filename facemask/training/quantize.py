@@ -1,6 +1,7 @@
 """Make a network with 8-bit integers from one with float32."""
 
 import copy
+import logging
 import tempfile
 from collections import defaultdict
 from collections.abc import Sequence
@@ -65,6 +66,7 @@ def to_int8(file: Path, inputs: Sequence[np.ndarray], float_layers: tuple[str, .
         equalized, prepared, quantized = (Path(folder) / f"{step}.onnx" for step in ("equalized", "prepared", "quantized"))
         onnx.save(model, equalized)
         quant_pre_process(equalized, prepared, skip_symbolic_shape=True)
+        logging.disable(logging.INFO)  # onnxruntime's notes on each layer
         quantize_static(
             prepared,
             quantized,
@@ -76,6 +78,7 @@ def to_int8(file: Path, inputs: Sequence[np.ndarray], float_layers: tuple[str, .
             nodes_to_exclude=[node.name for node in model.graph.node if node.name.startswith(float_layers)],
             calibrate_method=CalibrationMethod.MinMax,
         )
+        logging.disable(logging.NOTSET)
         model = onnx.load(quantized)
     onnx.helper.set_model_props(model, metadata | {SOURCE_NAME: sha256(file)})
     return model
