@@ -186,7 +186,7 @@ def read_names(path: Path) -> list[str]:
         raise InputError(f"{path}: cannot be read ({error}); give a text file with one photo's name per line") from error
 
 
-def add_show_argument(parser: argparse.ArgumentParser) -> None:
+def add_show_argument(parser: argparse._ActionsContainer) -> None:
     """Add --show/--no-show; None means: if there is a display."""
     parser.add_argument(
         "--show", action=argparse.BooleanOptionalAction, help="open a window (default: only if there is a display)"

@@ -2,6 +2,7 @@
 
 import argparse
 import faulthandler
+import io
 import logging
 import math
 import os
@@ -45,7 +46,7 @@ def run(script: Callable[[argparse.Namespace], int], args: argparse.Namespace) -
         logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
         logging.addLevelName(logging.WARNING, "WARN")
         quiet_libraries()
-        with suppress(AttributeError):  # stdout may be another object, in tests
+        if isinstance(sys.stdout, io.TextIOWrapper):  # in tests it may be another object
             sys.stdout.reconfigure(errors="backslashreplace")
         return _run(script, args)
 
@@ -95,10 +96,10 @@ def _without_c_stderr() -> Iterator[None]:
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115
     if sys.stderr is None:
         sys.stderr = open(os.devnull, "w")  # noqa: SIM115
-    if sys.stderr is not sys.__stderr__:  # captured, as in tests
+    stderr = sys.__stderr__
+    if stderr is None or sys.stderr is not stderr:  # captured, as in tests
         yield
         return
-    stderr = sys.stderr
     stderr.flush()
     number = stderr.fileno()
     sys.stderr = open(os.dup(number), "w", buffering=1, encoding=stderr.encoding, errors="backslashreplace")  # noqa: SIM115

@@ -83,7 +83,7 @@ def evaluate_photo(
         raise InputError(f"{photo.path}: an annotated box is empty or outside the photo; fix the annotation")
     image = read_image(photo.path, max_pixels)
     start = time.perf_counter()
-    probabilities = detector.classifier.classify(image, photo.boxes)
+    probabilities = detector.classifier.classify(image, photo.boxes.tolist())
     return EvaluatedPhoto(photo, probabilities, result.detections, detect_seconds, time.perf_counter() - start)
 
 
@@ -122,7 +122,7 @@ def rank_detections(
     is_candidate = [free.copy() for free in is_free]
     faces = []
     for number, index, _ in candidates:
-        overlaps = iou_matrix([photos[number].detections[index].box], photos[number].truth.boxes)[0]
+        overlaps = iou_matrix(np.array([photos[number].detections[index].box]), photos[number].truth.boxes)[0]
         overlaps = np.where(is_candidate[number], overlaps, -1)
         face = int(overlaps.argmax()) if len(overlaps) else -1
         if face >= 0 and overlaps[face] >= iou_threshold and is_free[number][face]:
@@ -148,11 +148,15 @@ def precision_recall(
     faces_alone = len(classes) == 1
     curves = {}
     for name in classes:
+
+        def is_class(label: str, name: str = name) -> bool:
+            return to_class(label) == name
+
         ranked = rank_detections(
             photos,
             lambda detection: detection.confidence * (1 if faces_alone else detection.probability),
             iou_threshold,
-            lambda label, name=name: to_class(label) == name,
+            is_class,
         )
         count = sum(to_class(label) == name for photo in photos for label in photo.truth.labels)
         curves[name] = _curve(ranked.face >= 0, count)

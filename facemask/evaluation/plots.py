@@ -111,10 +111,10 @@ def plot_mistakes(
 
 def _caption(mistake: Mistake) -> str:
     height = f"{mistake.box[3] - mistake.box[1]:.0f} px"
-    if mistake.predicted is None:
-        return f"{display_name(mistake.true)}, {height}"
     if mistake.true is None:
         return f"face {mistake.probability:.0%}, {height}"
+    if mistake.predicted is None:
+        return f"{display_name(mistake.true)}, {height}"
     return f"{display_name(mistake.true)}, {height}\npredicted: {display_name(mistake.predicted)}\n{mistake.probability:.0%}"
 
 

@@ -185,7 +185,7 @@ def worst_mistakes(
     return {"wrong labels": wrong[:count], "false positives": positives[:count], "false negatives": negatives[:count]}
 
 
-def _by_height(heights: np.ndarray) -> Iterator[tuple[int, float, np.ndarray]]:
+def _by_height(heights: np.ndarray) -> Iterator[tuple[float, float, np.ndarray]]:
     for low, high in (*pairwise(HEIGHTS), SMALL):
         yield low, high, (heights >= low) & (heights < high)
 

@@ -115,7 +115,7 @@ def cut_patch(image: np.ndarray, box: Sequence[float], size: int) -> FacePatch |
     box = np.array(box, float)
     if not (max(box[0], 0) < min(box[2], width) and max(box[1], 0) < min(box[3], height)):
         return None
-    x1, y1, x2, y2 = np.round(square_around(box, CONTEXT)).astype(int)
+    x1, y1, x2, y2 = np.round(np.array(square_around(box.tolist(), CONTEXT))).astype(int)
     x1, y1, x2, y2 = max(x1, 0), max(y1, 0), min(x2, width), min(y2, height)
     patch = cv2.cvtColor(image[y1:y2, x1:x2], cv2.COLOR_BGR2RGB)
     box -= [x1, y1, x1, y1]

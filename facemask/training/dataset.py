@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from defusedxml import DefusedXmlException, ElementTree
@@ -44,6 +45,7 @@ class ClassPhoto:
 
 
 Photo = AnnotatedPhoto | ClassPhoto
+PhotoType = TypeVar("PhotoType", bound=Photo)
 
 
 def read_dataset(folder: str | Path, names: Iterable[str] | None = None) -> list[Photo]:
@@ -56,8 +58,8 @@ def read_dataset(folder: str | Path, names: Iterable[str] | None = None) -> list
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder; {EXPECTED_LAYOUT}")
     if (folder / "annotations").is_dir():
-        return read_annotated_photos(folder, names)
-    return read_class_folders(folder)
+        return [*read_annotated_photos(folder, names)]
+    return [*read_class_folders(folder)]
 
 
 def read_class_folders(folder: Path) -> list[ClassPhoto]:
@@ -130,7 +132,7 @@ def _as_boxes(boxes: Sequence) -> np.ndarray:
     return np.array(boxes, float).reshape(-1, 4)
 
 
-def rename_labels(photos: Sequence[Photo], new_names: Mapping[str, str]) -> tuple[list[Photo], Counter[str]]:
+def rename_labels(photos: Sequence[PhotoType], new_names: Mapping[str, str]) -> tuple[list[PhotoType], Counter[str]]:
     """Rename classes, as {"face": "without_mask"}; a class with the new name "" is dropped.
 
     Dropped boxes of annotated photos are ignored boxes then; photos in a class folder are left out. Returns the photos,
@@ -140,7 +142,7 @@ def rename_labels(photos: Sequence[Photo], new_names: Mapping[str, str]) -> tupl
     for name in new_names.keys() - counts.keys():
         raise InputError(f"--rename: no face has the label {name}; the data sets have {', '.join(sorted(counts))}")
     dropped = Counter({name: counts[name] for name, new in new_names.items() if not new})
-    renamed = []
+    renamed: list[PhotoType] = []
     for photo in photos:
         labels = tuple(new_names.get(label, label) for label in photo.labels)
         if isinstance(photo, AnnotatedPhoto):

@@ -53,7 +53,7 @@ def group_near_duplicates(features: np.ndarray, paths: Sequence[Path], threshold
         row, column = np.nonzero(similar)
         rows.append(row + start)
         columns.append(column)
-    first_of_path = {}
+    first_of_path: dict[Path, int] = {}
     rows.append(np.arange(count))
     columns.append(np.array([first_of_path.setdefault(path, index) for index, path in enumerate(paths)], int))
     rows, columns = np.concatenate(rows), np.concatenate(columns)

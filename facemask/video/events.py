@@ -81,16 +81,16 @@ class EventRecorder(FrameOutput):
         if self._is_live:
             record["at"] = now.isoformat(timespec="milliseconds")
         if self._snapshots and image is not None:
-            record["snapshot"] = str(self._save(track, image, now))
+            record["snapshot"] = str(self._save(self._snapshots, track, image, now))
         for receive in self._receivers:
             receive(record)
         self.count += 1
 
-    def _save(self, track: Track, image: np.ndarray, now: datetime) -> Path:
+    def _save(self, folder: Path, track: Track, image: np.ndarray, now: datetime) -> Path:
         """Write a snapshot under a name that is free, as another run's may be there; return its path."""
         stamp = f"{now:%Y%m%dT%H%M%S}" if self._is_live else f"{track.last_time:09.2f}s"
         name = f"{stamp}-{track.id:04d}-{track.label}"
-        paths = (self._snapshots / f"{name}{f'-{number}' if number > 1 else ''}.jpg" for number in count(1))
+        paths = (folder / f"{name}{f'-{number}' if number > 1 else ''}.jpg" for number in count(1))
         path = next(path for path in paths if not path.exists())
         write_image(path, image)
         return path

@@ -56,16 +56,8 @@ class LiveServer(AbstractContextManager):
         self.watching: set[str] = set()  # names that viewers give themselves when they ask for the video: /video?NAME
         self.is_local = host == "localhost" or _is_loopback(host)
 
-        class Server(ThreadingHTTPServer):
-            address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
-            daemon_threads = True
-            live = self
-
-            def handle_error(self, request: object, client_address: object) -> None:
-                """Log nothing: browsers come and go."""
-
         try:
-            self._server = Server((host, port), Handler)
+            self._server = _Server(self, host, port)
         except (OSError, TypeError, UnicodeError) as error:  # the latter two if the name is not a host name
             reason = getattr(error, "strerror", None) or error
             raise InputError(f"--serve {host}:{port}: cannot listen ({reason}); choose another port or host") from error
@@ -106,14 +98,28 @@ class LiveServer(AbstractContextManager):
         self._server.server_close()
 
 
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def __init__(self, live: LiveServer, host: str, port: int) -> None:
+        self.live = live
+        self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        super().__init__((host, port), Handler)
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Log nothing: browsers come and go."""
+
+
 class Handler(BaseHTTPRequestHandler):
     """Answers one browser."""
+
+    server: _Server
 
     timeout = SEND_TIMEOUT
     server_version, sys_version = "facemask", ""
 
     def do_GET(self) -> None:
-        live: LiveServer = self.server.live
+        live = self.server.live
         path, _, viewer = self.path.partition("?")
         # A foreign page that makes its own name mean this machine must not see the video (DNS rebinding).
         if live.is_local and not _is_local_name(self.headers.get("Host", "")):

@@ -379,7 +379,7 @@ class AnimationSource(VideoSource):
         except (OSError, ValueError, SyntaxError, EOFError) as error:  # Pillow's, of broken files
             raise InputError(f"{path}: cannot be read ({error}); copy it again") from error
         super().__init__(str(path), 1 / delay, width, stride)
-        self.frame_count = math.ceil(self._image.n_frames / stride)
+        self.frame_count = math.ceil(getattr(self._image, "n_frames", 1) / stride)
 
     def frames(self, on_stall: Callable[[float], None] = lambda seconds: None) -> Iterator[Frame]:
         time = 0.0

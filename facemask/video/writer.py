@@ -5,6 +5,7 @@ import math
 from contextlib import AbstractContextManager, suppress
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -52,10 +53,11 @@ class VideoSink(AbstractContextManager):
         if self.path.suffix.lower() == ".mp4":
             self._options["movflags"] = FRAGMENTED if endless else FRAGMENTED_UNTIL_CLOSED
         self._partial = fresh_partial_path(self.path)
-        self._container = self._stream = None
+        self._container: Any = None  # PyAV's, of a file that the first frame opens
+        self._stream: Any = None
         self._tick = Fraction(1, rate.numerator * math.ceil(MIN_TIMESCALE / rate.numerator))  # s
         self._last = -1  # tick of the previous frame
-        self._next_keyframe = 0  # s, from which a fragment begins
+        self._next_keyframe = Fraction(0)  # s, from which a fragment begins
         self._failed = False
 
     def write(self, image: np.ndarray, time: float) -> None:
