@@ -90,6 +90,11 @@ def test_each_root_script_is_a_command():
     assert all(callable(import_module(name).main) for name in scripts)
 
 
+def test_each_network_is_in_the_wheel_except_the_alternative_face_detector():
+    networks = {str(path.relative_to(ROOT)) for folder in (ROOT, ROOT / "face_detector") for path in folder.glob("*.onnx")}
+    assert networks - {"face_detector/res10_300x300_ssd.onnx"} == {name for name in WHEEL_FILES if name.endswith(".onnx")}
+
+
 def test_checkout_finds_its_networks():
     assert default_files.MASK_CLASSIFIER == ROOT / "mask_detector.keras" and default_files.MASK_CLASSIFIER.is_file()
     assert choose_face_detector(default_files.FACE_DETECTOR).path.parent == ROOT / "face_detector"
