@@ -1,4 +1,4 @@
-"""Draw detections for people to look at."""
+"""Draw detections on images for people."""
 
 from collections.abc import Sequence
 
@@ -21,7 +21,7 @@ def draw_detections(image: np.ndarray, detections: Sequence[Detection]) -> np.nd
 
 
 def draw_tracked(image: np.ndarray, faces: Sequence[Detection]) -> np.ndarray:
-    """Return a copy of `image` as `draw_detections` does, the track's number before each label."""
+    """Return a copy of `image` as `draw_detections` does, the track ID before each label."""
     names = [f"{face.track} {display_name(face.label)}" if face.track else display_name(face.label) for face in faces]
     return _draw(image, faces, [f"{name} {face.probability:.0%}" for name, face in zip(names, faces, strict=True)])
 
@@ -48,7 +48,7 @@ def _draw(image: np.ndarray, faces: Sequence[Detection], texts: Sequence[str]) -
         cv2.rectangle(canvas, (x1, y1), (x2 - 1, y2 - 1), colour(face.label), thickness)
     for face, text in reversed(list(zip(faces, texts, strict=True))):
         x1, y1, x2, _ = face.box
-        # Letters about a tenth of the face's width wide, within what can be read and what does not hide the picture.
+        # Letters about a tenth of the face's width wide, within what can be read and what does not hide the image.
         scale = float(np.clip((x2 - x1) / 220, 0.35, max(0.35, min(image.shape[:2]) / 600)))
         _put_label(canvas, text, x1, y1, scale, colour(face.label))
     return canvas

@@ -175,7 +175,7 @@ def test_stride_and_width(tmp_path, people_video):
     assert [frame.image.shape for frame in frames_of(out)] == [(210, 400, 3)] * 3
 
 
-def test_pictures(tmp_path, capsys):
+def test_images_as_frames(tmp_path, capsys):
     (tmp_path / "in").mkdir()
     for number in range(3):
         cv2.imwrite(str(tmp_path / "in" / f"{number}.jpg"), people())
@@ -190,13 +190,13 @@ def test_pictures(tmp_path, capsys):
 
 def after_frames(monkeypatch, count, action):
     """Have `action` called as the face detector receives that many frames, one after the other."""
-    whole, seen = CenterFaceDetector.detect, []
+    detect, calls = CenterFaceDetector.detect, []
 
     def detect_some(self, *arguments):
-        seen.append(arguments)
-        if len(seen) == count:
+        calls.append(arguments)
+        if len(calls) == count:
             action()
-        return whole(self, *arguments)
+        return detect(self, *arguments)
 
     monkeypatch.setattr("facemask.parallel.thread_budget", lambda: (1, 1))
     monkeypatch.setattr("facemask.video.session.PREFETCH", 1)
@@ -210,7 +210,7 @@ def test_signal_finishes_the_outputs(capsys, tmp_path, people_video, monkeypatch
     out, jsonl = tmp_path / "out.mp4", tmp_path / "out.jsonl"
     assert detect_mask_video.main(["-i", str(people_video), "-o", str(out), "--jsonl", str(jsonl)]) == code
     assert signal.getsignal(number) == before
-    assert len(lines_of(jsonl)) == len(frames_of(out)) == 5  # the frame at hand is done
+    assert len(lines_of(jsonl)) == len(frames_of(out)) == 5  # the frame at hand is finished
     assert "[INFO] 5 frames (stopped), 40 faces of 8 people" in capsys.readouterr().err
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out.jsonl", "out.mp4", "people.avi"]
 
@@ -270,7 +270,7 @@ def wait_until(condition) -> None:
 
 
 def test_killed_process_leaves_what_it_had(tmp_path):
-    """Whole lines, and a video that can be played, under names that say that they are not finished."""
+    """Whole lines, and a video that can be played, under names of unfinished files."""
     image = people()
     with Camera([image] * 3000, 30) as camera:
         process = start("-i", camera.url, "-o", tmp_path / "out.mp4", "--jsonl", tmp_path / "out.jsonl", "--events", tmp_path / "e.jsonl")
@@ -281,15 +281,15 @@ def test_killed_process_leaves_what_it_had(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["e.jsonl", "out.partial.jsonl", "out.partial.mp4"]
     assert lines.read_bytes().endswith(b"\n")
     count = len(lines_of(lines))
-    assert count - 100 < len(frames_of(video)) <= count  # two seconds a part, and what the encoder looks ahead
+    assert count - 100 < len(frames_of(video)) <= count  # two seconds per fragment, and the frames that the encoder holds
     assert {event["event"] for event in lines_of(tmp_path / "e.jsonl")} == {"settled"}
 
 
 def test_stream_that_is_cut_served_to_a_browser_and_stopped(tmp_path):
     """A guard desk: a camera that drops, events with a command and hidden faces, the page, SIGTERM."""
-    out, jsonl, events, told = (tmp_path / name for name in ("out.mp4", "out.jsonl", "events.jsonl", "told.jsonl"))
+    out, jsonl, events, reported = (tmp_path / name for name in ("out.mp4", "out.jsonl", "events.jsonl", "reported.jsonl"))
     hook = tmp_path / "hook.py"
-    hook.write_text(f"import sys; open({str(told)!r}, 'a').write(sys.stdin.read())")
+    hook.write_text(f"import sys; open({str(reported)!r}, 'a').write(sys.stdin.read())")
     with Camera([people()] * 3000, 10, cuts={25: 0.5}) as camera:
         process = start(
             "-i", camera.url, "-o", out, "--jsonl", jsonl, "--events", events, "--snapshots", tmp_path / "shots",
@@ -308,7 +308,7 @@ def test_stream_that_is_cut_served_to_a_browser_and_stopped(tmp_path):
         # after the cut, when all people were classified often enough
         wait_until(lambda: camera.connections == 2 and state()["people"].get("Mask") == 4 and sum(state()["faces"].values()) == 8)
         with urllib.request.urlopen(url + "picture.jpg", timeout=WAIT) as response:
-            picture = cv2.imdecode(np.frombuffer(response.read(), np.uint8), cv2.IMREAD_COLOR)
+            shown = cv2.imdecode(np.frombuffer(response.read(), np.uint8), cv2.IMREAD_COLOR)
         process.send_signal(signal.SIGTERM)
         assert process.wait(WAIT) == 143
         reader.join(WAIT)
@@ -320,18 +320,18 @@ def test_stream_that_is_cut_served_to_a_browser_and_stopped(tmp_path):
     assert is_slow or {face["track"] for face in records[-1]["faces"]} == set(range(1, 9))  # the gap of a second did not matter
     assert len(frames_of(out)) == len(records)
     assert frames_of(out)[-1].time == pytest.approx(records[-1]["time"], abs=0.01)
-    happened = lines_of(events)
-    bare = sorted(event["track"] for event in happened if event["event"] == "settled")
-    assert (is_slow or len(bare) == 4) and bare == sorted(event["track"] for event in happened if event["event"] == "left")
-    assert lines_of(told) == happened
+    event_records = lines_of(events)
+    bare = sorted(event["track"] for event in event_records if event["event"] == "settled")
+    assert (is_slow or len(bare) == 4) and bare == sorted(event["track"] for event in event_records if event["event"] == "left")
+    assert lines_of(reported) == event_records
     shots = sorted((tmp_path / "shots").iterdir())
-    assert sorted(event["snapshot"] for event in happened if "snapshot" in event) == list(map(str, shots))
+    assert sorted(event["snapshot"] for event in event_records if "snapshot" in event) == list(map(str, shots))
     # No face can be known in anything that was shown or written: the detector finds none.
     from facemask.models.face_detectors import load_face_detector
 
     detector = load_face_detector(ROOT / "face_detector" / "masked_faces_ssd.onnx")
     assert len(detector.detect(people())) == 8
-    for image in (picture, *(frame.image for frame in frames_of(out)), *(cv2.imread(str(shot)) for shot in shots)):
+    for image in (shown, *(frame.image for frame in frames_of(out)), *(cv2.imread(str(shot)) for shot in shots)):
         assert image.shape == (320, 608, 3)
         assert detector.detect(image) == []
 
@@ -368,20 +368,20 @@ def test_bad_input(capfd, tmp_path, people_video, monkeypatch, arguments, messag
 
 @pytest.mark.parametrize(("key", "frames"), [(ord("q"), 1), (27, 1), (-1, 10)])
 def test_window_until_q(monkeypatch, tmp_path, people_video, key, frames):
-    pictures = []
+    images = []
     monkeypatch.setattr("facemask.video.display.has_display", lambda: True)
     monkeypatch.setattr(cv2, "namedWindow", lambda name, flags: None)
     monkeypatch.setattr(cv2, "resizeWindow", lambda name, width, height: None)
-    monkeypatch.setattr(cv2, "imshow", lambda name, image: pictures.append(image))
+    monkeypatch.setattr(cv2, "imshow", lambda name, image: images.append(image))
     monkeypatch.setattr(cv2, "waitKey", lambda delay: key)
     monkeypatch.setattr(cv2, "getWindowProperty", lambda name, which: 1.0)
     jsonl = tmp_path / "out.jsonl"
     assert detect_mask_video.main(["-i", str(people_video), "--jsonl", str(jsonl)]) == 0
-    assert len(pictures) == len(jsonl.read_text().splitlines()) == frames
+    assert len(images) == len(jsonl.read_text().splitlines()) == frames
 
 
 def gone(name: str, which: int) -> float:
-    raise cv2.error("NULL guiReceiver (please create a window)")  # as Qt says it
+    raise cv2.error("NULL guiReceiver (please create a window)")  # as Qt has it
 
 
 @pytest.mark.parametrize("is_there", [pytest.param(lambda name, which: 0.0, id="hidden"), pytest.param(gone, id="gone")])
@@ -399,20 +399,20 @@ def test_closed_window_stops(monkeypatch, tmp_path, people_video, capsys, is_the
 
 
 def test_closed_window_of_a_silent_camera(monkeypatch, tmp_path, capsys):
-    """It can be closed while there is nothing to show, and says that there is not."""
-    pictures, said = [], []
+    """It can be closed while there is no image, and shows for how long."""
+    images, texts = [], []
     monkeypatch.setattr("facemask.video.display.has_display", lambda: True)
     monkeypatch.setattr("facemask.video.display.STALL", 0.3)
-    monkeypatch.setattr("facemask.video.display.draw_status", lambda image, text: said.append(text))
+    monkeypatch.setattr("facemask.video.display.draw_status", lambda image, text: texts.append(text))
     monkeypatch.setattr(cv2, "namedWindow", lambda name, flags: None)
     monkeypatch.setattr(cv2, "resizeWindow", lambda name, width, height: None)
-    monkeypatch.setattr(cv2, "imshow", lambda name, image: pictures.append(image))
+    monkeypatch.setattr(cv2, "imshow", lambda name, image: images.append(image))
     monkeypatch.setattr(cv2, "waitKey", lambda delay: -1)
-    monkeypatch.setattr(cv2, "getWindowProperty", lambda name, which: float("no image for 1 s" not in said))
+    monkeypatch.setattr(cv2, "getWindowProperty", lambda name, which: float("no image for 1 s" not in texts))
     jsonl = tmp_path / "out.jsonl"
     with Camera([people()] * 100, 20, stall_at=30) as camera:
         assert detect_mask_video.main(["-i", camera.url, "--jsonl", str(jsonl)]) == 0
-    assert "no image for 0 s" in said and said[-1] == "no image for 1 s"
+    assert "no image for 0 s" in texts and texts[-1] == "no image for 1 s"
     assert " frames (stopped), " in capsys.readouterr().err
     assert len(lines_of(jsonl)) > 0
 
@@ -511,7 +511,7 @@ def test_street_video(shared, tmp_path):
     assert Counter(face["label"] for face in faces).most_common(1)[0][0] == "with_mask"
     # 123 people, each in one scene; a number for each face of each frame would be thousands
     assert 100 < max(face["track"] or 0 for face in faces) < 160 and len(faces) > 3000
-    with open_source(str(source)) as before, open_source(str(out)) as after:
-        times = [frame.time for frame in before.frames()]
-        assert [frame.time for frame in after.frames()] == pytest.approx(times, abs=1e-4)
+    with open_source(str(source)) as original, open_source(str(out)) as annotated:
+        times = [frame.time for frame in original.frames()]
+        assert [frame.time for frame in annotated.frames()] == pytest.approx(times, abs=1e-4)
     assert [record["time"] for record in records] == pytest.approx(times, abs=1e-4)

@@ -52,7 +52,7 @@ def test_draw_status_writes_at_the_bottom():
     assert image[80:].any() and not image[:70].any()
 
 
-def test_draw_tracked_tells_the_track():
+def test_draw_tracked_shows_the_track_id():
     image = np.zeros((200, 300, 3), np.uint8)
     faces = [Detection((100, 80, 180, 160), 0.9, "with_mask", 0.8, {"with_mask": 0.8}, track) for track in (None, 3, 8)]
     drawn = [draw_tracked(image, [face]) for face in faces]
@@ -68,15 +68,15 @@ def test_draw_tracked_tells_the_track():
         pytest.param((100, 60, 120, 140), (54, 44, 166, 156), id="a strip of a face"),
         pytest.param((0, 0, 40, 50), (0, 0, 55, 60), id="corner"),
         pytest.param((260, 160, 300, 200), (252, 152, 300, 200), id="other corner"),
-        pytest.param((0, 0, 300, 200), (0, 0, 300, 200), id="whole picture"),
+        pytest.param((0, 0, 300, 200), (0, 0, 300, 200), id="whole image"),
         pytest.param((150, 100, 151, 101), (150, 100, 151, 101), id="a pixel"),
     ],
 )
-def test_hide_faces(box, square):
+def test_pixelate_faces(box, square):
     image = np.random.default_rng(0).integers(0, 256, (200, 300, 3), np.uint8)
-    before = image.copy()
+    original = image.copy()
     hidden = pixelate_faces(image, [box])
-    np.testing.assert_array_equal(image, before)
+    np.testing.assert_array_equal(image, original)
     x1, y1, x2, y2 = square
     assert len(np.unique(hidden[y1:y2, x1:x2].reshape(-1, 3), axis=0)) <= 25
     changed = (hidden != image).any(axis=2)
@@ -84,6 +84,6 @@ def test_hide_faces(box, square):
     assert not changed.any()
 
 
-def test_hide_faces_of_none():
+def test_pixelate_faces_of_none():
     image = np.random.default_rng(0).integers(0, 256, (20, 30, 3), np.uint8)
     np.testing.assert_array_equal(pixelate_faces(image, []), image)

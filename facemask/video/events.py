@@ -53,11 +53,11 @@ class EventRecorder(FrameOutput):
             if self._reported.pop(track.id, None):
                 self._report(ENDED, track)
         for track in result.tracks:
-            before = self._reported.get(track.id)
+            previous = self._reported.get(track.id)
             is_alert = track.confirmed and track.label in self._alerts
-            if is_alert and (before is None or before.confirmed_label != track.label):
+            if is_alert and (previous is None or previous.confirmed_label != track.label):
                 self._report(CONFIRMED, track, image)
-            if is_alert or before:
+            if is_alert or previous:
                 self._reported[track.id] = track
 
     def close(self) -> None:

@@ -140,22 +140,22 @@ class MaskTracker:
         if probabilities is not None:
             state.average.add(probabilities, face.confidence, time)
             state.height = height
-        before = self._tracks.get(id)
+        previous = self._tracks.get(id)
         average, is_confirmed = state.average, state.average.is_confirmed(time)
         is_best = face.confidence * height > state.quality
         if is_best:
             state.quality = face.confidence * height
         self._tracks[id] = Track(
             id=id,
-            first_time=before.first_time if before else time,
+            first_time=previous.first_time if previous else time,
             last_time=time,
-            frames=before.frames + 1 if before else 1,
+            frames=previous.frames + 1 if previous else 1,
             label=average.label,
             probabilities=average.probabilities,
             confirmed=is_confirmed,
-            confirmed_label=average.label if is_confirmed else before.confirmed_label if before else "",
-            best_box=face.box if is_best or before is None else before.best_box,
-            best_time=time if is_best or before is None else before.best_time,
+            confirmed_label=average.label if is_confirmed else previous.confirmed_label if previous else "",
+            best_box=face.box if is_best or previous is None else previous.best_box,
+            best_time=time if is_best or previous is None else previous.best_time,
         )
         return self._tracks[id]
 

@@ -199,21 +199,21 @@ def screenshot(url: str, path: Path, seconds: int) -> np.ndarray:
 @pytest.fixture
 def moving(server):
     """The server with a green box that goes round."""
-    done = threading.Event()
+    finished = threading.Event()
 
     def move() -> None:
         number = 0
-        while not done.wait(0.05):
-            picture = grey(40, 240, 320)
+        while not finished.wait(0.05):
+            image = grey(40, 240, 320)
             left = 10 + 11 * number % 240
-            cv2.rectangle(picture, (left, 80), (left + 60, 160), (0, 255, 0), 4)
-            server.show(picture, State(number, number / 20, 20.0, 0.0, {"Mask": 3}, {"No mask": 2}))
+            cv2.rectangle(image, (left, 80), (left + 60, 160), (0, 255, 0), 4)
+            server.show(image, State(number, number / 20, 20.0, 0.0, {"Mask": 3}, {"No mask": 2}))
             number += 1
 
     mover = threading.Thread(target=move)
     mover.start()
     yield server
-    done.set()
+    finished.set()
     mover.join()
 
 

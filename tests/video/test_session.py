@@ -18,7 +18,7 @@ FACE = Face((100, 80, 130, 110), 0.9)
 
 
 class Source(VideoSource):
-    """Gives grey frames, and stalls before one of them."""
+    """Gives grey frames, after a stall if asked for."""
 
     def __init__(self, count: int, is_live: bool = False, stall_before: int | None = None) -> None:
         super().__init__("frames", 25, None, 1)
@@ -167,6 +167,6 @@ def test_small_faces_are_hidden_too():
     faces = load_face_detector(ROOT / "face_detector" / "masked_faces_ssd.onnx")
     image = np.full((1080, 1920, 3), 128, np.uint8)
     image[400:560, 700:1004] = cv2.resize(cv2.imread(str(EXAMPLES / "people.jpg")), (304, 160))
-    found = [len(face_detection(faces, 0.5, hide, size)(image)) for hide, size in ((True, None), (True, 512), (False, None))]
-    assert found[0] >= 8 > max(found[1:])
+    numbers = [len(face_detection(faces, 0.5, hide, size)(image)) for hide, size in ((True, None), (True, 512), (False, None))]
+    assert numbers[0] >= 8 > max(numbers[1:])
     assert faces.size == 512  # several threads share the detector

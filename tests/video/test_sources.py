@@ -33,7 +33,7 @@ def frames_of(path: Path) -> list:
         return list(source.frames())
 
 
-def write_pictures(folder: Path, names: list[str]) -> None:
+def write_images(folder: Path, names: list[str]) -> None:
     folder.mkdir(exist_ok=True)
     for number, name in enumerate(names):
         cv2.imwrite(str(folder / name), grey(20 * number))
@@ -272,8 +272,8 @@ def test_animated_image_that_is_cut_off(tmp_path):
         pytest.param(["f1.png"], "f1.png", [0], id="one"),
     ],
 )
-def test_pictures(tmp_path, names, source, kept):
-    write_pictures(tmp_path / "a", names)
+def test_images(tmp_path, names, source, kept):
+    write_images(tmp_path / "a", names)
     with open_source(str(tmp_path / "a" / source), rate=4) as opened:
         assert (opened.frame_count, opened.rate, opened.is_live) == (len(kept), 4, False)
         frames = list(opened.frames())
@@ -281,8 +281,8 @@ def test_pictures(tmp_path, names, source, kept):
     assert [(frame.number, frame.time) for frame in frames] == [(number, number / 4) for number in range(len(kept))]
 
 
-def test_pictures_with_a_broken_one(tmp_path, caplog):
-    write_pictures(tmp_path / "a", ["1.png", "2.png", "3.png"])
+def test_images_with_a_broken_one(tmp_path, caplog):
+    write_images(tmp_path / "a", ["1.png", "2.png", "3.png"])
     (tmp_path / "a" / "2.png").write_bytes(b"text")
     with open_source(str(tmp_path / "a")) as source:
         frames = list(source.frames())
@@ -299,7 +299,7 @@ def test_pictures_with_a_broken_one(tmp_path, caplog):
         ),
         pytest.param("text.mp4", b"text", "cannot be opened as a video; check that it is one and plays elsewhere", id="text"),
         pytest.param("empty.mp4", b"", "cannot be opened as a video; check that it is one and plays elsewhere", id="empty"),
-        pytest.param("f%03d.png", None, "no file matches; check the pattern", id="no pictures"),
+        pytest.param("f%03d.png", None, "no file matches; check the pattern", id="no images"),
         pytest.param("*.none", None, "no file matches; check the pattern", id="no match"),
     ],
 )
@@ -333,26 +333,26 @@ def test_standard_input():
 def test_pipe_that_stalls_can_be_stopped(tmp_path):
     os.mkfifo(tmp_path / "fifo")
     noise = np.random.default_rng(0).integers(0, 256, (720, 1280, 3), np.uint8)
-    data = 20 * cv2.imencode(".jpg", noise)[1].tobytes()  # more than FFmpeg wants to see before it opens a pipe
-    done, silences = threading.Event(), []
+    data = 20 * cv2.imencode(".jpg", noise)[1].tobytes()  # more than FFmpeg reads before it opens a pipe
+    finished, stalls = threading.Event(), []
 
     def feed() -> None:
         with open(tmp_path / "fifo", "wb") as fifo:
             with suppress(BrokenPipeError):
                 fifo.write(data)
-            done.wait(20)
+            finished.wait(20)
 
     feeder = threading.Thread(target=feed)
     feeder.start()
     with open_source(str(tmp_path / "fifo")) as source:
         numbers = []
         threading.Timer(1.5, source.stop).start()
-        for frame in source.frames(silences.append):
+        for frame in source.frames(stalls.append):
             numbers.append(frame.number)
-    done.set()
+    finished.set()
     feeder.join()
     assert numbers == list(range(len(numbers))) and len(numbers) >= 10
-    assert silences
+    assert stalls
 
 
 def test_pipe_hands_over_an_error(tmp_path, monkeypatch):
@@ -395,10 +395,10 @@ def test_live_source_gives_the_newest_frame():
 def test_live_source_is_opened_again(monkeypatch, caplog):
     caplog.set_level(logging.INFO)
     monkeypatch.setattr(LiveSource, "FIRST_WAIT", 0.2)
-    silences = []
+    stalls = []
     camera = Camera(map(numbered, range(200)), 40, cuts={20: 0.3, 70: 0.3, 120: 0.3})
     with camera, open_source(camera.url, timeout=3) as source:
-        frames = [(frame.time, number_of(frame.image)) for frame in source.frames(silences.append)]
+        frames = [(frame.time, number_of(frame.image)) for frame in source.frames(stalls.append)]
     numbers = [number for _, number in frames]
     assert numbers == sorted(set(numbers)) and numbers[-1] == 199
     assert camera.connections == 4
@@ -408,7 +408,7 @@ def test_live_source_is_opened_again(monkeypatch, caplog):
     lost = f"{camera.url}: the connection is lost; opening it again in 0.2 s"
     assert caplog.messages.count(lost) == 4
     assert sum(message.startswith(f"{camera.url}: back after ") for message in caplog.messages) == 3
-    assert max(silences) > 0.3
+    assert max(stalls) > 0.3
 
 
 def test_live_source_that_stalls_is_noticed(caplog):
@@ -423,7 +423,7 @@ def test_live_source_that_stalls_is_noticed(caplog):
 
 
 def test_camera_that_hangs_is_noticed(monkeypatch, caplog):
-    """OpenCV waits for a camera for ten seconds; it is said before that."""
+    """OpenCV waits for a camera for ten seconds; the warning comes before that."""
 
     class Capture:
         reads = 0
@@ -445,7 +445,7 @@ def test_camera_that_hangs_is_noticed(monkeypatch, caplog):
     assert caplog.messages == ["camera 0: no frame for 0 s; waiting"]
 
 
-def test_error_of_a_camera_is_a_picture_that_did_not_come(monkeypatch, caplog):
+def test_error_of_a_camera_is_a_frame_that_did_not_come(monkeypatch, caplog):
     class Capture:
         reads = 0
 
@@ -574,7 +574,7 @@ def test_sink_keeps_what_a_killed_process_left(tmp_path, caplog):
     assert caplog.messages == [f"{partial}: was not finished; it is kept as {tmp_path}/out.partial-2.mp4"]
 
 
-def test_sink_tells_of_a_picture_that_is_too_large(tmp_path):
+def test_sink_reports_an_image_that_is_too_large(tmp_path):
     with pytest.raises(InputError) as error, VideoSink(tmp_path / "out.mp4", Fraction(25)) as sink:
         sink.write(grey(90, 4, 20000), 0)
     assert str(error.value).startswith(f"{tmp_path}/out.mp4: cannot be written (")
@@ -621,7 +621,7 @@ def test_sink_without_frames_leaves_nothing(tmp_path):
 
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs Linux' full device")
-def test_sink_tells_of_a_full_disk(tmp_path, suffix, monkeypatch):
+def test_sink_reports_a_full_disk(tmp_path, suffix, monkeypatch):
     full = tmp_path / f"out.partial{suffix}"
     full.symlink_to("/dev/full")
     monkeypatch.setattr("facemask.video.writer.fresh_partial_path", lambda path: full)  # which would refuse the link
@@ -649,7 +649,7 @@ def test_frames_of_too_many_pixels(video, tmp_path):
         assert next(source.frames()).image.shape == (120, 160, 3)
 
 
-def test_picture_of_too_many_pixels(tmp_path):
+def test_image_of_too_many_pixels(tmp_path):
     cv2.imwrite(str(tmp_path / "a.png"), np.zeros((100, 100), np.uint8))
     with (
         pytest.raises(InputError, match="100 x 100 pixels are more than 9999"),

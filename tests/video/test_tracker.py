@@ -150,7 +150,7 @@ def test_clear_face_is_classified_now_and_then_an_unclear_one_always():
     clear, unclear = Classifier(MASK), Classifier(UNSURE)
     track(clear, [[face()]] * 50)
     track(unclear, [[face()]] * 50)
-    assert (clear.faces, unclear.faces) == (1 + 3 + 9, 50)  # unseen before, thrice, then each 0.2 s of the other 46 frames
+    assert (clear.faces, unclear.faces) == (1 + 3 + 9, 50)  # before its track, thrice, then each 0.2 s of the other 46 frames
 
 
 def test_face_that_grows_is_classified_again():
