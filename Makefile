@@ -24,7 +24,7 @@ check: .venv/test ## check style, format and types
 	$(BIN)/mypy
 
 test: check ## check, and run the tests except the slow ones: under five minutes on two cores
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow and not shared"
 
 test-all: check .venv-opencv4/test ## check, and run all tests, on OpenCV 4 those that depend on its version
 	$(BIN)/python -m pytest

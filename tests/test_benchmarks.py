@@ -10,7 +10,7 @@ from facemask.cli.run import DONE, FAILED, run
 from facemask.video.writer import VideoSink
 from tests.helpers import EXAMPLES, PEOPLE, ROOT
 
-pytestmark = pytest.mark.training
+pytestmark = [pytest.mark.training, pytest.mark.slow]
 pytest.importorskip("sklearn")
 
 from benchmarks import face_detectors, speed, tracking  # noqa: E402

@@ -284,6 +284,7 @@ def wait_until(condition) -> None:
         time.sleep(0.02)
 
 
+@pytest.mark.slow
 def test_killed_process_leaves_what_it_had(tmp_path, start):
     """Whole lines, and a video that can be played, under names of unfinished files."""
     image = people()
@@ -300,6 +301,7 @@ def test_killed_process_leaves_what_it_had(tmp_path, start):
     assert "settled" in {event["event"] for event in lines_of(tmp_path / "e.jsonl")}
 
 
+@pytest.mark.slow
 def test_stream_that_is_cut_served_to_a_browser_and_stopped(tmp_path, start):
     """A guard desk: a camera that drops, events with a command and hidden faces, the page, SIGTERM."""
     out, jsonl, events, reported = (tmp_path / name for name in ("out.mp4", "out.jsonl", "events.jsonl", "reported.jsonl"))
@@ -414,6 +416,7 @@ def test_closed_window_stops(monkeypatch, tmp_path, people_video, capsys, is_the
     assert len(frames_of(out)) == 1
 
 
+@pytest.mark.slow
 def test_closed_window_of_a_silent_camera(monkeypatch, tmp_path, capsys):
     """It can be closed while there is no image, and shows for how long."""
     images, texts = [], []

@@ -42,7 +42,10 @@ from facemask.models.model_file import CHECKSUM_LENGTH, checksum, with_checksum
 from facemask.models.model_info import METADATA_NAME, ModelInfo
 from tests.helpers import EXAMPLES, ROOT
 
-pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="limits and signals as Linux has them")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not sys.platform.startswith("linux"), reason="limits and signals as Linux has them"),
+]
 
 HAS_ONNXRUNTIME = find_spec("onnxruntime") is not None  # without, a malicious model can crash OpenCV
 MANY = bool(os.environ.get("FUZZ"))

@@ -101,6 +101,7 @@ def test_start_from_onnx_undoes_the_conversion():
     np.testing.assert_allclose(found.transpose(0, 3, 1, 2), expected, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_start_from_the_mean_of_several_files(tmp_path):
     import onnx
     from onnx import numpy_helper
@@ -188,6 +189,7 @@ def test_calibrate_leaves_unannotated_faces_out():
     assert strict.to_probability(score) < 0.5 < fair.to_probability(score)
 
 
+@pytest.mark.slow
 def test_train_end_to_end(tmp_path, capfd, astronaut, monkeypatch):
     (tmp_path / "images").mkdir()
     (tmp_path / "annotations").mkdir()

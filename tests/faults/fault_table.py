@@ -158,7 +158,13 @@ def check_faces(count: int, faces: int = 1) -> None:
 
 def on_keras(function: Callable) -> Callable:
     """Mark a case as one that needs Keras."""
-    function.marks = [pytest.mark.training]
+    function.marks = [*getattr(function, "marks", []), pytest.mark.training]
+    return function
+
+
+def slow(function: Callable) -> Callable:
+    """Mark a case as one that `make test` leaves out."""
+    function.marks = [*getattr(function, "marks", []), pytest.mark.slow]
     return function
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from facemask.io.find_images import find_images
-from tests.faults.fault_table import ASTRONAUT, MODEL, FaultTable, Run, needs_linux, on_keras, write
+from tests.faults.fault_table import ASTRONAUT, MODEL, FaultTable, Run, needs_linux, on_keras, slow, write
 from tests.helpers import write_class_folders
 
 pytestmark = needs_linux
@@ -62,6 +62,7 @@ def one_photo(folder):
 
 @TABLE.case("100,000 photos of one class: counted in seconds")
 @on_keras
+@slow
 def many(folder):
     Path("data/with_mask").mkdir(parents=True)
     for number in range(100_000):

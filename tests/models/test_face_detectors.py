@@ -6,8 +6,8 @@ import pytest
 
 from facemask.errors import InputError
 from facemask.models.center_face import CenterFaceDetector
-from facemask.models.int8 import int8_file
 from facemask.models.face_detectors import choose_face_detector, load_face_detector
+from facemask.models.int8 import int8_file
 from facemask.models.model_file import checksum
 from facemask.models.res10 import Res10Detector
 from tests.helpers import CORRUPT, ROOT

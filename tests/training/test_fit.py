@@ -40,6 +40,7 @@ def dataset(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_train_then_detect(dataset, tmp_path, capsys):
     model, plot = tmp_path / "mine.keras", tmp_path / "plot.png"
     arguments = ["-d", str(dataset), "-m", str(model), "-p", str(plot), "--weights", str(MODEL), "--size", "96", "-e", "1"]
@@ -119,6 +120,7 @@ def tiny():
     return make
 
 
+@pytest.mark.slow
 def test_fine_tune_in_mixed_precision(tiny, tmp_path):
     """A twin in float16 learns, and the network handed in has the twin's weights, in float32."""
     network, train, validation = tiny()
@@ -179,6 +181,7 @@ def test_fine_tune_interrupted_keeps_the_best_then_resumes(tiny, tmp_path, monke
         np.testing.assert_allclose(weight, other, rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_train_interrupted_then_resumed(dataset, tmp_path_factory, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     more = tmp_path_factory.mktemp("more") / "dataset"
@@ -336,6 +339,7 @@ print(keras.ops.convert_to_numpy(shown.counts).astype(int).tolist())
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", ["tensorflow", "torch", "jax"])
 def test_each_epoch_shows_each_face_once_also_with_workers(backend):
     pytest.importorskip(backend, reason=f"{backend} is not installed; it is another backend that Keras can use")
@@ -381,6 +385,7 @@ def test_load_keras_refuses_code(tmp_path):
         load_keras(tmp_path / "code.keras")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", ["torch", "jax"])
 def test_other_backend_trains(dataset, tmp_path, backend):
     pytest.importorskip(backend, reason=f"{backend} is not installed; it is another backend that Keras can use")
