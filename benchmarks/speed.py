@@ -210,7 +210,7 @@ def measure_folder(model: Path, photos: list[Path], work: Path, turns: int, memo
         found = tutorial(["images", model, *sorted(folder.iterdir())]).last_json()
         theirs.append(1000 * found["seconds"] / len(photos))
         result = detect_images([folder])
-        ours.append(result.find(r"([\d.]+) ms a picture"))
+        ours.append(result.find(r"([\d.]+) ms per image"))
     memory[f"{len(photos)} photos"] = result.memory
     faces = f"{result.find(NUMBER_OF_FACES):.0f} faces found; the tutorial: {found['faces']}"
     return [Row(f"a photo of a folder of {len(photos)} ({faces})", "ms", theirs, ours)]

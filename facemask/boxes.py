@@ -5,24 +5,24 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
-MAX_FACES = 1000  # of a picture, unless told otherwise
-FARTHEST = 1e30  # of a box's corners; farther ones are no box, and float32 cannot tell their sides
+MAX_FACES = 1000  # of an image, by default
+MAX_COORDINATE = 1e30  # of a box: with larger ones, float32 cannot hold its area
 
 
 def nms(
     boxes: np.ndarray, scores: np.ndarray, min_score: float, iou_threshold: float, max_candidates: int, max_boxes: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Drop weak boxes and those that overlap a stronger one (non-maximum suppression); strongest first.
+    """Drop weak boxes and boxes that overlap a stronger one (non-maximum suppression); strongest first.
 
-    `boxes` is (n, 4) x1, y1, x2, y2 in any unit, `scores` (n,); returns both for the boxes kept. Boxes or scores that
-    are not finite, or boxes beyond `FARTHEST`, are dropped.
+    `boxes` is (n, 4) x1, y1, x2, y2 in any unit, `scores` (n,); returns both for the boxes kept. Boxes and scores that
+    are not finite are dropped, and boxes beyond `MAX_COORDINATE`.
     """
-    candidates = np.flatnonzero((scores >= min_score) & (np.abs(boxes) <= FARTHEST).all(axis=1) & np.isfinite(scores))
+    candidates = np.flatnonzero((scores >= min_score) & (np.abs(boxes) <= MAX_COORDINATE).all(axis=1) & np.isfinite(scores))
     candidates = candidates[np.argsort(-scores[candidates], kind="stable")[:max_candidates]]
     if not len(candidates):
         return np.empty((0, 4), boxes.dtype), np.empty(0, scores.dtype)
     corner_and_size = np.concatenate([boxes[candidates, :2], boxes[candidates, 2:] - boxes[candidates, :2]], axis=1)
-    ranks = np.arange(len(candidates), 0, -1, dtype=np.float32)  # scores that float32 rounds would lose their order
+    ranks = np.arange(len(candidates), 0, -1, dtype=np.float32)  # scores rounded to float32 would lose their order
     kept = cv2.dnn.NMSBoxes(corner_and_size.astype(np.float64), ranks, 0.0, iou_threshold)
     kept = candidates[np.asarray(kept, int).ravel()[:max_boxes]]
     return boxes[kept], scores[kept]
@@ -63,10 +63,10 @@ def square_around(box: Sequence[float], margin: float) -> tuple[float, float, fl
 
 
 def crop_face(image: np.ndarray, box: Sequence[float], size: int, margin: float) -> np.ndarray:
-    """Cut a face as the classifier sees it: uint8 (size, size, 3), colour order as in `image`.
+    """Crop a face as the classifier takes it: uint8 (size, size, 3), colour order as in `image`.
 
-    `box` is x1, y1, x2, y2 in pixels with a part inside `image` (H, W, 3). What of the square around it lies outside
-    the image is left away, and the rest, a pixel at least, stretched. Raises ValueError if no part of the box is inside.
+    `box` is x1, y1, x2, y2 in pixels with a part inside `image` (H, W, 3). The part of its square outside the
+    image is cut off, and the rest, at least a pixel, stretched. Raises ValueError if no part of the box is inside.
     """
     height, width = image.shape[:2]
     if not (max(box[0], 0) < min(box[2], width) and max(box[1], 0) < min(box[3], height)):

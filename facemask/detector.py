@@ -9,21 +9,10 @@ import numpy as np
 from facemask.io.images import MAX_PIXELS, EncodedImage
 from facemask.models.face_detectors import FaceDetector
 from facemask.models.mask_classifier import MaskClassifier
-from facemask.types import Detection, Face
+from facemask.types import Detection, Face, FileResult
 
 MIN_REDUCED_SIDE = 1920  # px: the longest side of a JPEG decoded reduced is at least this
 MIN_REDUCED_FACE = 32  # px high in an image decoded reduced: if a face is smaller, the whole image is decoded
-
-
-@dataclass(frozen=True)
-class FileResult:
-    """The faces in an image file."""
-
-    width: int  # px, of the whole image, upright
-    height: int
-    detections: list[Detection]  # most confident first, boxes in px of the whole image
-    is_truncated: bool  # the face detector found as many faces as it may return: there may be more
-    image: np.ndarray | None  # uint8 (height, width, 3) BGR; None unless asked for
 
 
 @dataclass(frozen=True)

@@ -16,13 +16,16 @@ FONT = cv2.FONT_HERSHEY_SIMPLEX
 
 
 def draw_detections(image: np.ndarray, detections: Sequence[Detection]) -> np.ndarray:
-    """Return a copy of `image`, uint8 (H, W, 3) BGR, with a box and a label on each face, the first on top."""
-    return _draw(image, detections, [f"{display_name(face.label)} {face.probability:.0%}" for face in detections])
+    """Return a copy of `image`, uint8 (H, W, 3) BGR, with a box and a label on each face, the first on top.
+
+    An unsure label ends in a question mark, and its box is thin.
+    """
+    return _draw(image, detections, [f"{display_name(face.label, face.is_unsure)} {face.probability:.0%}" for face in detections])
 
 
 def draw_tracked(image: np.ndarray, faces: Sequence[Detection]) -> np.ndarray:
     """Return a copy of `image` as `draw_detections` does, the track ID before each label."""
-    names = [f"{face.track} {display_name(face.label)}" if face.track else display_name(face.label) for face in faces]
+    names = [f"{face.track or ''} {display_name(face.label, face.is_unsure)}".strip() for face in faces]
     return _draw(image, faces, [f"{name} {face.probability:.0%}" for name, face in zip(names, faces, strict=True)])
 
 
@@ -45,7 +48,7 @@ def _draw(image: np.ndarray, faces: Sequence[Detection], texts: Sequence[str]) -
     thickness = max(1, round(min(image.shape[:2]) / 300))
     for face in reversed(faces):
         x1, y1, x2, y2 = face.box
-        cv2.rectangle(canvas, (x1, y1), (x2 - 1, y2 - 1), colour(face.label), thickness)
+        cv2.rectangle(canvas, (x1, y1), (x2 - 1, y2 - 1), colour(face.label), 1 if face.is_unsure else thickness)
     for face, text in reversed(list(zip(faces, texts, strict=True))):
         x1, y1, x2, _ = face.box
         # Letters about a tenth of the face's width wide, within what can be read and what does not hide the image.

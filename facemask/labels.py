@@ -6,6 +6,7 @@ Colour = tuple[int, int, int]  # BGR
 
 WITH_MASK, WITHOUT_MASK, WORN_WRONG = "with_mask", "without_mask", "mask_weared_incorrect"  # as the data sets name them
 
+UNSURE = 0.6  # probability: a less probable label is unsure; a first choice, to be set from labels on val.txt
 BACKGROUND = "background"  # the class, if a model has one, of crops that show no face: no label of a face
 
 # Okabe and Ito's colours, told apart by colour-blind people too: https://jfly.uni-koeln.de/color/
@@ -17,9 +18,10 @@ STYLES: dict[str, tuple[str, Colour]] = {
 OTHER_COLOUR: Colour = (178, 114, 0)
 
 
-def display_name(label: str) -> str:
-    """Return a class name as people read it."""
-    return STYLES[label][0] if label in STYLES else label.replace("_", " ").capitalize()
+def display_name(label: str, unsure: bool = False) -> str:
+    """Return a class name as people read it, with a question mark if it is unsure."""
+    name = STYLES[label][0] if label in STYLES else label.replace("_", " ").capitalize()
+    return f"{name}?" if unsure else name
 
 
 def colour(label: str) -> Colour:

@@ -1,4 +1,4 @@
-"""Work on several things at once, and take the results in order."""
+"""Process several items at once, and take the results in order."""
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -10,19 +10,19 @@ import cv2
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-MOST_WORKERS = 8  # bounds the memory
-PREFETCH = 2  # items a worker that are begun or done before the first of them is taken
-LONG_PREFETCH = 16  # where results are small: the others go on while one takes long
+MAX_WORKERS = 8  # bounds the memory
+PREFETCH = 2  # items per worker that are started before the first of them is taken
+LONG_PREFETCH = 16  # for small results: the other workers continue while one item takes long
 
 
 def thread_budget() -> tuple[int, int]:
-    """Return how many workers to have, and how many threads each may compute with, so that they fill the cores.
+    """Return the number of workers, and of threads that each computes with, so that they fill the cores.
 
-    A network that works on several pictures at once with a thread each does more of them in a second than one that
-    works on one with all threads (benchmarks/README.md).
+    Several images at once with one thread each take less time than one after the other with all threads
+    (benchmarks/README.md).
     """
     cores = cv2.getNumberOfCPUs()  # that this process may use
-    workers = min(cores, MOST_WORKERS)
+    workers = min(cores, MAX_WORKERS)
     return workers, cores // workers
 
 
@@ -33,11 +33,11 @@ def prefetch_map(
     prefetch: int = PREFETCH,
     exclusive: Callable[[Item], bool] = lambda item: False,
 ) -> Iterator[tuple[Item, "Future[Result]"]]:
-    """Call `function` on items in so many threads; yield each item with its finished future, in the order of items.
+    """Call `function` on items in `workers` threads; yield each item with its finished future, in the order of items.
 
-    `items` is walked in the caller's thread, at most `prefetch` items a worker further than what was yielded. An item that is
-    to be worked on `exclusive` is begun when all before it are yielded, and the next after it is. When the caller stops or an
-    item cannot be had, what is begun is finished and dropped, and no more is begun.
+    `items` is iterated in the caller's thread, at most `prefetch` items per worker ahead of the one yielded. An
+    `exclusive` item starts when all before it were yielded, and the next one when it was. When the caller stops or `items`
+    raises an error, items that have started are finished and dropped, and no more start.
     """
     pending: deque[tuple[Item, Future[Result]]] = deque()
     with ThreadPoolExecutor(workers, thread_name_prefix="worker") as pool:

@@ -1,30 +1,48 @@
-"""What flows through the program: boxes, faces, detections, tracks and frames."""
+"""The data that flow through the program: boxes, faces, detections, tracks and frames."""
 
 from dataclasses import dataclass
 
 import numpy as np
+
+from facemask.labels import UNSURE
 
 Box = tuple[int, int, int, int]  # x1, y1, x2, y2 in pixels, half-open
 
 
 @dataclass(frozen=True)
 class Face:
-    """A face found: `box` is x1, y1, x2, y2 in pixels, half-open, inside the image, never empty."""
+    """A detected face: `box` is x1, y1, x2, y2 in pixels, half-open, inside the image, never empty."""
 
     box: Box
-    confidence: float  # 0..1, the detector's that this is a face
+    confidence: float  # 0..1, of the face detector
 
 
 @dataclass(frozen=True)
 class Detection:
-    """A face and what it wears: `box` is x1, y1, x2, y2 in pixels, half-open, inside the image, never empty."""
+    """A face and the label of its mask: `box` is x1, y1, x2, y2 in pixels, half-open, inside the image, never empty."""
 
     box: Box  # smoothed where the face is tracked
     confidence: float  # 0..1, that this is a face
-    label: str  # the likeliest of the model's classes
+    label: str  # the most probable of the model's labels
     probability: float  # 0..1, of that label
-    probabilities: dict[str, float]  # of every class, summing to 1
-    track: int | None = None  # the track's id; None in an image, and for a face of a video seen for the first time
+    probabilities: dict[str, float]  # of every label, summing to 1
+    track: int | None = None  # the track's id; None in an image, and for a face of a video detected for the first time
+
+    @property
+    def is_unsure(self) -> bool:
+        """Return whether the label is too improbable to rely on (`labels.UNSURE`)."""
+        return self.probability < UNSURE
+
+
+@dataclass(frozen=True)
+class FileResult:
+    """The faces in an image file."""
+
+    width: int  # px, of the whole image, upright
+    height: int
+    detections: list[Detection]  # most confident first, boxes in px of the whole image
+    is_truncated: bool  # the face detector found as many faces as it may return: there may be more
+    image: np.ndarray | None  # the whole image, uint8 (height, width, 3) BGR; None unless asked for
 
 
 @dataclass(frozen=True)

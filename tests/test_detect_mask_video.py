@@ -184,7 +184,7 @@ def test_images_as_frames(tmp_path, capsys):
     assert detect_mask_video.main(["-i", str(tmp_path / "in"), "--rate", "2", "--jsonl", str(jsonl)]) == 1
     assert [(line["time"], len(line["faces"])) for line in lines_of(jsonl)] == [(0, 8), (0.5, 8), (1, 8)]
     err = capsys.readouterr().err
-    assert f"[WARN] {tmp_path}/in/3.jpg: not a picture, or a broken one" in err
+    assert f"[WARN] {tmp_path}/in/3.jpg: not a supported image, or corrupt" in err
     assert "[INFO] 3 frames, 1 dropped, 24 faces of 8 people" in err
 
 

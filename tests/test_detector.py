@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from facemask.cli import options
-from facemask.detector import MIN_REDUCED_FACE, FileResult, MaskDetector, enlarge
+from facemask.detector import MIN_REDUCED_FACE, MaskDetector, enlarge
 from facemask.errors import InputError
 from facemask.io.images import EncodedImage, read_image
 from facemask.models.center_face import CenterFaceDetector
@@ -15,7 +15,7 @@ from facemask.models.face_detectors import load_face_detector
 from facemask.models.mask_classifier import MaskClassifier
 from facemask.models.model_file import with_checksum
 from facemask.models.model_info import METADATA_NAME, ModelInfo
-from facemask.types import Detection, Face
+from facemask.types import Detection, Face, FileResult
 from tests.helpers import EXAMPLES, PEOPLE, ROOT
 
 INFO = ModelInfo(("with_mask", "without_mask"), 32, 0.0)

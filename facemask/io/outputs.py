@@ -1,21 +1,19 @@
-"""Write files whole or not at all, and check and lock where they go."""
+"""Check and lock the places of outputs, and write files whole or not at all."""
 
 import logging
 import os
 import tempfile
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import count
 from pathlib import Path
-from typing import BinaryIO, TextIO
+from typing import TYPE_CHECKING, TextIO
 
 from facemask.errors import InputError
 from facemask.io.find_images import IMAGE_SUFFIXES
 
-try:
-    import fcntl
-except ImportError:  # Windows has none
-    fcntl = None
+if TYPE_CHECKING:
+    from filelock import BaseFileLock
 
 FREE_SPACE = "free some space, or choose another place"
 
@@ -23,7 +21,7 @@ logger = logging.getLogger(__name__)
 
 
 def make_folder(path: Path) -> None:
-    """Make a folder, and those above it, where it is missing. Raises InputError if it cannot."""
+    """Make a folder and its parents where they are missing. Raises InputError if it cannot be made."""
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -31,30 +29,27 @@ def make_folder(path: Path) -> None:
 
 
 def partial_path(path: str | Path) -> Path:
-    """Return the name, beside `path`, under which it is written until it is whole: NAME.partial.SUFFIX.
+    """Return the name, beside `path`, of its content until it is whole: NAME.partial.SUFFIX.
 
-    Of a picture it is NAME.SUFFIX.partial, which no folder run takes for a picture. Raises InputError if `path` cannot be
-    written, or what has that name already is not what an earlier run left.
+    For an image it is NAME.SUFFIX.partial, which is not an image's name when its folder is an input. Raises InputError if
+    `path` cannot be written, or if something else than an unfinished output has that name.
     """
     path = Path(path)
     check_writable(path)
-    is_picture = path.suffix.lower() in IMAGE_SUFFIXES
-    partial = path.with_name(f"{path.name}.partial" if is_picture else f"{path.stem}.partial{path.suffix}")
+    is_image = path.suffix.lower() in IMAGE_SUFFIXES
+    partial = path.with_name(f"{path.name}.partial" if is_image else f"{path.stem}.partial{path.suffix}")
     if partial.is_symlink() or (partial.exists() and not partial.is_file()):
-        raise InputError(f"{partial}: is no ordinary file, and in the way; remove it")
+        raise InputError(f"{partial}: not a regular file, and in the way; remove it")
     return partial
 
 
-def fresh_partial_path(path: str | Path) -> Path:
-    """Return what `partial_path` does; what a killed process left there is given another name, and kept."""
-    partial = partial_path(path)
-    if partial.is_file() and partial.stat().st_size:
-        check_nobody_writes(partial)
-        number = next(n for n in count(1) if not partial.with_stem(f"{partial.stem}-{n}").exists())
-        kept = partial.with_stem(f"{partial.stem}-{number}")
-        partial.rename(kept)
-        logger.warning("%s: was not finished; it is kept as %s", partial, kept)
-    return partial
+def set_aside(path: Path) -> None:
+    """Rename an unfinished output of a killed process, if there is one, so that it is kept."""
+    if path.is_file() and path.stat().st_size:
+        number = next(n for n in count(1) if not path.with_stem(f"{path.stem}-{n}").exists())
+        kept = path.with_stem(f"{path.stem}-{number}")
+        path.rename(kept)
+        logger.warning("%s: was not finished; it is kept as %s", path, kept)
 
 
 @contextmanager
@@ -73,41 +68,39 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
 
 @contextmanager
 def text_output(path: str | Path, *, newline: str | None = None) -> Iterator[TextIO]:
-    """Yield a UTF-8 text file, by lines, that takes the name `path` when the block ends without an error.
-
-    After an error what was written stays under the temporary name, `NAME.partial.SUFFIX`; what a killed process left there
-    is given another name. Raises InputError as `partial_path` does.
-    """
-    temporary = fresh_partial_path(path)
+    """Yield a UTF-8 text file that takes the name `path` when the block ends without an error, as `atomic_path` does."""
     # surrogateescape: file names need not be UTF-8, and are written as they are.
-    with open(temporary, "w", encoding="utf-8", errors="surrogateescape", newline=newline, buffering=1) as file:
-        lock(file, path)
-        try:
-            yield file
-        except BaseException:
-            file.close()
-            if temporary.stat().st_size == 0:
-                temporary.unlink()
-            else:
-                logger.warning("not finished: what was done is in %s", temporary)
-            raise
-    os.replace(temporary, path)
+    with (
+        atomic_path(path) as temporary,
+        open(temporary, "w", encoding="utf-8", errors="surrogateescape", newline=newline) as file,
+    ):
+        yield file
+        file.close()  # on Windows an open file cannot be renamed
 
 
-def lock(file: BinaryIO | TextIO, name: str | Path) -> None:
-    """Keep other runs from an open file, until it is closed. Raises InputError, calling it `name`, if another has it."""
-    if fcntl:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise InputError(f"{name}: another run is writing it; wait for its end, or name another file") from error
-        except OSError:  # some network drives have no locks
-            logger.debug("%s: cannot be locked", name)
+def lock_output(path: Path, name: str | Path) -> "BaseFileLock":
+    """Lock the file `path`, which need not exist, against other runs; `unlock_output` ends it.
+
+    Raises InputError, calling the file `name`, if another run has locked it. A file system without locks is no error.
+    """
+    from filelock import FileLock, Timeout  # here, as it takes longer to import than this package
+
+    lock = FileLock(f"{path}.lock", timeout=0, thread_local=False)
+    try:
+        lock.acquire()
+    except Timeout as error:
+        raise InputError(f"{name}: another run is writing it; wait for its end, or name another file") from error
+    except (OSError, NotImplementedError) as error:  # as on some network drives
+        logger.debug("%s: cannot be locked (%s)", name, error)
+    return lock
 
 
-def check_nobody_writes(path: Path) -> None:
-    with open(path, "r+b") as file:  # network drives lock what can be written alone
-        lock(file, path)
+def unlock_output(lock: "BaseFileLock") -> None:
+    """Remove the lock's file, and let other runs write the output."""
+    if lock.is_locked:
+        with suppress(OSError):  # on Windows, where it is open
+            os.unlink(lock.lock_file)
+        lock.release()
 
 
 def check_writable(path: str | Path) -> None:
@@ -116,7 +109,7 @@ def check_writable(path: str | Path) -> None:
     if path.is_dir():
         raise InputError(f"{path}: is a folder; give a file name")
     if path.exists() and not path.is_file():
-        raise InputError(f"{path}: is no ordinary file; choose another name")
+        raise InputError(f"{path}: not a regular file; choose another name")
     if not path.parent.is_dir():
         raise InputError(f"{path}: folder {path.parent} does not exist; make it first")
     try:
@@ -127,8 +120,8 @@ def check_writable(path: str | Path) -> None:
 
 
 def check_outputs(outputs: Iterable[Path], inputs: Iterable[Path]) -> None:
-    """Raise InputError unless all outputs can be written, none over an input and no two to one file."""
-    taken = {os.path.realpath(path) for path in inputs}  # which minds no link that leads to itself
+    """Raise InputError unless all outputs can be written, none over an input and no two to the same file."""
+    taken = {os.path.realpath(path) for path in inputs}  # which accepts a link to itself
     for output in outputs:
         check_writable(output)
         if os.path.realpath(output) in taken or os.path.realpath(partial_path(output)) in taken:

@@ -1,49 +1,119 @@
-"""What a run over images has done: records, CSV rows, and names of annotated images."""
+"""The records of a run over images: JSON lines, a CSV file, and the names of annotated images."""
 
+import csv
+import logging
 import os
 from collections import Counter
-from collections.abc import Iterable
-from dataclasses import asdict
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 
 from facemask.errors import InputError
 from facemask.io.find_images import IMAGE_SUFFIXES
-from facemask.io.outputs import make_folder
-from facemask.types import Detection
+from facemask.io.json_lines import JsonLines, resumable_json_lines
+from facemask.io.outputs import check_outputs, make_folder, partial_path, set_aside, text_output
+from facemask.labels import UNSURE
+from facemask.types import Detection, FileResult
 
-LONGEST_STEM = 220  # bytes of a name: file systems hold 255, with what is put behind it
-CSV_COLUMNS = ("image", "x1", "y1", "x2", "y2", "confidence", "label", "probability")
+MAX_STEM = 220  # bytes of a name: file systems allow 255, with number and suffix
+CSV_COLUMNS = ("image", "x1", "y1", "x2", "y2", "confidence", "label", "probability", "unsure")
+DIGITS = 4  # of numbers in records
+
+logger = logging.getLogger(__name__)
 
 
 def face_record(face: Detection) -> dict:
-    """Return a face of an image as a dictionary for JSON."""
-    record = asdict(face)
-    del record["track"]
-    return record
-
-
-def tracked_face_record(face: Detection) -> dict:
-    """Return a face of a video as a dictionary for JSON, numbers to four digits."""
+    """Return a face of an image as a dictionary for JSON, numbers rounded to `DIGITS`."""
     return {
-        "track": face.track,
         "box": face.box,
-        "confidence": round(face.confidence, 4),
+        "confidence": round(face.confidence, DIGITS),
         "label": face.label,
-        "probability": round(face.probability, 4),
-        "probabilities": {label: round(value, 4) for label, value in face.probabilities.items()},
+        "probability": round(face.probability, DIGITS),
+        "unsure": face.is_unsure,
+        "probabilities": {label: round(value, DIGITS) for label, value in face.probabilities.items()},
     }
 
 
-def leave_out_results(paths: list[Path], output: Path | None) -> list[Path]:
-    """Return the pictures that do not lie in the output folder, where earlier results are, unless all do."""
+def tracked_face_record(face: Detection) -> dict:
+    """Return a face of a video as a dictionary for JSON: as `face_record` does, after its track."""
+    return {"track": face.track} | face_record(face)
+
+
+@dataclass(frozen=True)
+class RunRecords:
+    """The records of a run over images, as `run_records` opens them."""
+
+    remaining: list[Path]  # the images that have no line yet
+    done_before: int  # images that have one, of an earlier run
+    outputs: dict[Path, Path]  # where the annotated image of each remaining image goes; empty if none is written
+    lines: JsonLines | None  # None if no records are written
+
+    def write(self, path: Path, result: FileResult, annotated: Path | None) -> None:
+        """Add the faces of an image, and the name of its annotated image, if it was written: what has a line is done."""
+        if self.lines:
+            faces = [face_record(face) for face in result.detections]
+            record = {"image": str(path), "width": result.width, "height": result.height, "faces": faces}
+            self.lines.write(record | ({"annotated": str(annotated)} if annotated else {}))
+
+
+@contextmanager
+def run_records(
+    paths: Sequence[Path], jsonl: Path | None, table: Path | None, output: Path | None, resume: bool = False
+) -> Iterator[RunRecords]:
+    """Yield the records of a run over `paths`; at its end they are in `jsonl` and, made from it, in `table`, a CSV file.
+
+    With `resume` they continue those of an earlier run. `output` is that of `name_outputs`. Raises InputError if an
+    output cannot be written, another run is writing it, or the lines to resume are another program's.
+    """
+    check_outputs(filter(None, (jsonl, table)), paths)
+    with _run_lines(jsonl, table, resume) as lines:
+        earlier = read_annotated(lines.records(), jsonl) if lines and resume else {}
+        remaining = [path for path in paths if str(path) not in earlier]
+        outputs = name_outputs(remaining, output, {os.path.abspath(name) for name in earlier.values() if name})
+        check_outputs(filter(None, (*outputs.values(), jsonl, table)), paths)
+        yield RunRecords(remaining, len(paths) - len(remaining), outputs, lines)
+        if table:
+            write_csv(table, lines.records())
+
+
+def _run_lines(jsonl: Path | None, table: Path | None, resume: bool) -> AbstractContextManager[JsonLines | None]:
+    if jsonl:
+        return resumable_json_lines(jsonl, resume)
+    return _table_lines(table) if table else nullcontext()
+
+
+@contextmanager
+def _table_lines(table: Path) -> Iterator[JsonLines]:
+    """Yield the JSON lines from which a CSV file is made, which go when the block ends without an error."""
+    path = partial_path(table.with_name(f"{table.name}.jsonl"))
+    with JsonLines(path, table, set_aside) as lines:
+        try:
+            yield lines
+        except BaseException:
+            lines.close()
+            if lines.count:
+                logger.warning("not finished: the results so far are in %s, as JSON lines", path)
+            else:
+                path.unlink()
+            raise
+        lines.close()
+        path.unlink()
+
+
+def skip_results(paths: list[Path], output: Path | None) -> list[Path]:
+    """Return the images that are not in the output folder, which holds earlier results, unless all are."""
     if output is None or not output.is_dir():
         return paths
     folder = os.path.join(os.path.abspath(output), "")
     return [path for path in paths if not os.path.abspath(path).startswith(folder)] or paths
 
 
-def check_records(records: Iterable[dict], jsonl: Path) -> dict[str, str | None]:
-    """Return what each picture of a JSONL file was annotated as, if it was. Raises InputError if a record is not one of ours."""
+def read_annotated(records: Iterable[dict], jsonl: Path) -> dict[str, str | None]:
+    """Return by image of a JSONL file the name of its annotated image, None without one.
+
+    Raises InputError if a record is not one that `RunRecords` writes.
+    """
     annotated = {}
     for record in records:
         try:
@@ -58,43 +128,43 @@ def check_records(records: Iterable[dict], jsonl: Path) -> dict[str, str | None]
                 raise TypeError
             annotated[record["image"]] = record.get("annotated")
         except (KeyError, TypeError, ValueError) as error:
-            raise InputError(
-                f"{jsonl}: has lines that this script did not write; leave out --resume, or name another file"
-            ) from error
+            raise InputError(f"{jsonl}: has lines that this script did not write; omit --resume, or name another file") from error
     return annotated
 
 
-def write_rows(rows, records: Iterable[dict], is_first: bool) -> None:
-    """Write the faces of pictures to a csv.writer, and before the first picture what the columns are."""
-    for record in records:
-        if is_first:
-            rows.writerow(CSV_COLUMNS)
-            is_first = False
-        for face in record["faces"]:
-            confidence, probability = round(face["confidence"], 4), round(face["probability"], 4)
-            rows.writerow((record["image"], *face["box"], confidence, face["label"], probability))
+def write_csv(table: Path, records: Iterable[dict]) -> None:
+    """Write a CSV file with one row per face of the records."""
+    with text_output(table, newline="") as file:
+        rows = csv.writer(file)
+        rows.writerow(CSV_COLUMNS)
+        for record in records:
+            for face in record["faces"]:
+                unsure = face.get("unsure", face["probability"] < UNSURE)  # version 1 wrote no such field
+                numbers = face["confidence"], face["label"], face["probability"], str(unsure).lower()
+                rows.writerow((record["image"], *face["box"], *numbers))
 
 
 def name_outputs(paths: list[Path], output: Path | None, taken: set[str]) -> dict[Path, Path]:
-    """Say where each annotated picture goes: `output` itself for one picture, else a file of its name in that folder.
+    """Return where each annotated image goes: `output` itself for one image, else a file of its name in that folder.
 
-    Absolute names that are `taken` are left to those who have them. Makes the folder. Raises InputError if it cannot, or
-    if `output` names a single file for many pictures.
+    The absolute names in `taken` are other images'. Makes the folder. Raises InputError if it cannot be made, or if
+    `output` names one file for several images.
     """
     if output is None:
         return {}
     if output.suffix and not output.is_dir():
         if output.suffix.lower() not in IMAGE_SUFFIXES:
-            raise InputError(f"{output}: cannot write this kind of picture; use .jpg or .png, or name a folder")
+            raise InputError(f"{output}: this image format cannot be written; use .jpg or .png, or name a folder")
         if len(paths) > 1:
-            raise InputError(f"{output}: is one file for {len(paths)} pictures; give -o a folder")
+            raise InputError(f"{output}: is one file for {len(paths)} images; give -o a folder")
         if paths and os.path.abspath(output) in taken:
-            raise InputError(f"{output}: shows another picture already; give -o a folder")
+            raise InputError(f"{output}: shows another image already; give -o a folder")
         return dict.fromkeys(paths, output)
     make_folder(output)
-    outputs, numbers = {}, Counter()
+    outputs: dict[Path, Path] = {}
+    numbers: Counter[tuple[str, str]] = Counter()
     for path in paths:
-        stem = os.fsdecode(os.fsencode(path.stem)[:LONGEST_STEM])
+        stem = os.fsdecode(os.fsencode(path.stem)[:MAX_STEM])
         suffix = path.suffix if path.suffix.lower() in IMAGE_SUFFIXES else ".jpg"
         while True:
             numbers[stem, suffix] += 1

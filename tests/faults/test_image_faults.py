@@ -177,7 +177,7 @@ def passes(folder):
     return Run(["-i", write("a.jpg", data[:scan] + data[scan:-2] * 2000 + data[-2:])])
 
 
-@TABLE.case("more faces than --max-faces 3: the surest are kept")
+@TABLE.case("more faces than --max-faces 3: the most confident are kept")
 def max_faces(folder):
     shutil.copy(EXAMPLES / "people.jpg", "a.jpg")
     return Run(["-i", "a.jpg", "--max-faces", "3", "--jsonl", "o.jsonl"], after=lambda: check_faces(1, faces=3))
@@ -227,7 +227,7 @@ def vanishes(folder, monkeypatch):
     monkeypatch.setattr("facemask.parallel.thread_budget", lambda: (1, 1))
     for name in "abc":
         copy_image(f"{name}.jpg")
-    monkeypatch.setattr("facemask.io.records.leave_out_results", lambda paths, output: Path("b.jpg").unlink() or paths)
+    monkeypatch.setattr("facemask.io.records.skip_results", lambda paths, output: Path("b.jpg").unlink() or paths)
     return Run(["-i", "a.jpg", "b.jpg", "c.jpg"])
 
 

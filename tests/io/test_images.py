@@ -81,7 +81,7 @@ def test_no_other_kind_is_reduced(tmp_path, name):
 def test_decode_reduced_cut_jpeg(tmp_path):
     whole = jpeg_with_orientation(1, cv2.resize(CORNERS, (4000, 500)))
     (tmp_path / "a.jpg").write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(InputError, match="not a picture, or a broken one"):
+    with pytest.raises(InputError, match="not a supported image, or corrupt"):
         EncodedImage.read(tmp_path / "a.jpg").decode(2)
 
 
@@ -113,7 +113,7 @@ def test_read_image_kinds(tmp_path, name, stored, left, right):
 def test_read_image_cut_jpeg(tmp_path, tenths):
     whole = (EXAMPLES / "astronaut.jpg").read_bytes()
     (tmp_path / "a.jpg").write_bytes(whole[: len(whole) * tenths // 10])
-    with pytest.raises(InputError, match="not a picture, or a broken one"):
+    with pytest.raises(InputError, match="not a supported image, or corrupt"):
         read_image(tmp_path / "a.jpg")
 
 
@@ -138,8 +138,8 @@ def test_read_image_turned_by_exif_and_transparent(tmp_path):
     [
         pytest.param(None, "cannot be read (No such file or directory); check the name", id="missing"),
         pytest.param(b"", "the file is empty; copy it again", id="empty"),
-        pytest.param(b"text", "not a picture, or a broken one; give a JPEG, PNG, WebP, BMP or TIFF file", id="text"),
-        pytest.param(b"\xff\xd8\xff", "not a picture, or a broken one; give a JPEG, PNG, WebP, BMP or TIFF file", id="stub"),
+        pytest.param(b"text", "not a supported image, or corrupt; give a JPEG, PNG, WebP, BMP or TIFF file", id="text"),
+        pytest.param(b"\xff\xd8\xff", "not a supported image, or corrupt; give a JPEG, PNG, WebP, BMP or TIFF file", id="stub"),
     ],
 )
 def test_read_image_bad_file(tmp_path, data, message):
@@ -156,7 +156,7 @@ def test_read_image_too_large(tmp_path):
     with pytest.raises(InputError) as error:
         read_image(tmp_path / "bomb.bmp")
     assert str(error.value) == (
-        f"{tmp_path}/bomb.bmp: 60000 x 60000 pixels are more than 250000000; make it smaller, or give --max-pixels more"
+        f"{tmp_path}/bomb.bmp: 60000 x 60000 pixels are more than 250000000; make it smaller, or raise --max-pixels"
     )
 
 
@@ -182,7 +182,7 @@ def test_find_images(folder, sources, names):
     assert find_images([str(folder / source) for source in sources]) == [folder / name for name in names]
 
 
-@pytest.mark.parametrize(("source", "message"), [("*.bmp", "no file matches"), ("empty", "no pictures in this folder")])
+@pytest.mark.parametrize(("source", "message"), [("*.bmp", "no file matches"), ("empty", "no images in this folder")])
 def test_find_images_finds_none(folder, source, message):
     (folder / "empty").mkdir()
     with pytest.raises(InputError, match=message):
@@ -197,7 +197,7 @@ def test_write_image(tmp_path, astronaut):
 
 @pytest.mark.parametrize("name", ["a.xyz", "a"])
 def test_write_image_unknown_suffix(tmp_path, astronaut, name):
-    with pytest.raises(InputError, match=r"cannot be written as this kind of picture; use .jpg or .png"):
+    with pytest.raises(InputError, match=r"cannot be written in this format; use .jpg or .png"):
         write_image(tmp_path / name, astronaut)
 
 
@@ -221,7 +221,7 @@ def test_max_pixels(tmp_path, astronaut):
     with pytest.raises(InputError) as error:
         read_image(tmp_path / "a.png", max_pixels=151_999)
     assert str(error.value) == (
-        f"{tmp_path}/a.png: 380 x 400 pixels are more than 151999; make it smaller, or give --max-pixels more"
+        f"{tmp_path}/a.png: 380 x 400 pixels are more than 151999; make it smaller, or raise --max-pixels"
     )
 
 
@@ -298,7 +298,7 @@ def test_find_images_in_folders_too_deep(tmp_path, monkeypatch):
     monkeypatch.setattr("os.walk", walk)
     with pytest.raises(InputError) as error:
         find_images([str(tmp_path)])
-    assert str(error.value) == f"{tmp_path}: has folders within folders, too deep; give those below it"
+    assert str(error.value) == f"{tmp_path}: its folders are nested too deep; give those below it"
 
 
 def jpeg_in_passes(count: int, between: bytes = b"") -> bytes:
@@ -316,12 +316,12 @@ def test_jpeg_in_too_many_passes(tmp_path, between):
     (tmp_path / "a.jpg").write_bytes(jpeg_in_passes(4000, between))
     with pytest.raises(InputError) as error:
         read_image(tmp_path / "a.jpg")
-    assert str(error.value) == f"{tmp_path}/a.jpg: a JPEG in too many passes; save it again"
+    assert str(error.value) == f"{tmp_path}/a.jpg: a JPEG with too many scans; save it again"
 
 
 def test_cut_jpeg_with_an_end_in_a_comment(tmp_path):
     (tmp_path / "a.jpg").write_bytes(jpeg_in_passes(1, b"\xff\xfe\0\x04\xff\xd9")[:-2000])
-    with pytest.raises(InputError, match="not a picture, or a broken one"):
+    with pytest.raises(InputError, match="not a supported image, or corrupt"):
         read_image(tmp_path / "a.jpg")
 
 
@@ -335,5 +335,5 @@ def test_png_of_empty_chunks(tmp_path, astronaut):
     data = cv2.imencode(".png", astronaut)[1].tobytes()
     empty = b"\0\0\0\0abCd" + struct.pack(">I", zlib.crc32(b"abCd"))
     (tmp_path / "a.png").write_bytes(data[:33] + empty * 20_000 + data[33:])
-    with pytest.raises(InputError, match="not a picture, or a broken one"):
+    with pytest.raises(InputError, match="not a supported image, or corrupt"):
         read_image(tmp_path / "a.png")

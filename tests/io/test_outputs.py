@@ -1,3 +1,4 @@
+import subprocess
 import sys
 from contextlib import suppress
 from pathlib import Path
@@ -7,6 +8,7 @@ import pytest
 from facemask.errors import InputError
 from facemask.io.json_lines import JsonLines, json_lines, resumable_json_lines
 from facemask.io.outputs import atomic_path, check_outputs, check_writable, partial_path, text_output
+from tests.helpers import ROOT
 
 
 def test_atomic_path_when_done(tmp_path):
@@ -25,17 +27,19 @@ def test_atomic_path_after_error_keeps_the_old(tmp_path):
     assert len(list(tmp_path.iterdir())) == 1
 
 
-def test_text_output_after_error_keeps_what_was_done(tmp_path):
+def test_text_output(tmp_path):
+    with text_output(tmp_path / "a.txt") as file:
+        file.write("caf\udce9\n")
+        assert not (tmp_path / "a.txt").exists()
+    assert (tmp_path / "a.txt").read_bytes() == b"caf\xe9\n"
+
+
+def test_text_output_after_error_keeps_the_old(tmp_path):
+    (tmp_path / "a.txt").write_text("old")
     with pytest.raises(KeyboardInterrupt), text_output(tmp_path / "a.txt") as file:
         print("first", file=file)
         raise KeyboardInterrupt
-    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("a.partial.txt", "first\n")]
-
-
-def test_text_output_after_error_with_nothing_written_leaves_nothing(tmp_path):
-    with pytest.raises(RuntimeError), text_output(tmp_path / "a.txt"):
-        raise RuntimeError
-    assert list(tmp_path.iterdir()) == []
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("a.txt", "old")]
 
 
 @pytest.mark.parametrize(
@@ -75,7 +79,7 @@ def test_json_lines_are_whole_as_they_come(tmp_path):
 @pytest.mark.parametrize("error", [None, RuntimeError])
 @pytest.mark.parametrize("count", [0, 2])
 def test_json_lines_at_the_end(tmp_path, count, error):
-    """What was written takes its name; of a run without any line nothing stays, and the file of the run before does."""
+    """Lines take their name; a run without lines leaves nothing, and the earlier file stays."""
     (tmp_path / "a.jsonl").write_text("old\n")
     with suppress(RuntimeError), json_lines(tmp_path / "a.jsonl") as lines:
         for _ in range(count):
@@ -136,18 +140,18 @@ def test_json_lines_on_the_full_device():
 
 @pytest.mark.parametrize("name", ["a.jsonl", "a.csv", "a.jpg"])
 def test_link_in_the_place_of_a_partial_file(tmp_path, name):
-    """Nothing is written through a link that somebody put there."""
+    """Nothing is written through a link with the name of a partial file."""
     (tmp_path / "precious").write_text("precious")
     partial = partial_path(tmp_path / name)
     partial.symlink_to("precious")
     with pytest.raises(InputError) as error, atomic_path(tmp_path / name) as temporary:
         temporary.write_text("other")
-    assert str(error.value) == f"{partial}: is no ordinary file, and in the way; remove it"
+    assert str(error.value) == f"{partial}: not a regular file, and in the way; remove it"
     assert (tmp_path / "precious").read_text() == "precious"
 
 
 def test_resumable_json_lines_copied_in_part(tmp_path, monkeypatch):
-    """A disk that gets full while the whole file is copied takes nothing of it."""
+    """If the disk gets full while the whole file is copied, no part of the copy stays."""
 
     def copy_a_part(source, target):
         target.write(b"{}\n")
@@ -160,7 +164,7 @@ def test_resumable_json_lines_copied_in_part(tmp_path, monkeypatch):
     assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("a.jsonl", "{}\n{}\n")]
 
 
-def test_json_lines_keep_what_a_killed_process_left(tmp_path):
+def test_json_lines_keep_those_of_a_killed_process(tmp_path):
     (tmp_path / "a.partial.jsonl").write_text("old\n")
     with json_lines(tmp_path / "a.jsonl") as lines:
         lines.write({})
@@ -170,7 +174,7 @@ def test_json_lines_keep_what_a_killed_process_left(tmp_path):
     ]
 
 
-def test_check_outputs_over_the_rest_of_a_killed_process(tmp_path):
+def test_check_outputs_over_the_partial_file_of_an_input(tmp_path):
     (tmp_path / "out.partial.mp4").write_bytes(b"x")
     with pytest.raises(InputError) as error:
         check_outputs([tmp_path / "out.mp4"], [tmp_path / "out.partial.mp4"])
@@ -181,16 +185,16 @@ def test_check_outputs_over_the_rest_of_a_killed_process(tmp_path):
 def test_check_writable_refuses_a_device():
     with pytest.raises(InputError) as error:
         check_writable("/dev/null")
-    assert str(error.value) == "/dev/null: is no ordinary file; choose another name"
+    assert str(error.value) == "/dev/null: not a regular file; choose another name"
 
 
-def test_resumable_json_lines_interrupted_then_gone_on_with(tmp_path, caplog):
+def test_resumable_json_lines_interrupted_and_resumed(tmp_path, caplog):
     path, partial = tmp_path / "a.jsonl", tmp_path / "a.partial.jsonl"
     with pytest.raises(KeyboardInterrupt), resumable_json_lines(path, resume=False) as lines:
         lines.write({"a": 1})
         raise KeyboardInterrupt
     assert [file.name for file in tmp_path.iterdir()] == ["a.partial.jsonl"]
-    assert caplog.messages == [f"not finished: what was done is in {partial}; the same command with --resume goes on"]
+    assert caplog.messages == [f"not finished: the results so far are in {partial}; the same command with --resume continues"]
     with open(partial, "a") as file:
         file.write('{"a": 2')  # a process was killed here
     with resumable_json_lines(path, resume=True) as lines:
@@ -209,13 +213,13 @@ def test_resumable_json_lines_add_to_a_whole_file(tmp_path):
     assert [(file.name, file.read_text()) for file in tmp_path.iterdir()] == [("a.jsonl", '{"a": 1}\n{"a": 2}\n')]
 
 
-def test_resumable_json_lines_of_nothing_to_go_on_with(tmp_path):
+def test_resumable_json_lines_without_earlier_ones(tmp_path):
     with resumable_json_lines(tmp_path / "a.jsonl", resume=True) as lines:
         assert list(lines.records()) == []
     assert (tmp_path / "a.jsonl").read_text() == ""
 
 
-def test_resumable_json_lines_anew_keep_what_a_killed_process_left(tmp_path):
+def test_resumable_json_lines_not_resumed_keep_those_of_a_killed_process(tmp_path):
     (tmp_path / "a.partial.jsonl").write_text("{}\n")
     with resumable_json_lines(tmp_path / "a.jsonl", resume=False):
         pass
@@ -227,15 +231,14 @@ def test_resumable_json_lines_anew_keep_what_a_killed_process_left(tmp_path):
 
 @pytest.mark.parametrize("name", ["a.jsonl", "a.partial.jsonl"])
 @pytest.mark.parametrize("line", ["", "text", "[1]", "3", "[" * 100_000])
-def test_records_of_a_broken_line(tmp_path, name, line):
+def test_records_of_a_corrupt_line(tmp_path, name, line):
     (tmp_path / name).write_text(f"{{}}\n{line}\n{{}}\n")
     with pytest.raises(InputError) as error, resumable_json_lines(tmp_path / "a.jsonl", resume=True) as lines:
         list(lines.records())
-    assert str(error.value) == f"{tmp_path}/{name}: line 2 is broken; remove it, or leave out --resume"
+    assert str(error.value) == f"{tmp_path}/{name}: line 2 is corrupt; remove it, or omit --resume"
     assert [path.name for path in tmp_path.iterdir()] == [name]
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such locks")
 @pytest.mark.parametrize("resume", [False, True])
 @pytest.mark.parametrize("lines_of_the_other", [0, 1])
 def test_another_run_is_writing(tmp_path, resume, lines_of_the_other):
@@ -259,11 +262,29 @@ def test_link_in_the_place_of_the_copy(tmp_path):
     assert (tmp_path / "a.jsonl").read_text() == "{}\n{}\n" and not (tmp_path / "a.jsonl").is_symlink()
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such locks")
-def test_another_run_is_writing_text(tmp_path):
-    with text_output(tmp_path / "a.csv") as other:
-        print("first", file=other)
-        with pytest.raises(InputError, match="another run is writing it"), text_output(tmp_path / "a.csv"):
-            pass
-        print("second", file=other)
-    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("a.csv", "first\nsecond\n")]
+def test_lock_file_goes_with_the_lines(tmp_path):
+    with JsonLines(tmp_path / "a.jsonl") as lines:
+        assert (tmp_path / "a.jsonl.lock").is_file()
+        lines.write({})
+    assert [path.name for path in tmp_path.iterdir()] == ["a.jsonl"]
+
+
+def test_lock_file_of_a_killed_process_locks_nothing(tmp_path):
+    (tmp_path / "a.partial.jsonl.lock").touch()
+    with json_lines(tmp_path / "a.jsonl") as lines:
+        lines.write({})
+    assert [path.name for path in tmp_path.iterdir()] == ["a.jsonl"]
+
+
+def test_lock_ends_when_the_file_cannot_be_opened(tmp_path):
+    (tmp_path / "a.jsonl").mkdir()
+    with pytest.raises(IsADirectoryError):
+        JsonLines(tmp_path / "a.jsonl")
+    assert [path.name for path in tmp_path.iterdir()] == ["a.jsonl"]
+
+
+def test_outputs_start_without_opencv():
+    """The modules that check outputs answer before the heavy imports."""
+    code = "import sys, facemask.io.json_lines, facemask.io.find_images\nprint({'cv2', 'numpy', 'PIL', 'filelock'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout == "set()\n"

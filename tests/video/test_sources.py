@@ -288,7 +288,7 @@ def test_images_with_a_broken_one(tmp_path, caplog):
         frames = list(source.frames())
     assert [(frame.number, frame.time) for frame in frames] == [(0, 0), (2, 0.08)]
     assert source.dropped_frames == 1
-    assert caplog.messages == [f"{tmp_path}/a/2.png: not a picture, or a broken one; give a JPEG, PNG, WebP, BMP or TIFF file"]
+    assert caplog.messages == [f"{tmp_path}/a/2.png: not a supported image, or corrupt; give a JPEG, PNG, WebP, BMP or TIFF file"]
 
 
 @pytest.mark.parametrize(
