@@ -143,7 +143,8 @@ class Statistics:
 
     def __init__(self, is_single: bool) -> None:
         """The failure of the one image of an `is_single` run is an error, not a warning."""
-        self.done, self.failed, self.labels = 0, 0, Counter()
+        self.done, self.failed = 0, 0
+        self.labels: Counter[str] = Counter()
         self._is_single, self._start = is_single, time.perf_counter()
 
     @contextmanager

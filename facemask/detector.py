@@ -82,8 +82,8 @@ class MaskDetector:
 
 def enlarge(detections: list[Detection], factor: int, width: int, height: int) -> list[Detection]:
     """Return detections in an image `factor` times smaller as those in the whole image of `width` x `height` px."""
-    limits = width, height, width, height
-    return [
-        replace(detection, box=tuple(min(side * factor, limit) for side, limit in zip(detection.box, limits, strict=True)))
-        for detection in detections
-    ]
+    enlarged = []
+    for detection in detections:
+        x1, y1, x2, y2 = (factor * side for side in detection.box)
+        enlarged.append(replace(detection, box=(min(x1, width), min(y1, height), min(x2, width), min(y2, height))))
+    return enlarged

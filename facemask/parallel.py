@@ -1,7 +1,7 @@
 """Process several items at once, and take the results in order."""
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
@@ -32,7 +32,7 @@ def prefetch_map(
     workers: int,
     prefetch: int = PREFETCH,
     exclusive: Callable[[Item], bool] = lambda item: False,
-) -> Iterator[tuple[Item, "Future[Result]"]]:
+) -> Generator[tuple[Item, "Future[Result]"], None, None]:
     """Call `function` on items in `workers` threads; yield each item with its finished future, in the order of items.
 
     `items` is iterated in the caller's thread, at most `prefetch` items per worker ahead of the one yielded. An

@@ -20,14 +20,14 @@ NAN, INF = float("nan"), float("inf")
         pytest.param([(0, 0, 10, 10)], [NAN], [], id="NaN score"),
     ],
 )
-def test_select_boxes(boxes, scores, kept):
+def test_nms(boxes, scores, kept):
     boxes, scores = np.array(boxes, np.float32).reshape(-1, 4), np.array(scores, np.float32)
     got_boxes, got_scores = nms(boxes, scores, 0.5, 0.45, 400, 200)
     np.testing.assert_array_equal(got_boxes, boxes[kept])
     np.testing.assert_array_equal(got_scores, scores[kept])
 
 
-def test_select_boxes_keeps_at_most():
+def test_nms_keeps_at_most():
     boxes = np.array([(20 * i, 0, 20 * i + 10, 10) for i in range(5)], np.float32)
     scores = np.linspace(0.9, 0.6, 5, dtype=np.float32)
     assert len(nms(boxes, scores, 0.5, 0.45, 400, 3)[0]) == 3
@@ -65,7 +65,7 @@ def test_face_is_frozen():
         Face((0, 0, 1, 1), 0.5).confidence = 1.0
 
 
-def test_overlaps():
+def test_iou_matrix():
     boxes, others = [(0, 0, 10, 10), (20, 20, 30, 30)], [(0, 0, 10, 10), (5, 0, 15, 10), (10, 0, 20, 10)]
     np.testing.assert_allclose(iou_matrix(boxes, others), [(1, 1 / 3, 0), (0, 0, 0)])
     assert iou_matrix(boxes, []).shape == (2, 0) and iou_matrix([], others).shape == (0, 3)

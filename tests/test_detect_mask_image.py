@@ -21,7 +21,7 @@ from tests.helpers import PEOPLE as FACES
 ASTRONAUT, PEOPLE = str(EXAMPLES / "astronaut.jpg"), str(EXAMPLES / "people.jpg")
 
 
-def test_one_picture(capsys, tmp_path):
+def test_one_image(capsys, tmp_path):
     code = detect_mask_image.main(["-i", PEOPLE, "-o", str(tmp_path / "out.png"), "--jsonl", str(tmp_path / "out.jsonl")])
     out, err = capsys.readouterr()
     assert code == 0
@@ -126,7 +126,7 @@ def test_wrong_usage(capsys, arguments):
     assert "error: " in capsys.readouterr().err
 
 
-def test_interrupted_run_keeps_what_was_done(capsys, tmp_path, monkeypatch):
+def test_interrupted_run_keeps_its_results(capsys, tmp_path, monkeypatch):
     from facemask.detector import MaskDetector
 
     detect_file, calls = MaskDetector.detect_file, []
@@ -145,8 +145,8 @@ def test_interrupted_run_keeps_what_was_done(capsys, tmp_path, monkeypatch):
     assert "out.partial.jsonl" in capsys.readouterr().err
 
 
-def test_large_jpeg_is_told_in_its_own_pixels(tmp_path):
-    """Detection sees it at half its size; the annotated picture has all of it, and changes nothing of what is found."""
+def test_large_jpeg_is_reported_in_its_own_pixels(tmp_path):
+    """Faces are detected at half its size; writing the annotated image, which is whole, changes no face."""
     large = cv2.resize(cv2.imread(PEOPLE), None, fx=4, fy=4)
     cv2.imwrite(str(tmp_path / "large.jpg"), large)
     arguments = ["-i", str(tmp_path / "large.jpg"), "--jsonl"]
@@ -160,8 +160,8 @@ def test_large_jpeg_is_told_in_its_own_pixels(tmp_path):
     assert cv2.imread(str(tmp_path / "out.png")).shape == large.shape
 
 
-def test_large_jpeg_of_small_faces_is_read_whole(tmp_path):
-    """Faces of 110 px in 3,840 call for a closer look, which finds those of 40 px, by all their pixels."""
+def test_large_jpeg_of_small_faces_is_decoded_whole(tmp_path):
+    """Faces of 110 px in 3,840 are a crowd, so that tiles of the whole image are inferred, which shows faces of 40 px."""
     crowd, top = np.full((640, 3840, 3), 90, np.uint8), 0
     for scale, rows in ((0.55, 1), (0.2, 2)):
         small = cv2.resize(cv2.imread(PEOPLE), None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
@@ -180,7 +180,7 @@ def test_large_jpeg_of_small_faces_is_read_whole(tmp_path):
     assert len(record["faces"]) > 200
 
 
-def test_many_pictures_are_told_in_their_order(tmp_path, capsys):
+def test_many_images_are_reported_in_their_order(tmp_path, capsys):
     for number in range(40):
         shutil.copy(PEOPLE if number % 7 == 0 else ASTRONAUT, tmp_path / f"{number:02d}.jpg")
     assert detect_mask_image.main(["-i", str(tmp_path), "--jsonl", str(tmp_path / "out.jsonl")]) == 0
@@ -193,13 +193,13 @@ def test_many_pictures_are_told_in_their_order(tmp_path, capsys):
 
 
 @pytest.mark.parametrize(("key", "shown"), [(ord("q"), 1), (27, 1), (ord(" "), 2)])
-def test_window_shows_until_told(monkeypatch, key, shown):
-    pictures = []
+def test_window_shows_until_closed(monkeypatch, key, shown):
+    images = []
     monkeypatch.setattr("facemask.video.display.has_display", lambda: True)
-    monkeypatch.setattr(cv2, "imshow", lambda name, image: pictures.append(image))
+    monkeypatch.setattr(cv2, "imshow", lambda name, image: images.append(image))
     monkeypatch.setattr(cv2, "waitKey", lambda delay: key)
     assert detect_mask_image.main(["-i", ASTRONAUT, PEOPLE]) == 0
-    assert len(pictures) == shown
+    assert len(images) == shown
 
 
 def test_file_name_that_is_not_utf8(capsys, tmp_path):
@@ -239,8 +239,8 @@ def test_help_imports_nothing_heavy():
     assert done.stdout == "[]\n"
 
 
-def test_resume_looks_at_new_pictures_alone(tmp_path, capsys):
-    """Of a whole run of before nothing is done again; what is new comes behind it, in both files."""
+def test_resume_detects_in_new_images_only(tmp_path, capsys):
+    """Nothing of an earlier run is done again; new images follow, in both files."""
     arguments = ["-i", str(tmp_path), "--jsonl", str(tmp_path / "o.jsonl"), "--csv", str(tmp_path / "o.csv")]
     shutil.copy(ASTRONAUT, tmp_path / "b.jpg")
     assert detect_mask_image.main(arguments) == 0
@@ -260,7 +260,7 @@ def test_resume_looks_at_new_pictures_alone(tmp_path, capsys):
     assert list(csv.DictReader((tmp_path / "o.csv").open())) == rows
 
 
-def test_results_within_the_folder_are_not_looked_at(tmp_path, capsys):
+def test_results_within_the_folder_are_skipped(tmp_path, capsys):
     shutil.copy(ASTRONAUT, tmp_path / "a.jpg")
     arguments = ["-i", str(tmp_path), "-o", str(tmp_path / "annotated")]
     for _ in range(2):
@@ -269,7 +269,7 @@ def test_results_within_the_folder_are_not_looked_at(tmp_path, capsys):
     assert [path.name for path in (tmp_path / "annotated").iterdir()] == ["a.jpg"]
 
 
-def test_only_one_line_of_a_picture_that_libraries_complain_of(tmp_path):
+def test_one_line_for_an_image_that_libraries_report_too(tmp_path):
     """libpng and libjpeg write to stderr themselves, without a file's name."""
     png = bytearray(cv2.imencode(".png", cv2.imread(ASTRONAUT))[1].tobytes())
     png[200] ^= 255
@@ -285,11 +285,11 @@ def test_only_one_line_of_a_picture_that_libraries_complain_of(tmp_path):
     [
         pytest.param({"sub/a.jpg": ASTRONAUT}, {"a.jpg": PEOPLE}, id="a new one before it"),
         pytest.param(
-            {"1/a.jpg": None, "2/a.jpg": ASTRONAUT, "3/a.jpg": PEOPLE}, {"1/a.jpg": ASTRONAUT}, id="a broken one mended"
+            {"1/a.jpg": None, "2/a.jpg": ASTRONAUT, "3/a.jpg": PEOPLE}, {"1/a.jpg": ASTRONAUT}, id="a corrupt one fixed"
         ),
     ],
 )
-def test_resume_keeps_annotated_pictures_of_the_same_name(tmp_path, first, then):
+def test_resume_keeps_annotated_images_of_the_same_name(tmp_path, first, then):
     def run(files: dict) -> dict[str, bytes]:
         for name, source in files.items():
             (tmp_path / "in" / name).parent.mkdir(parents=True, exist_ok=True)
@@ -322,8 +322,8 @@ def test_thousands_of_equal_names():
     assert [str(outputs[path]) for path in paths[:4]] == ["IMG.jpg", "IMG_2.jpg", "IMG_4.jpg", "IMG_5.jpg"]
 
 
-def test_picture_that_cannot_be_written_among_many(tmp_path, capsys):
-    """WebP holds 16,383 px a side, file systems names of 255 bytes: what is found counts, the rest goes on."""
+def test_one_image_of_many_that_cannot_be_written(tmp_path, capsys):
+    """WebP holds 16,383 px a side, file systems names of 255 bytes: the faces count, and the rest continues."""
     (tmp_path / "in").mkdir()
     cv2.imwrite(str(tmp_path / "a.png"), np.zeros((10, 17_000, 3), np.uint8))
     (tmp_path / "a.png").rename(tmp_path / "in/a.webp")
@@ -360,7 +360,7 @@ FACE = '{"box": [1, 2, 3, 4], "confidence": 0.5, "label": "a", "probability": 0.
         f'{{"image": "a", "faces": [{FACE.replace(chr(34) + "a" + chr(34), "3")}]}}',
     ],
 )
-def test_resume_of_odd_lines(tmp_path, capsys, line):
+def test_resume_of_another_programs_lines(tmp_path, capsys, line):
     (tmp_path / "o.jsonl").write_text(f'{{"image": "b", "faces": [{FACE}]}}\n{line}\n')
     assert (
         detect_mask_image.main(
@@ -374,7 +374,7 @@ def test_resume_of_odd_lines(tmp_path, capsys, line):
     assert [path.name for path in tmp_path.iterdir()] == ["o.jsonl"]
 
 
-def test_resume_into_one_file_that_shows_another_picture(tmp_path, capsys):
+def test_resume_into_one_file_that_shows_another_image(tmp_path, capsys):
     outputs = ["-o", str(tmp_path / "out.jpg"), "--jsonl", str(tmp_path / "o.jsonl")]
     assert detect_mask_image.main(["-i", ASTRONAUT, *outputs]) == 0
     before = (tmp_path / "out.jpg").read_bytes()
@@ -383,7 +383,7 @@ def test_resume_into_one_file_that_shows_another_picture(tmp_path, capsys):
     assert (tmp_path / "out.jpg").read_bytes() == before
 
 
-def test_resume_into_the_same_folder_spelled_otherwise(tmp_path, monkeypatch):
+def test_resume_into_the_same_folder_by_another_path(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for folder, source in (("2", PEOPLE), ("1", ASTRONAUT)):
         (tmp_path / "in" / folder).mkdir(parents=True)

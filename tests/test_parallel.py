@@ -6,14 +6,14 @@ import pytest
 from facemask.parallel import prefetch_map, thread_budget
 
 
-def test_share_cores(monkeypatch):
+def test_thread_budget(monkeypatch):
     for cores, expected in ((1, (1, 1)), (2, (2, 1)), (8, (8, 1)), (12, (8, 1)), (64, (8, 8))):
         monkeypatch.setattr("cv2.getNumberOfCPUs", lambda cores=cores: cores)
         assert thread_budget() == expected
 
 
 @pytest.mark.parametrize("workers", [1, 3])
-def test_work_ahead_keeps_the_order(workers):
+def test_prefetch_map_keeps_the_order(workers):
     def slow_first(number: int) -> int:
         time.sleep(0.05 if number == 0 else 0)
         return number * number
@@ -23,16 +23,16 @@ def test_work_ahead_keeps_the_order(workers):
     ]
 
 
-def test_work_ahead_nothing():
+def test_prefetch_map_of_nothing():
     assert list(prefetch_map(str, [], 2)) == []
 
 
-def test_work_ahead_works_on_several_at_once():
+def test_prefetch_map_runs_several_at_once():
     both = threading.Barrier(2, timeout=10)  # passed by two together, or broken
     assert sorted(future.result() for _, future in prefetch_map(lambda item: both.wait(), range(4), 2)) == [0, 0, 1, 1]
 
 
-def test_work_ahead_is_bounded():
+def test_prefetch_map_is_bounded():
     walked, go_on = [], threading.Event()
 
     def items():
@@ -48,7 +48,7 @@ def test_work_ahead_is_bounded():
     assert len(walked) == 2 * 3
 
 
-def test_work_ahead_hands_an_error_to_its_item():
+def test_prefetch_map_keeps_an_error_with_its_item():
     def fails_at_two(number: int) -> int:
         if number == 2:
             raise ValueError("two")
@@ -61,7 +61,7 @@ def test_work_ahead_hands_an_error_to_its_item():
     assert str(results[2]) == "two"
 
 
-def test_work_ahead_gives_what_is_done_before_it_fills_up():
+def test_prefetch_map_yields_early_results():
     taken, taken_before = [], []
 
     def camera():
@@ -77,7 +77,7 @@ def test_work_ahead_gives_what_is_done_before_it_fills_up():
 
 
 @pytest.mark.parametrize("workers", [1, 3])
-def test_work_alone(workers):
+def test_prefetch_map_runs_exclusive_items_alone(workers):
     """Items that are to be worked on alone are, also while the caller has the result in hand; the order stays."""
     running, together, results = [], {}, []
 

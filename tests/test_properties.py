@@ -1,4 +1,4 @@
-"""What holds whatever a network, a file or a caller gives: tried with numbers that Hypothesis thinks up."""
+"""Properties that hold for any output of a network, any file and any call, tested with numbers from Hypothesis."""
 
 import math
 from collections import Counter
@@ -28,7 +28,7 @@ NAN, INF = float("nan"), float("inf")
 CLASSES = ("mask_weared_incorrect", "with_mask", "without_mask")
 
 FRACTIONS = st.floats(0, 1, width=32)
-SIDES = st.integers(1, 300)  # px, of a picture
+SIDES = st.integers(1, 300)  # px, of an image
 SMALL_NUMBERS = st.integers(-8, 24).map(float)
 
 
@@ -89,7 +89,7 @@ def check_faces(faces: list[Face], image: np.ndarray, confidence: float) -> None
 )
 @example((np.float32, [((-3e38, 0, 3e38, 1), 0.9)]), 0.5, 0.45, (9, 9))  # wider than a float32 can be
 @example((np.float64, [((0, 0, 1, 1), 0.5), ((5, 5, 6, 6), 0.5 + 1e-12)]), 0.5, 0.45, (9, 9))  # equal in float32
-def test_select_boxes_of_anything(found, min_score, iou_threshold, most):
+def test_nms_of_any_numbers(found, min_score, iou_threshold, most):
     dtype, rows = found
     boxes, scores = array_of([box for box, _ in rows], dtype), np.array([score for _, score in rows], dtype)
     kept, kept_scores = nms(boxes, scores, min_score, iou_threshold, *most)
@@ -110,7 +110,7 @@ def test_select_boxes_of_anything(found, min_score, iou_threshold, most):
     most=st.tuples(st.integers(1, 12), st.integers(1, 12)),
 )
 @example([(0, 0, 1, 1, 0)], 0.0, 0.4503, (1, 1))
-def test_select_boxes_keeps_what_plain_suppression_keeps(found, min_score, iou_threshold, most):
+def test_nms_equals_plain_suppression(found, min_score, iou_threshold, most):
     boxes = array_of([(x, y, x + width, y + height) for x, y, width, height, _ in found])
     scores = np.array([score / 8 for *_, score in found])
     expected: list[int] = []
@@ -125,8 +125,8 @@ def test_select_boxes_keeps_what_plain_suppression_keeps(found, min_score, iou_t
 
 @given(boxes=arrays_of(lambda dtype: boxes_of(any_numbers(dtype))), width=st.integers(1, 9999), height=st.integers(1, 9999))
 @example((np.float32, [(NAN, 0, 5, 5)]), 9, 9)
-def test_clip_boxes_of_anything(boxes, width, height):
-    """A box with NaN is dropped; an infinite one ends at the picture's edge."""
+def test_clip_boxes_of_any_numbers(boxes, width, height):
+    """A box with NaN is dropped; an infinite one ends at the image's edge."""
     boxes = array_of(boxes[1], boxes[0])
     expected = {}
     for index, box in enumerate(boxes.tolist()):
@@ -142,7 +142,7 @@ def test_clip_boxes_of_anything(boxes, width, height):
 @given(boxes=st.lists(boxes_of(FAR_NUMBERS), max_size=6), others=st.lists(boxes_of(FAR_NUMBERS), max_size=6))
 @example([(-INF, -INF, INF, INF)], [(-INF, -INF, INF, INF)])
 @example([(0, 0, 1e200, 1e200)], [(0, 0, 1e200, 1e200)])
-def test_overlaps_of_anything(boxes, others):
+def test_iou_matrix_of_any_numbers(boxes, others):
     found = iou_matrix(boxes, others)
     assert found.shape == (len(boxes), len(others))
     assert ((found >= 0) & (found <= 1)).all()  # and so none is NaN
@@ -150,12 +150,9 @@ def test_overlaps_of_anything(boxes, others):
 
 
 @given(boxes=st.lists(boxes_of(SMALL_NUMBERS), max_size=6), others=st.lists(boxes_of(SMALL_NUMBERS), max_size=6))
-def test_overlaps_are_exact(boxes, others):
+def test_iou_matrix_is_exact(boxes, others):
     expected = [[float(exact_overlap(one, other)) for other in array_of(others)] for one in array_of(boxes)]
     np.testing.assert_allclose(iou_matrix(boxes, others), np.reshape(expected, (len(boxes), len(others))), rtol=1e-12)
-
-
-# crops.py
 
 
 @given(
@@ -172,8 +169,8 @@ def test_square_around_is_square_centred_and_around(corner, sides, margin):
 
 
 @st.composite
-def pictures_and_boxes(draw: st.DrawFn) -> tuple[int, int, tuple[float, float, float, float]]:
-    """Width and height of a picture, and a finite box with a part in it."""
+def images_and_boxes(draw: st.DrawFn) -> tuple[int, int, tuple[float, float, float, float]]:
+    """Return width and height of an image, and a finite box with a part in it."""
     starts, ends = [], []
     for side in (width := draw(SIDES), height := draw(SIDES)):
         farthest = draw(st.sampled_from([350, 1e5, 1e308]))
@@ -182,12 +179,12 @@ def pictures_and_boxes(draw: st.DrawFn) -> tuple[int, int, tuple[float, float, f
     return width, height, (*starts, *ends)
 
 
-@given(where=pictures_and_boxes(), size=st.integers(1, 64), margin=FRACTIONS)
+@given(where=images_and_boxes(), size=st.integers(1, 64), margin=FRACTIONS)
 @example((20, 20, (0.6, 0.6, 1.4, 1.4)), 8, 0.0)
 @example((10, 10, (9.6, 0.0, 12.0, 2.4)), 8, 0.0)
 @example((10, 10, (-1e17, 0.0, 10.0, 10.0)), 8, 0.0)
 @example((10, 10, (-1e308, 0.0, 1e308, 10.0)), 8, 0.0)
-def test_crop_face_of_any_box_in_the_picture(where, size, margin):
+def test_crop_face_of_any_box_in_the_image(where, size, margin):
     width, height, box = where
     crop = crop_face(np.full((height, width, 3), 7, np.uint8), box, size, margin)
     assert (crop.shape, crop.dtype) == ((size, size, 3), np.uint8)
@@ -207,16 +204,16 @@ def test_crop_face_of_any_box_in_the_picture(where, size, margin):
         pytest.param((5, 5, 5, 10), id="empty"),
     ],
 )
-def test_crop_face_of_no_part_of_the_picture(box):
+def test_crop_face_outside_the_image(box):
     with pytest.raises(ValueError):
         crop_face(np.zeros((30, 40, 3), np.uint8), box, 16, 0.1)
 
 
-# masked_faces.py
+# models/center_face.py
 
 
 @dataclass(frozen=True)
-class Cells:
+class RandomOutput:
     """Makes a network's output of any shape from a few numbers."""
 
     numbers: list[float]
@@ -226,15 +223,17 @@ class Cells:
         return np.random.default_rng(self.seed).choice(np.array(self.numbers, np.float32), shape)
 
 
-CELLS = st.builds(Cells, st.lists(ANY_NUMBERS | st.floats(-9, 9, width=32), min_size=1, max_size=20), st.integers(0, 2**32 - 1))
+OUTPUTS = st.builds(
+    RandomOutput, st.lists(ANY_NUMBERS | st.floats(-9, 9, width=32), min_size=1, max_size=20), st.integers(0, 2**32 - 1)
+)
 
 
-@given(cells=CELLS, rows=st.integers(1, 20), columns=st.integers(1, 20), min_score=st.floats(0.001, 0.999))
-@example(Cells([1e30], 0), 1, 1, 0.5)
-@example(Cells([NAN], 0), 1, 1, 0.5)
-@example(Cells([9.0, -9.0], 30), 1, 2, 0.5)  # two cells that tell of boxes far apart
-def test_decode_of_anything(cells, rows, columns, min_score):
-    boxes, scores = decode(cells(5, rows, columns), min_score, 4)
+@given(output=OUTPUTS, rows=st.integers(1, 20), columns=st.integers(1, 20), min_score=st.floats(0.001, 0.999))
+@example(RandomOutput([1e30], 0), 1, 1, 0.5)
+@example(RandomOutput([NAN], 0), 1, 1, 0.5)
+@example(RandomOutput([9.0, -9.0], 30), 1, 2, 0.5)  # two cells that tell of boxes far apart
+def test_decode_of_any_output(output, rows, columns, min_score):
+    boxes, scores = decode(output(5, rows, columns), min_score, 4)
     assert boxes.shape == (len(scores), 4) and len(scores) <= rows * columns
     assert np.isfinite(boxes).all() and (boxes[:, 2:] > boxes[:, :2]).all()
     assert ((scores > 0) & (scores < 1)).all()  # without the ends, of which `PlattScaling` makes no probability
@@ -245,7 +244,7 @@ def test_decode_of_anything(cells, rows, columns, min_score):
     value=st.sampled_from([NAN, INF, -INF]),
     at=st.tuples(st.integers(0, 15), st.integers(0, 15)).filter(lambda at: at != (8, 8)),
 )
-def test_decode_does_not_heed_broken_cells(channel, value, at):
+def test_decode_ignores_cells_that_are_not_finite(channel, value, at):
     cells = np.zeros((5, 16, 16), np.float32)
     cells[0] = -60
     cells[:, 8, 8] = 2.0, 0.25, -0.25, 1.0, 0.5
@@ -257,17 +256,17 @@ def test_decode_does_not_heed_broken_cells(channel, value, at):
 
 @settings(deadline=None)  # up to a dozen runs of the network, each decoded
 @given(
-    cells=CELLS,
+    output=OUTPUTS,
     width=SIDES,
     height=SIDES,
-    size=st.sampled_from([64, 96, 288]),  # px; the last looks from afar as well
+    size=st.sampled_from([64, 96, 288]),  # px; at the last the image is inferred downscaled as well
     tiles=st.booleans(),
     confidence=FRACTIONS,
 )
-def test_masked_faces_whatever_the_network_says(cells, width, height, size, tiles, confidence):
+def test_center_face_with_any_output(output, width, height, size, tiles, confidence):
     def run(images: np.ndarray) -> np.ndarray:
         assert images.dtype == np.float32 and images.shape[1] == 3
-        return cells(len(images), 5, images.shape[2] // 4, images.shape[3] // 4)
+        return output(len(images), 5, images.shape[2] // 4, images.shape[3] // 4)
 
     image = np.zeros((height, width, 3), np.uint8)
     detector = CenterFaceDetector(run, PlattScaling(1.1, -0.2), size, tiles)
@@ -275,7 +274,7 @@ def test_masked_faces_whatever_the_network_says(cells, width, height, size, tile
 
 
 @given(width=SIDES, height=SIDES, count=st.integers(1, 8), overlap=st.integers(0, 64))
-def test_cut_tiles_covers_the_picture(width, height, count, overlap):
+def test_cut_tiles_covers_the_image(width, height, count, overlap):
     image = np.zeros((height, width, 3), np.uint8)
     tiles, corners = cut_tiles(image, count, overlap)
     assert len(tiles) == len(corners) == count**2
@@ -295,7 +294,7 @@ def test_resize_to_any_scale(width, height, scale):
         assert abs(side - max(round(whole * scale), 1)) <= 1
 
 
-# res10.py
+# models/res10.py
 
 
 class FakeNetwork:
@@ -319,13 +318,13 @@ class FakeNetwork:
 )
 @example([((0, 0, 1, 1), 2.0)], 9, 9, 0.5)
 @example([((-3e38, 0, 3e38, 1), 0.9)], 9, 9, 0.5)
-def test_res10_whatever_the_network_says(found, width, height, confidence):
+def test_res10_with_any_output(found, width, height, confidence):
     boxes, scores = array_of([box for box, _ in found], np.float32), np.array([[score] for _, score in found], np.float32)
     image = np.zeros((height, width, 3), np.uint8)
     check_faces(Res10Detector(FakeNetwork(boxes, scores)).detect(image, confidence), image, confidence)
 
 
-# pipeline.py
+# detector.py
 
 
 @st.composite
@@ -344,7 +343,7 @@ def test_enlarge_stays_inside(data, width, height, factor):
     assert all(0 <= side * factor - large < factor for side, large in zip(box, enlarged.box, strict=True))
 
 
-# onnx_metadata.py
+# models/model_file.py
 
 
 def model_with(metadata: dict[str, str]) -> bytes:
@@ -377,7 +376,7 @@ def test_read_onnx_metadata_of_any_bytes(data):
         assert all(type(text) is str for entry in metadata.items() for text in entry)
 
 
-# tracking.py
+# video/tracker.py
 
 
 @st.composite

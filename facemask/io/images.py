@@ -5,6 +5,7 @@ import os
 import re
 import stat
 import struct
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -194,14 +195,13 @@ class Header:
         image = plugin(file)
         has_alpha = plugin is not BmpImageFile and ("A" in image.mode or "transparency" in image.info)
         first_scan = file.tell() if plugin is JpegImageFile else None
-        return cls(*image.size, _orientation(image.info.get("exif")), has_alpha, first_scan)
+        return cls(*image.size, _orientation(image.info.get("exif", b"")), has_alpha, first_scan)
 
     @classmethod
     def of_png(cls, file: BinaryIO) -> "Header":
         """Read the chunks of a PNG up to the image data.
 
-        Pillow refuses a PNG for an error in a comment, or for a comment of more than a megabyte, as image generators
-        write.
+        Pillow refuses a whole PNG for an error in a comment, or for a compressed comment of more than a megabyte.
         """
         file.seek(8)
         width = height = colour = 0
@@ -223,7 +223,7 @@ class Header:
         raise ValueError("too many chunks")
 
 
-def _orientation(exif: bytes | None) -> int:
+def _orientation(exif: bytes) -> int:
     """Return the orientation in EXIF data, 1..8; 1, upright, where there is none or a wrong one."""
     tags = Image.Exif()
     with suppress(Exception):  # as in Header.read
@@ -234,7 +234,7 @@ def _orientation(exif: bytes | None) -> int:
 
 
 # Formats by their first bytes, whatever the file's name. OpenCV decodes many more, which are little tested.
-FORMATS = {
+FORMATS: dict[bytes, Callable[[BinaryIO], Header]] = {
     b"\xff\xd8\xff": partial(Header.by_pillow, JpegImageFile),
     b"\x89PNG\r\n\x1a\n": Header.of_png,
     b"RIFF": partial(Header.by_pillow, WebPImageFile),

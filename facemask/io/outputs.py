@@ -52,6 +52,13 @@ def set_aside(path: Path) -> None:
         logger.warning("%s: was not finished; it is kept as %s", path, kept)
 
 
+def fresh_partial_path(path: str | Path) -> Path:
+    """Return what `partial_path` does, once an unfinished output of that name is set aside."""
+    partial = partial_path(path)
+    set_aside(partial)
+    return partial
+
+
 @contextmanager
 def atomic_path(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path that takes the name `path` when the block ends without an error, and is removed otherwise.

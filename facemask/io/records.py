@@ -68,12 +68,12 @@ def run_records(
     """
     check_outputs(filter(None, (jsonl, table)), paths)
     with _run_lines(jsonl, table, resume) as lines:
-        earlier = read_annotated(lines.records(), jsonl) if lines and resume else {}
+        earlier = read_annotated(lines.records(), lines.name) if lines and resume else {}
         remaining = [path for path in paths if str(path) not in earlier]
         outputs = name_outputs(remaining, output, {os.path.abspath(name) for name in earlier.values() if name})
         check_outputs(filter(None, (*outputs.values(), jsonl, table)), paths)
         yield RunRecords(remaining, len(paths) - len(remaining), outputs, lines)
-        if table:
+        if lines and table:
             write_csv(table, lines.records())
 
 
@@ -109,7 +109,7 @@ def skip_results(paths: list[Path], output: Path | None) -> list[Path]:
     return [path for path in paths if not os.path.abspath(path).startswith(folder)] or paths
 
 
-def read_annotated(records: Iterable[dict], jsonl: Path) -> dict[str, str | None]:
+def read_annotated(records: Iterable[dict], jsonl: str | Path) -> dict[str, str | None]:
     """Return by image of a JSONL file the name of its annotated image, None without one.
 
     Raises InputError if a record is not one that `RunRecords` writes.

@@ -15,12 +15,12 @@ from facemask.io.images import EncodedImage, is_large, read_image, write_image
 from facemask.video.display import has_display
 from tests.helpers import EXAMPLES
 
-# Four corners of different grey, so that each way of turning it shows.
+# Four corners of different grey, so that each orientation differs.
 CORNERS = np.kron(np.array([[0, 80], [160, 240]], np.uint8), np.ones((16, 24), np.uint8))
 
 
 def jpeg_with_orientation(orientation: int, image: np.ndarray = CORNERS) -> bytes:
-    """A JPEG whose EXIF says how it is to be turned (TIFF tag 0x0112)."""
+    """Return a JPEG with an orientation in its EXIF data (TIFF tag 0x0112)."""
     data = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, 100])[1].tobytes()
     tiff = b"II*\0" + struct.pack("<IHHHIHHI", 8, 1, 0x0112, 3, 1, orientation, 0, 0)
     exif = b"Exif\0\0" + tiff
@@ -40,7 +40,7 @@ UPRIGHT = {
 
 
 @pytest.mark.parametrize("orientation", UPRIGHT)
-def test_read_image_turns_by_exif(tmp_path, orientation):
+def test_read_image_is_upright_by_exif(tmp_path, orientation):
     (tmp_path / "a.jpg").write_bytes(jpeg_with_orientation(orientation))
     image = read_image(tmp_path / "a.jpg")
     expected = UPRIGHT[orientation]
@@ -62,20 +62,20 @@ def test_read_image_turns_by_exif(tmp_path, orientation):
 )
 def test_decode_reduced(tmp_path, orientation, width, height, scale):
     (tmp_path / "a.jpg").write_bytes(jpeg_with_orientation(orientation, cv2.resize(CORNERS, (width, height))))
-    picture = EncodedImage.read(tmp_path / "a.jpg")
-    whole, reduced = picture.decode(), picture.decode(scale)
-    assert (picture.height, picture.width) == whole.shape[:2]
-    assert picture.decode_scale(min_side=1920) == scale
-    rows, columns = -(-picture.height // scale), -(-picture.width // scale)
+    encoded = EncodedImage.read(tmp_path / "a.jpg")
+    whole, reduced = encoded.decode(), encoded.decode(scale)
+    assert (encoded.height, encoded.width) == whole.shape[:2]
+    assert encoded.decode_scale(min_side=1920) == scale
+    rows, columns = -(-encoded.height // scale), -(-encoded.width // scale)
     assert reduced.shape == (rows, columns, 3)
     assert np.abs(reduced.astype(int) - cv2.resize(whole, (columns, rows), interpolation=cv2.INTER_AREA)).mean() < 3
 
 
 @pytest.mark.parametrize("name", ["a.png", "a.bmp"])
-def test_no_other_kind_is_reduced(tmp_path, name):
+def test_other_formats_are_not_reduced(tmp_path, name):
     cv2.imwrite(str(tmp_path / name), cv2.resize(CORNERS, (4000, 50)))
-    picture = EncodedImage.read(tmp_path / name)
-    assert (picture.width, picture.height, picture.decode_scale(1920)) == (4000, 50, 1)
+    encoded = EncodedImage.read(tmp_path / name)
+    assert (encoded.width, encoded.height, encoded.decode_scale(1920)) == (4000, 50, 1)
 
 
 def test_decode_reduced_cut_jpeg(tmp_path):
@@ -102,7 +102,7 @@ DEEP = np.full((4, 6, 3), 100 * 257, np.uint16)
         pytest.param("sp ace 'q' ü.png", GREY, 100, 100, id="odd name"),
     ],
 )
-def test_read_image_kinds(tmp_path, name, stored, left, right):
+def test_read_image_formats(tmp_path, name, stored, left, right):
     (tmp_path / name).write_bytes(cv2.imencode(Path(name).suffix, stored)[1])
     image = read_image(tmp_path / name)
     assert image.dtype == np.uint8 and image.shape == (4, 6, 3)
@@ -117,13 +117,13 @@ def test_read_image_cut_jpeg(tmp_path, tenths):
         read_image(tmp_path / "a.jpg")
 
 
-def test_read_image_jpeg_with_something_behind_its_end(tmp_path, astronaut):
-    (tmp_path / "a.jpg").write_bytes((EXAMPLES / "astronaut.jpg").read_bytes() + b"\xff\xda a phone's moving picture")
+def test_read_image_jpeg_with_data_behind_its_end(tmp_path, astronaut):
+    (tmp_path / "a.jpg").write_bytes((EXAMPLES / "astronaut.jpg").read_bytes() + b"\xff\xda a phone's video")
     np.testing.assert_array_equal(read_image(tmp_path / "a.jpg"), astronaut)
 
 
 def test_read_image_turned_by_exif_and_transparent(tmp_path):
-    """What is transparent is turned as the rest is."""
+    """The transparent parts are turned with the rest."""
     alpha = np.array([[255] * 24 + [0] * 24] * 32, np.uint8)
     data = cv2.imencode(".png", np.dstack([CORNERS] * 3 + [alpha]))[1].tobytes()
     chunk = b"eXIf" + b"II*\0" + struct.pack("<IHHHIHHI", 8, 1, 0x0112, 3, 1, 3, 0, 0)
@@ -201,15 +201,15 @@ def test_write_image_unknown_suffix(tmp_path, astronaut, name):
         write_image(tmp_path / name, astronaut)
 
 
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux tells by these variables")
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux uses these variables")
 def test_has_display_without_one(monkeypatch):
     monkeypatch.delenv("DISPLAY", raising=False)
     monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
     assert not has_display()
 
 
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux tells by these variables")
-def test_has_display_with_one_that_does_not_answer(monkeypatch):
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux uses these variables")
+def test_has_display_that_does_not_answer(monkeypatch):
     monkeypatch.setenv("DISPLAY", ":4242")
     monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
     assert not has_display()
@@ -239,7 +239,7 @@ def test_is_large(tmp_path, side, name, large):
     assert is_large(tmp_path / name) is large
 
 
-def test_is_large_of_a_long_file_and_of_no_picture(tmp_path):
+def test_is_large_of_a_large_file_and_of_no_image(tmp_path):
     with open(tmp_path / "long.jpg", "wb") as file:
         file.truncate((1 << 26) + 1)
     (tmp_path / "text.jpg").write_text("text")
@@ -247,15 +247,15 @@ def test_is_large_of_a_long_file_and_of_no_picture(tmp_path):
 
 
 def test_each_file_is_read_once(tmp_path, astronaut, monkeypatch):
-    """What is decoded twice, small and whole, is one picture, also if the file changes meanwhile."""
+    """Both decodings, reduced and whole, are of the same data, also if the file changes meanwhile."""
     cv2.imwrite(str(tmp_path / "a.jpg"), cv2.resize(astronaut, None, fx=12, fy=12))
-    picture = EncodedImage.read(tmp_path / "a.jpg")
+    encoded = EncodedImage.read(tmp_path / "a.jpg")
     (tmp_path / "a.jpg").unlink()
-    assert picture.decode(2).shape == (2400, 2280, 3) and picture.decode().shape == (4800, 4560, 3)
+    assert encoded.decode(2).shape == (2400, 2280, 3) and encoded.decode().shape == (4800, 4560, 3)
 
 
 def png_with(kind: bytes, content: bytes, image: np.ndarray, checksum: int | None = None) -> bytes:
-    """A PNG with a chunk before its picture's."""
+    """Return a PNG with a chunk before the image data."""
     data = cv2.imencode(".png", image)[1].tobytes()
     chunk = kind + content
     summed = zlib.crc32(chunk) if checksum is None else checksum
@@ -271,12 +271,12 @@ def png_with(kind: bytes, content: bytes, image: np.ndarray, checksum: int | Non
         pytest.param(b"pHYs", b"ab", None, id="short"),
     ],
 )
-def test_read_image_minds_no_comment_in_a_png(tmp_path, astronaut, kind, content, checksum):
+def test_read_image_ignores_comments_in_a_png(tmp_path, astronaut, kind, content, checksum):
     (tmp_path / "a.png").write_bytes(png_with(kind, content, astronaut, checksum))
     np.testing.assert_array_equal(read_image(tmp_path / "a.png"), astronaut)
 
 
-def test_read_image_from_a_broken_card(tmp_path, monkeypatch):
+def test_read_image_from_a_failing_card(tmp_path, monkeypatch):
     class Broken(BytesIO):
         def read(self, *_):
             raise OSError(5, "Input/output error")
@@ -301,7 +301,7 @@ def test_find_images_in_folders_too_deep(tmp_path, monkeypatch):
     assert str(error.value) == f"{tmp_path}: its folders are nested too deep; give those below it"
 
 
-def jpeg_in_passes(count: int, between: bytes = b"") -> bytes:
+def jpeg_with_scans(count: int, between: bytes = b"") -> bytes:
     data = EncodedImage.read(EXAMPLES / "people.jpg").data
     whole = cv2.imencode(".jpg", cv2.imdecode(np.frombuffer(data, np.uint8), 1), [cv2.IMWRITE_JPEG_PROGRESSIVE, 1])[1].tobytes()
     last = whole.rindex(b"\xff\xda")
@@ -309,24 +309,24 @@ def jpeg_in_passes(count: int, between: bytes = b"") -> bytes:
 
 
 @pytest.mark.parametrize("between", [b"", b"\xff\xfe\0\x04\xff\xd9", b"\xff\xff\xff\xfe\0\x02"])
-def test_jpeg_in_too_many_passes(tmp_path, between):
-    """An end of image within a comment is none."""
-    (tmp_path / "a.jpg").write_bytes(jpeg_in_passes(1, between))
+def test_jpeg_with_too_many_scans(tmp_path, between):
+    """An end of image within a comment does not count."""
+    (tmp_path / "a.jpg").write_bytes(jpeg_with_scans(1, between))
     assert read_image(tmp_path / "a.jpg").shape == (640, 1218, 3)
-    (tmp_path / "a.jpg").write_bytes(jpeg_in_passes(4000, between))
+    (tmp_path / "a.jpg").write_bytes(jpeg_with_scans(4000, between))
     with pytest.raises(InputError) as error:
         read_image(tmp_path / "a.jpg")
     assert str(error.value) == f"{tmp_path}/a.jpg: a JPEG with too many scans; save it again"
 
 
 def test_cut_jpeg_with_an_end_in_a_comment(tmp_path):
-    (tmp_path / "a.jpg").write_bytes(jpeg_in_passes(1, b"\xff\xfe\0\x04\xff\xd9")[:-2000])
+    (tmp_path / "a.jpg").write_bytes(jpeg_with_scans(1, b"\xff\xfe\0\x04\xff\xd9")[:-2000])
     with pytest.raises(InputError, match="not a supported image, or corrupt"):
         read_image(tmp_path / "a.jpg")
 
 
-def test_passes_behind_the_end_do_not_count(tmp_path):
-    """A phone's moving picture is no part of the picture."""
+def test_scans_behind_the_end_do_not_count(tmp_path):
+    """A phone's moving picture is no part of the encoded."""
     (tmp_path / "a.jpg").write_bytes((EXAMPLES / "people.jpg").read_bytes() + b"\xff\xda" * 9999)
     assert read_image(tmp_path / "a.jpg").shape == (640, 1218, 3)
 

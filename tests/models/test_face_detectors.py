@@ -22,7 +22,7 @@ def test_load_prefers_ours_in_a_folder(tmp_path):
     assert isinstance(load_face_detector(tmp_path), Res10Detector)
 
 
-def test_load_tells_files_by_what_is_in_them(tmp_path):
+def test_load_identifies_files_by_their_content(tmp_path):
     shutil.copy(FOLDER / CenterFaceDetector.FILE_NAME, tmp_path / Res10Detector.FILE_NAME)
     detector = load_face_detector(tmp_path, size=320, tiles=True)
     assert isinstance(detector, CenterFaceDetector)

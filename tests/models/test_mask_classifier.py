@@ -16,8 +16,8 @@ from tests.helpers import CORRUPT, EXAMPLES, ROOT
 
 MODEL = ROOT / "mask_detector.keras"
 ONNX = MODEL.with_suffix(".onnx")
-# Faces in examples/people.jpg as the detector finds them, and what they wear. Two are left out: the mask below the nose,
-# and the bare face at the top of the second column, which the shipped model takes for one.
+# Faces in examples/people.jpg as the detector finds them, and their labels. Two are left out: the mask below the nose,
+# and the bare face at the top of the second column, which the shipped model classifies as one.
 PEOPLE = {
     (65, 55, 236, 262): "with_mask",
     (370, 380, 538, 551): "with_mask",
@@ -136,14 +136,14 @@ def test_load_reads_each_file_once(copied_model, monkeypatch):
     assert paths == [copied_model, copied_model.with_suffix(".onnx")]
 
 
-def test_load_metadata_that_lies_about_classes(tmp_path):
+def test_load_metadata_with_wrong_classes(tmp_path):
     onnx = pytest.importorskip("onnx")
     proto = onnx.load(MODEL.with_suffix(".onnx"))
-    lie = ModelInfo(("a", "b", "c", "d", "e"), 128, 0.0)
-    onnx.helper.set_model_props(proto, {METADATA_NAME: lie.to_json()})
-    (tmp_path / "lie.onnx").write_bytes(with_checksum(proto.SerializeToString()))
+    wrong = ModelInfo(("a", "b", "c", "d", "e"), 128, 0.0)
+    onnx.helper.set_model_props(proto, {METADATA_NAME: wrong.to_json()})
+    (tmp_path / "wrong.onnx").write_bytes(with_checksum(proto.SerializeToString()))
     with pytest.raises(InputError, match=r"gives \(3,\) outputs for 5 classes; train it again"):
-        MaskClassifier.load(tmp_path / "lie.onnx")
+        MaskClassifier.load(tmp_path / "wrong.onnx")
 
 
 BACKGROUND_INFO = ModelInfo(("with_mask", "background", "without_mask"), 32, 0.0)
@@ -188,8 +188,8 @@ def test_model_info_of_shipped_model():
     assert info.classes == ("mask_weared_incorrect", "with_mask", "without_mask")
 
 
-def renamed(model: bytes, old: bytes, new: bytes) -> bytes:
-    """A model whose metadata read otherwise, with its checksum; the text is of the same length."""
+def with_metadata(model: bytes, old: bytes, new: bytes) -> bytes:
+    """Return a model with other metadata of the same length, and its checksum."""
     entry = len(with_checksum(b""))
     assert model.count(old) == 1 and len(old) == len(new)
     return with_checksum(model[:-entry].replace(old, new))
@@ -198,20 +198,20 @@ def renamed(model: bytes, old: bytes, new: bytes) -> bytes:
 @pytest.mark.parametrize("text", ['"margin": 1e9', '"margin": NaN', '"margin": "a"', '"margin": -.1'])
 def test_load_metadata_that_cannot_be_used(tmp_path, text):
     path = tmp_path / "m.onnx"
-    path.write_bytes(renamed(ONNX.read_bytes(), b'"margin": 0.0', text.encode()))
+    path.write_bytes(with_metadata(ONNX.read_bytes(), b'"margin": 0.0', text.encode()))
     with pytest.raises(InputError) as error:
         MaskClassifier.load(path)
     assert str(error.value) == f"{path}: not a model written by train_mask_detector.py; train it again"
 
 
 @pytest.mark.parametrize("text", ["[" * 100_000, '{"classes": ["a", "b"], "input_size": Infinity, "margin": 0}', "1" * 5000])
-def test_model_info_of_odd_json(text):
+def test_model_info_of_other_json(text):
     with pytest.raises((ValueError, TypeError)):
         ModelInfo.from_json(text)
 
 
 def test_load_network_that_loops(tmp_path):
-    """Operators that no network of ours has are refused before anything runs: a loop might have no end."""
+    """Operators that no network of ours has are refused before the network runs: a loop may be endless."""
     onnx = pytest.importorskip("onnx")
     proto = onnx.load(ONNX)
     proto.graph.node[3].op_type = "Loop"
@@ -227,7 +227,7 @@ def test_classify_when_the_network_fails_on_some_faces(people):
         classifier.classify(people, list(PEOPLE))
 
 
-def test_classify_when_the_network_takes_two_faces_alone(people):
+def test_classify_when_the_network_takes_only_two_faces(people):
     def run(images: np.ndarray) -> np.ndarray:
         if len(images) != 2:
             raise RuntimeError("Got: 5 Expected: 2")
