@@ -45,7 +45,7 @@ def pixelate_faces(image: np.ndarray, boxes: Sequence[Box]) -> np.ndarray:
 
 def _draw(image: np.ndarray, faces: Sequence[Detection], texts: Sequence[str]) -> np.ndarray:
     canvas = image.copy()
-    thickness = max(1, round(min(image.shape[:2]) / 300))
+    thickness = max(2, round(min(image.shape[:2]) / 300))  # px
     for face in reversed(faces):
         x1, y1, x2, y2 = face.box
         cv2.rectangle(canvas, (x1, y1), (x2 - 1, y2 - 1), colour(face.label), 1 if face.is_unsure else thickness)

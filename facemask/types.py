@@ -65,6 +65,11 @@ class Track:
         """Return the averaged probability of the label, 0..1."""
         return self.probabilities[self.label]
 
+    @property
+    def is_unsure(self) -> bool:
+        """Return whether the label is too improbable to rely on (`labels.UNSURE`)."""
+        return self.probability < UNSURE
+
 
 @dataclass(frozen=True)
 class FrameResult:

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from facemask import drawing
 from facemask.drawing import draw_detections, draw_status, draw_tracked, pixelate_faces
 from facemask.labels import STYLES, display_name
 from facemask.types import Detection
@@ -87,3 +88,18 @@ def test_pixelate_faces(box, square):
 def test_pixelate_faces_of_none():
     image = np.random.default_rng(0).integers(0, 256, (20, 30, 3), np.uint8)
     np.testing.assert_array_equal(pixelate_faces(image, []), image)
+
+
+@pytest.mark.parametrize("draw", [draw_detections, draw_tracked])
+@pytest.mark.parametrize("size", [(372, 538), (1200, 1600)])
+def test_unsure_label_has_a_question_mark_and_a_thin_box(monkeypatch, draw, size):
+    texts, put_label = [], drawing._put_label
+    monkeypatch.setattr(drawing, "_put_label", lambda *arguments: texts.append(arguments[1]) or put_label(*arguments))
+    borders = []
+    for probability in (0.59, 0.6):
+        face = Detection((100, 80, 180, 160), 0.9, "with_mask", probability, {"with_mask": probability})
+        drawn = draw(np.zeros((*size, 3), np.uint8), [face])
+        assert tuple(drawn[120, 100]) == STYLES["with_mask"][1]
+        borders.append(np.count_nonzero(drawn[120, :140].any(axis=-1)))  # px across the left side
+    assert texts == ["Mask? 59%", "Mask 60%"]
+    assert borders[0] < borders[1]

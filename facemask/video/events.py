@@ -72,6 +72,7 @@ class EventRecorder(FrameOutput):
             "track": track.id,
             "label": track.label,
             "probability": round(track.probability, 4),
+            "unsure": track.is_unsure,
             "first_time": round(track.first_time, 4),
             "last_time": round(track.last_time, 4),
             "frames": track.frames,

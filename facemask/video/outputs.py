@@ -84,8 +84,8 @@ class Statistics(FrameOutput):
 
 
 def count_faces(result: FrameResult) -> dict[str, int]:
-    """Return the number of faces in a frame by label as people read it, the most frequent first."""
-    return dict(Counter(display_name(face.label) for face in result.faces).most_common())
+    """Return the number of faces in a frame by displayed label, unsure ones apart, the most frequent first."""
+    return dict(Counter(display_name(face.label, face.is_unsure) for face in result.faces).most_common())
 
 
 class FrameRecords(FrameOutput):

@@ -4,6 +4,7 @@ import queue
 import sys
 import time
 from contextlib import suppress
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -55,6 +56,7 @@ def test_confirmed_once_and_ended(tmp_path):
             "track": 1,
             "label": "without_mask",
             "probability": 0.8765,
+            "unsure": False,
             "first_time": 1.0,
             "last_time": last,
             "frames": 30,
@@ -92,6 +94,13 @@ def test_masked_person_ends_without_an_event(tmp_path):
 def test_tracks_that_go_on_end_with_the_video(tmp_path):
     events = record(tmp_path, [([person(id=1), person("with_mask", id=2)], []), ([person(id=1, last=4.0)], []), ([], [])])
     assert [(event["event"], event["track"], event["last_time"]) for event in events] == [("settled", 1, 2.5), ("left", 1, 4.0)]
+
+
+def test_label_that_is_unsure_at_the_end(tmp_path):
+    """An unsure label is never confirmed, but a confirmed one may become unsure."""
+    ended = replace(person(last=4.0), probabilities={"without_mask": 0.55, "other": 0.45})
+    events = record(tmp_path, [([person()], []), ([], [ended])])
+    assert [(event["event"], event["unsure"]) for event in events] == [("settled", False), ("left", True)]
 
 
 def test_several_receivers_get_each_event():

@@ -57,6 +57,13 @@ def test_records(tmp_path):
     assert (record["faces"][0]["track"], record["faces"][0]["box"], record["faces"][0]["probability"]) == (3, [1, 2, 11, 12], 0.9877)
 
 
+@pytest.mark.parametrize(("probability", "unsure"), [(0.59, True), (0.6, False)])
+def test_records_of_unsure_labels(tmp_path, probability, unsure):
+    with JsonLines(tmp_path / "a.jsonl") as lines:
+        FrameRecords(lines).write(result_of([detection("with_mask", probability)]), IMAGE)
+    assert json.loads((tmp_path / "a.jsonl").read_text())["faces"][0]["unsure"] is unsure
+
+
 class Server:
     def __init__(self) -> None:
         self.shown, self.stalls = [], []
@@ -71,12 +78,13 @@ class Server:
 def test_page_shows_the_counts():
     statistics, server = Statistics(), Server()
     page = LivePage(server, statistics)
-    result = result_of([detection("without_mask"), detection("with_mask"), detection("with_mask")], [person(1, "with_mask"), person(2, "")], number=4)
+    faces = [detection("without_mask"), detection("with_mask"), detection("with_mask"), detection("with_mask", 0.55)]
+    result = result_of(faces, [person(1, "with_mask"), person(2, "")], number=4)
     for output in (statistics, page):
         output.write(result, IMAGE)
     page.stalled(3.5)
     (state,) = server.shown
-    assert (state.frames, state.time, state.faces, state.people) == (1, 0.4, {"Mask": 2, "No mask": 1}, {"Mask": 1})
+    assert (state.frames, state.time, state.faces, state.people) == (1, 0.4, {"Mask": 2, "No mask": 1, "Mask?": 1}, {"Mask": 1})
     assert server.stalls == [3.5]
 
 

@@ -190,5 +190,6 @@ def test_json_of_a_face():
         "confidence": 0.9877,
         "label": "with_mask",
         "probability": 0.3333,
+        "unsure": True,
         "probabilities": {"mask_weared_incorrect": 0.3333, "with_mask": 0.3333, "without_mask": 0.3333},
     }
