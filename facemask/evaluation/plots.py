@@ -37,7 +37,7 @@ def plot_training(
             axes.axvline(len(head["loss"]) + 0.5, color="grey", linestyle=":", label="fine-tuning starts (augmented)")
         axes.set(xlabel="epoch", ylabel=metric)
         axes.grid(alpha=0.3)
-        axes.legend()
+        axes.legend(loc="upper right" if metric == "loss" else "lower right")
     ConfusionMatrixDisplay(confusion, display_labels=[display_name(name) for name in classes]).plot(
         ax=matrix_axes, cmap="Blues", colorbar=False
     )
@@ -77,7 +77,7 @@ def plot_reliability(path: str | Path, calibration: Mapping) -> None:
     axes.plot([0, 1], [0, 1], color="grey", linestyle=":", label="perfect")
     axes.plot(probability, right, "o-", label=f"labels, expected error {calibration['expected_error']:.3f}")
     axes.set(ylabel="share of labels right", xlim=(0, 1), ylim=(0, 1.02))
-    axes.legend()
+    axes.legend(loc="upper left")
     counts.bar(probability, faces, width=0.04)
     counts.set(xlabel="probability", ylabel="faces", yscale="log")
     for panel in (axes, counts):

@@ -50,12 +50,12 @@ def group_near_duplicates(features: np.ndarray, paths: Sequence[Path], threshold
     rows, columns = [], []
     for start in range(0, count, 1024):  # a block of rows at a time bounds the memory
         similar = unit[start : start + 1024] @ unit.T >= threshold
-        row, column = np.nonzero(similar)
-        rows.append(row + start)
-        columns.append(column)
+        row, column = np.nonzero(np.triu(similar, k=start + 1))  # each pair once
+        rows.append((row + start).astype(np.int32))
+        columns.append(column.astype(np.int32))
     first_of_path: dict[Path, int] = {}
-    rows.append(np.arange(count))
-    columns.append(np.array([first_of_path.setdefault(path, index) for index, path in enumerate(paths)], int))
+    rows.append(np.arange(count, dtype=np.int32))
+    columns.append(np.array([first_of_path.setdefault(path, index) for index, path in enumerate(paths)], np.int32))
     rows, columns = np.concatenate(rows), np.concatenate(columns)
     graph = coo_matrix((np.ones(len(rows), bool), (rows, columns)), shape=(count, count))
     return connected_components(graph, directed=False)[1]
