@@ -17,7 +17,6 @@ import argparse
 import hashlib
 import json
 import logging
-import math
 import shutil
 import sys
 import time
@@ -80,27 +79,27 @@ def build_parser() -> argparse.ArgumentParser:
 
 def train(args: argparse.Namespace) -> int:
     check_arguments(args)
-    photos = read_photos(args)
+    names = options.listed_names(args.only, args.dataset)
+
     from facemask.models.face_detectors import load_face_detector
     from facemask.parallel import thread_budget
     from facemask.training.dataset import class_names
+    from facemask.training.prepare import cut_faces, read_photos, split_by_similarity
 
+    photos = read_photos(names, dict(args.rename), args.limit, args.seed)
     classes = class_names(photos)
     workers, threads = thread_budget()
     face_detector = load_face_detector(args.face, threads=threads)
 
     import keras
 
-    from facemask.evaluation.plots import plot_training
     from facemask.models.keras_network import build_network
     from facemask.models.model_info import ModelInfo
-    from facemask.training.batches import AugmentedBatches, FaceBatches
-    from facemask.training.checkpoint import can_resume, start_checkpoint
-    from facemask.training.crops import class_indices
-    from facemask.training.fit import calibrate, fine_tune, train_head
+    from facemask.training.batches import FaceBatches
+    from facemask.training.fit import calibrate
     from facemask.training.onnx_export import save_detector
     from facemask.training.quantize import write_int8_classifier
-    from facemask.training.report import accuracy_report, one_crop_per_face, split_report
+    from facemask.training.report import split_report
 
     start = time.perf_counter()
     checkpoint = args.model.with_name(f"{args.model.stem}.checkpoint")
@@ -108,65 +107,76 @@ def train(args: argparse.Namespace) -> int:
     keras.utils.set_random_seed(args.seed)
     info = ModelInfo(tuple(classes), args.size, args.margin)
     network = build_network(info, args.weights)
-    crops = cut_faces(photos, face_detector, workers, args)
-    labels = class_indices(crops, classes)
-
-    def batches(indices) -> FaceBatches:
-        return FaceBatches([crops[index] for index in indices], info, args.batch_size)
+    crops = cut_faces(photos, face_detector, args.size, workers=workers, max_pixels=args.max_pixels)
 
     logger.info("features of the frozen backbone, once for all %d crops (%s backend)", len(crops), keras.backend.backend())
     with redirect_stdout(sys.stderr):  # Keras' progress bars
-        features = network.features.predict(batches(range(len(crops))))
+        features = network.features.predict(FaceBatches(crops, info, args.batch_size))
     split, groups = split_by_similarity(features, crops, classes, args.seed)
     print(f"\n{split_report(crops, split, groups, classes)}\n", flush=True)
     splits = [(str(crop.path), crop.face_id, name) for crop, name in zip(crops, split.names(len(crops)), strict=True)]
     settings["split of the photos"] = hashlib.sha256(json.dumps(splits).encode()).hexdigest()
-    if resumed:
-        can_resume(checkpoint, settings)
 
-    logger.info("phase 1: the head, on those features")
-    held_out = features[split.validation], labels[split.validation]
-    head_history = train_head(network, features[split.train], labels[split.train], held_out, args.seed)
-    logger.info("%d epochs, validation accuracy %.4f", len(head_history["loss"]), max(head_history["val_accuracy"]))
-    history: dict[str, list[float]] = {}
-    if args.epochs:
-        how = "where it was interrupted" if resumed else "on augmented faces; Ctrl-C ends it early, --resume resumes it"
-        logger.info("phase 2: the whole network, %s", how)
-        if not resumed:
-            start_checkpoint(checkpoint, settings)
-        training = [crops[index] for index in split.train]
-        with redirect_stdout(sys.stderr):
-            history = fine_tune(
-                network,
-                AugmentedBatches(training, info, args.batch_size, seed=args.seed, workers=args.workers),
-                batches(split.validation),
-                epochs=args.epochs,
-                learning_rate=args.learning_rate,
-                mixed_precision=args.mixed_precision,
-                checkpoint=checkpoint,
-            )
-    ended_early = len(history.get("loss", [])) < args.epochs
-    if ended_early:
-        logger.info(
-            "fine-tuning ended early, after %d of %d epochs; the same command with --resume resumes it",
-            len(history["loss"]), args.epochs,
-        )  # fmt: skip
-    temperature = calibrate(network, network.features.predict(batches(split.validation), verbose=0), held_out[1])
+    history, fine_tuned = train_network(network, crops, features, split, settings, resumed, checkpoint, args)
+    held_out = FaceBatches([crops[index] for index in split.validation], info, args.batch_size)
+    temperature = calibrate(network, network.features.predict(held_out, verbose=0), held_out.labels)
     logger.info("probabilities calibrated on the validation split: temperature %.2f", temperature)
-    test = one_crop_per_face(crops, split.test)
-    predicted = network.model.predict(batches(test), verbose=0).argmax(axis=1)
     onnx_path = save_detector(network.model, info, args.model)
     int8_path = write_int8_classifier(onnx_path, [crops[index] for index in split.train], info, args.seed)
-    if not ended_early:
+    if fine_tuned:
         shutil.rmtree(checkpoint, ignore_errors=True)
-    report, confusion = accuracy_report([crops[index] for index in test], predicted, classes, args.dataset)
+    report_test(network, crops, split, history, args)
+    minutes = (time.perf_counter() - start) / 60
+    logger.info("saved to %s, %s, %s and %s; %.1f minutes", args.model, onnx_path, int8_path, args.plot, minutes)
+    return DONE
+
+
+def train_network(network, crops: list, features, split, settings: dict, resumed: bool, checkpoint: Path, args) -> tuple:
+    """Train the head, then the whole network; returns the histories of both, and whether it did all epochs."""
+    from facemask.training.batches import AugmentedBatches, FaceBatches
+    from facemask.training.checkpoint import can_resume, start_checkpoint
+    from facemask.training.fit import fine_tune, train_head
+
+    training, validation = ([crops[index] for index in indices] for indices in (split.train, split.validation))
+    train = AugmentedBatches(training, network.info, args.batch_size, seed=args.seed, workers=args.workers)
+    held_out = FaceBatches(validation, network.info, args.batch_size)
+    if resumed:
+        can_resume(checkpoint, settings)
+    logger.info("phase 1: the head, on those features")
+    head = train_head(network, features[split.train], train.labels, (features[split.validation], held_out.labels), args.seed)
+    logger.info("%d epochs, validation accuracy %.4f", len(head["loss"]), max(head["val_accuracy"]))
+    if not args.epochs:
+        return (head, {}), True
+    how = "where it was interrupted" if resumed else "on augmented faces; Ctrl-C ends it early, --resume resumes it"
+    logger.info("phase 2: the whole network, %s", how)
+    if not resumed:
+        start_checkpoint(checkpoint, settings)
+    with redirect_stdout(sys.stderr):
+        whole = fine_tune(
+            network, train, held_out,
+            epochs=args.epochs, learning_rate=args.learning_rate, mixed_precision=args.mixed_precision, checkpoint=checkpoint,
+        )  # fmt: skip
+    epochs = len(whole["loss"])
+    if epochs < args.epochs:
+        message = "fine-tuning ended early, after %d of %d epochs; the same command with --resume resumes it"
+        logger.info(message, epochs, args.epochs)
+    return (head, whole), epochs == args.epochs
+
+
+def report_test(network, crops: list, split, history: tuple, args: argparse.Namespace) -> None:
+    """Print how the network does on the test split, and write the plot."""
+    from facemask.evaluation.plots import plot_training
+    from facemask.training.batches import FaceBatches
+    from facemask.training.report import accuracy_report, one_crop_per_face
+
+    classes = network.info.classes
+    test = [crops[index] for index in one_crop_per_face(crops, split.test)]
+    predicted = network.model.predict(FaceBatches(test, network.info, args.batch_size), verbose=0).argmax(axis=1)
+    report, confusion = accuracy_report(test, predicted, classes, args.dataset)
     unseen = "the model at the start may have learnt" if args.weights.endswith(".keras") else "no epoch has learnt"
     print(f"Faces of the test split, which {unseen}:\n\n{report}")
-    minutes = (time.perf_counter() - start) / 60
-    print(f"\nAccuracy {confusion.trace() / confusion.sum():.4f} on {len(test)} faces; {minutes:.1f} minutes in total")
-    plot_training(args.plot, head_history, history, confusion, classes)
-    logger.info("saved to %s, %s, %s and %s", args.model, onnx_path, int8_path, args.plot)
-    return DONE
+    print(f"\nAccuracy {confusion.trace() / confusion.sum():.4f} on {len(test)} faces")
+    plot_training(args.plot, *history, confusion, classes)
 
 
 def check_arguments(args: argparse.Namespace) -> None:
@@ -184,24 +194,6 @@ def check_arguments(args: argparse.Namespace) -> None:
     check_outputs((args.model, onnx_path, int8_file(onnx_path), args.plot), weights)
 
 
-def read_photos(args: argparse.Namespace) -> list:
-    """List the photos of all data sets, with the classes and at most the number of faces that the arguments ask for."""
-    from facemask.training.dataset import AnnotatedPhoto, limit_faces, read_dataset, rename_labels
-
-    names = options.listed_names(args.only, args.dataset)
-    photos = [photo for folder in args.dataset for photo in read_dataset(folder, names[folder])]
-    ignored = sum(len(photo.ignored) for photo in photos if isinstance(photo, AnnotatedPhoto))
-    if ignored:
-        logger.info("%d faces marked difficult or to be ignored: not used", ignored)
-    photos, dropped = rename_labels(photos, dict(args.rename))
-    for name, count in dropped.items():
-        logger.info("%d faces of class %s: not used (--rename)", count, name)
-    for folder, limit in args.limit:
-        photos, count = limit_faces(photos, folder, limit, args.seed)
-        logger.info("%d of %d faces in %s used (--limit)", min(limit, count), count, folder)
-    return photos
-
-
 def prepare_checkpoint(checkpoint: Path, args: argparse.Namespace) -> tuple[dict[str, str], bool]:
     """Return the settings that a checkpoint records, and whether it holds an interrupted training to resume."""
     from facemask.training.checkpoint import can_resume, check_checkpoint, record_settings
@@ -216,40 +208,6 @@ def prepare_checkpoint(checkpoint: Path, args: argparse.Namespace) -> tuple[dict
     if not resumed:
         check_checkpoint(checkpoint)
     return settings, resumed
-
-
-def cut_faces(photos: list, face_detector, workers: int, args: argparse.Namespace) -> list:
-    """Decode the photos and cut their faces out. Raises InputError if none can be read."""
-    from tqdm import tqdm
-
-    from facemask.training.crops import MIN_FACE, load_crops
-
-    loaded = load_crops(
-        photos, face_detector, args.size, workers=workers, max_pixels=args.max_pixels,
-        progress=lambda items: tqdm(items, desc="cutting out faces", unit="image"),
-    )  # fmt: skip
-    for message in loaded.unreadable:
-        logger.warning("skipped: %s", message)
-    if loaded.unreadable:
-        logger.warning("%d of %d photos could not be read", len(loaded.unreadable), len(photos))
-    if loaded.small:
-        logger.info("%d annotated faces below %d px: not used", loaded.small, MIN_FACE)
-    if loaded.outside:
-        logger.warning("%d annotated boxes are empty or outside their photo: not used", loaded.outside)
-    if not loaded.crops:
-        raise InputError("dataset: no photo could be read, or none has a face; see the warnings above")
-    return loaded.crops
-
-
-def split_by_similarity(features, crops: list, classes: list[str], seed: int) -> tuple:
-    """Split the crops; warn if near-duplicates may be in two splits. Returns the split and the groups (n,)."""
-    from facemask.training.split import DUPLICATE_THRESHOLDS, split_crops
-
-    split, groups, threshold = split_crops(features, crops, classes, seed)
-    if threshold > DUPLICATE_THRESHOLDS[0]:
-        found = "only crops of one photo are grouped" if math.isinf(threshold) else f"similarity below {threshold:g} is not grouped"
-        logger.warning("the photos are similar: near-duplicates may be in two splits (%s), and the report is too good", found)
-    return split, groups
 
 
 def main(argv: list[str] | None = None) -> int:
