@@ -47,7 +47,7 @@ def test_train_then_detect(dataset, tmp_path, capsys):
     assert train_mask_detector.main(arguments) == 0
     out = capsys.readouterr().out
     assert "no group is in two splits" in out and "Confusion matrix" in out
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["mine.keras", "mine.onnx", "plot.png"]  # and no checkpoint
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["mine.int8.onnx", "mine.keras", "mine.onnx", "plot.png"]  # and no checkpoint
     assert cv2.imread(str(plot)).shape[1] > 1000
 
     file = ModelFile.read(model)
@@ -192,7 +192,7 @@ def test_train_interrupted_then_resumed(dataset, tmp_path_factory, tmp_path, mon
         patch.setattr(keras.callbacks, "BackupAndRestore", InterruptedIn)
         patch.setattr(InterruptedIn, "epoch", 1)
         assert train_mask_detector.main(arguments) == 0
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["mine.checkpoint", "mine.keras", "mine.onnx", "plot.png"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["mine.checkpoint", "mine.int8.onnx", "mine.keras", "mine.onnx", "plot.png"]
     capsys.readouterr()
 
     assert train_mask_detector.main([*arguments, "--resume", "--seed", "1"]) == 1
@@ -204,7 +204,7 @@ def test_train_interrupted_then_resumed(dataset, tmp_path_factory, tmp_path, mon
     error = capsys.readouterr().err
     assert "[INFO] phase 2: the whole network, where it was interrupted\n" in error
     assert "Epoch 2/2" in error and "Epoch 1/2" not in error
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["mine.keras", "mine.onnx", "plot.png"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["mine.int8.onnx", "mine.keras", "mine.onnx", "plot.png"]
     assert train_mask_detector.main([*arguments, "--resume", "-e", "0"]) == 0
     assert "[WARN] --resume: there is no interrupted training of mine.keras; a new one starts\n" in capsys.readouterr().err
 
