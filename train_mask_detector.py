@@ -176,7 +176,8 @@ def report_test(network, crops: list, split, history: tuple, args: argparse.Name
     unseen = "the model at the start may have learnt" if args.weights.endswith(".keras") else "no epoch has learnt"
     print(f"Faces of the test split, which {unseen}:\n\n{report}")
     print(f"\nAccuracy {confusion.trace() / confusion.sum():.4f} on {len(test)} faces")
-    plot_training(args.plot, *history, confusion, classes)
+    head, whole = history
+    plot_training(args.plot, head, whole, confusion, classes)
 
 
 def check_arguments(args: argparse.Namespace) -> None:
