@@ -68,7 +68,7 @@ def other_kinds(folder):
     return Run(["-i", "all"], bad=[write(f"all/{name}.jpg", data[name]) for name in sorted(data)])
 
 
-@TABLE.case("a PNG, WebP, BMP or TIFF that is named .jpg, and the other way round")
+@TABLE.case("a PNG, WebP, BMP or TIFF that is named .jpg, and the reverse")
 def wrong_suffix(folder):
     for suffix, kind in KINDS.items():
         write(f"all/{suffix}.jpg" if suffix != "jpg" else "all/jpg.png", encoded(kind))
@@ -94,7 +94,7 @@ def colours(folder):
     return Run(["-i", "all", "--jsonl", "o.jsonl"], after=lambda: check_faces(13))
 
 
-@TABLE.case("animated PNG or WebP: the first frame counts")
+@TABLE.case("animated PNG or WebP: the first frame is read")
 def animated(folder):
     if cv2.__version__ < "4.11":
         pytest.skip("OpenCV before 4.11 refuses animated WebP")
@@ -112,7 +112,7 @@ def thin(folder):
     return Run(["-i", "all", "--jsonl", "o.jsonl", "-o", "out"], after=lambda: check_faces(6, faces=0))
 
 
-@TABLE.case("turned by EXIF, any of its 8 ways: it is turned upright")
+@TABLE.case("rotated by EXIF, any of its 8 orientations: it is turned upright")
 def turned(folder):
     image = Image.open(ASTRONAUT)
     stored = {2: 0, 3: 3, 4: 1, 5: 5, 6: 2, 7: 6, 8: 4}  # Image.Transpose's numbers, which undo each
@@ -132,7 +132,7 @@ def check_boxes(count: int) -> None:
     np.testing.assert_allclose(boxes, [boxes[0]] * count, atol=5)
 
 
-@TABLE.case("with broken EXIF: it is taken as stored")
+@TABLE.case("with corrupt EXIF: it is taken as stored")
 def broken_exif(folder):
     whole = ASTRONAUT.read_bytes()
     broken = {
@@ -152,7 +152,7 @@ def png_header(width: int, height: int) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + head + struct.pack(">I", zlib.crc32(head))
 
 
-@TABLE.case("a decompression bomb: a few bytes that say 60000 x 60000 pixels")
+@TABLE.case("a decompression bomb: a few bytes that claim 60000 x 60000 pixels")
 def bomb(folder):
     idat = b"IDAT" + zlib.compress(bytes(10**6))
     data = png_header(60000, 60000) + struct.pack(">I", len(idat) - 4) + idat + struct.pack(">I", zlib.crc32(idat))
@@ -202,7 +202,7 @@ def link_loop(folder):
     return Run(["-i", "a.jpg"])
 
 
-@TABLE.case("a folder with links that lead round in circles: each picture counts once")
+@TABLE.case("a folder with links in a circle: each image is read once")
 def folder_loop(folder):
     Path("all/sub").mkdir(parents=True)
     copy_image("all/sub/a.jpg")
@@ -211,7 +211,7 @@ def folder_loop(folder):
     return [Run(["-i", source, "--jsonl", "o.jsonl"], after=lambda: check_faces(1)) for source in ("all", "all/**/*.jpg")]
 
 
-@TABLE.case("a FIFO, device or folder in a picture's place")
+@TABLE.case("a FIFO, device or folder in place of an image")
 def fifo(folder):
     os.mkfifo("a.jpg")
     runs = [Run(["-i", "a.jpg"])]
@@ -222,7 +222,7 @@ def fifo(folder):
     return [*runs, Run(["-i", "all"], bad=["all/a.jpg", "all/b.jpg"])]
 
 
-@TABLE.case("removed while the run goes on")
+@TABLE.case("removed during the run")
 def vanishes(folder, monkeypatch):
     monkeypatch.setattr("facemask.parallel.thread_budget", lambda: (1, 1))
     for name in "abc":
@@ -250,7 +250,7 @@ def shrinks(folder, monkeypatch):
     return Run(["-i", "a.jpg"])
 
 
-@TABLE.case("growing while it is read: what was there at first counts")
+@TABLE.case("growing while it is read: the size at the start counts")
 def grows(folder, monkeypatch):
     copy_image("a.jpg")
 
@@ -270,7 +270,7 @@ def closed_file(folder):
     return Run(["-i", "a.jpg"])
 
 
-@TABLE.case("a folder with a subfolder without permission: the rest goes on")
+@TABLE.case("a folder with a subfolder without permission: the other images are processed")
 def closed_folder(folder):
     put_image_in_closed_folder()
     copy_image("all/b.jpg")
@@ -285,7 +285,7 @@ def put_image_in_closed_folder() -> None:
     os.chmod("all/sub", 0)
 
 
-@TABLE.case("a folder without pictures")
+@TABLE.case("a folder without images")
 def no_pictures(folder):
     write("all/notes.txt", b"")
     return Run(["-i", "all"])

@@ -27,7 +27,7 @@ def missing_model(folder):
     return Run(["-i", str(ASTRONAUT), "-m", "m.onnx"])
 
 
-@TABLE.case("cut off at any tenth of its length, random bytes, empty, a bit changed")
+@TABLE.case("cut off at any tenth of its length, random bytes, empty, one bit changed")
 def broken_model(folder):
     whole = ONNX.read_bytes()
     flipped = bytearray(whole)
@@ -85,12 +85,12 @@ def no_metadata(folder):
     ]
 
 
-@TABLE.case("metadata that lie about the classes")
+@TABLE.case("metadata with a wrong number of classes")
 def lying_classes(folder):
     return model("m.onnx", network(mean_of_pixels(5, 0.2), TWO, outputs=("n", 5)))
 
 
-@TABLE.case("metadata that cannot be used: classes twice, a size of -1 or 10^9, no JSON")
+@TABLE.case("metadata that cannot be used: a class twice, a size of -1 or 10^9, not JSON")
 def odd_metadata(folder):
     odd = [
         ModelInfo(("a", "a"), 32, 0.0),
@@ -109,7 +109,7 @@ def odd_metadata(folder):
     return [model("m.onnx", network(mean_of_pixels(2, 0.5), Text(text))) for text in texts]
 
 
-@TABLE.case("a network for pictures of another shape")
+@TABLE.case("a network for images of another shape")
 def other_shape(folder):
     def build(helper) -> tuple[list, list]:
         from onnx import numpy_helper
@@ -121,12 +121,12 @@ def other_shape(folder):
     return model("m.onnx", network(build, TWO, inputs=("n", 3, 7, 7)))
 
 
-@TABLE.case("a network whose outputs are no probabilities, or NaN")
+@TABLE.case("a network whose outputs are not probabilities, or NaN")
 def no_probabilities(folder):
     return [model("m.onnx", network(mean_of_pixels(2, value), TWO)) for value in (3.0, float("nan"))]
 
 
-@TABLE.case("a network whose weights lie in another file")
+@TABLE.case("a network whose weights are in another file")
 def external_weights(folder):
     pytest.importorskip("onnxruntime")
 
@@ -238,7 +238,7 @@ def external_hdf5(folder):
     return weights_file(fill)
 
 
-@TABLE.case("HDF5 weights that say they are of terabytes")
+@TABLE.case("HDF5 weights that claim terabytes")
 @on_keras
 def huge_hdf5(folder):
     return weights_file(lambda file: file.create_dataset("layers/conv1/vars/0", (10**6, 10**6), chunks=True, fillvalue=1.0))

@@ -67,7 +67,7 @@ def busy(folder):
     return Run(["-i", str(ASTRONAUT), "--jsonl", "o.jsonl"], script=script)
 
 
-@TABLE.case("where a link lies in the way: it is not followed")
+@TABLE.case("where the unfinished file would be a link: it is not followed")
 def link_in_the_way(folder):
     write("precious", b"precious")
     Path("o.partial.jsonl").symlink_to("precious")
@@ -78,7 +78,7 @@ def check_precious() -> None:
     assert Path("precious").read_bytes() == b"precious"
 
 
-@TABLE.case("an annotated picture that its format cannot hold: what is found counts, the rest goes on")
+@TABLE.case("an annotated image that its format cannot hold: its faces are recorded, the other images are processed")
 def format_too_small(folder):
     write("all/a.webp", encoded("PNG", Image.new("RGB", (17_000, 10))))
     copy_image("all/b.jpg")
@@ -112,7 +112,7 @@ def check_lines_are_whole(name: str) -> None:
     assert data.endswith(b"\n") and all(json.loads(line) for line in data.splitlines())
 
 
-@TABLE.case("on a disk that gets full: what was written stays whole, and can be gone on with")
+@TABLE.case("on a disk that gets full: what was written stays whole, and --resume continues")
 def full_disk(folder):
     for number in range(20):
         copy_image(f"all/{number:02d}.jpg")
@@ -125,7 +125,7 @@ def full_disk(folder):
     return Run([], script=script, after=check)
 
 
-@TABLE.case("an annotated picture on a full disk")
+@TABLE.case("an annotated image on a full disk")
 def full_disk_picture(folder):
     script = in_process(["-i", copy_image("a.jpg"), "-o", "o.jpg"], preexec_fn=limit_files)
     return Run([], script=script, after=lambda: assert_names(folder, ["a.jpg"]))

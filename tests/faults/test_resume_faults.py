@@ -45,17 +45,17 @@ def interrupted(number: int, folder: Path) -> Run:
     return Run([], script=script, after=check)
 
 
-@TABLE.case("Ctrl-C: --resume goes on")
+@TABLE.case("Ctrl-C: --resume continues")
 def control_c(folder):
     return interrupted(signal.SIGINT, folder)
 
 
-@TABLE.case("SIGTERM: --resume goes on (the same of a terminal that closes, 129)")
+@TABLE.case("SIGTERM: --resume continues (the same for a terminal that closes, 129)")
 def terminated(folder):
     return interrupted(signal.SIGTERM, folder)
 
 
-@TABLE.case("kill -9, also in the midst of a line: --resume goes on")
+@TABLE.case("kill -9, also in the middle of a line: --resume continues")
 def killed(folder):
     return interrupted(signal.SIGKILL, folder)
 
@@ -71,7 +71,7 @@ def resume_other(folder):
     return Run(["-i", str(ASTRONAUT), "--jsonl", "o.jsonl", "--resume"], after=lambda: check_resumed('{"frame": 0}\n'))
 
 
-@TABLE.case("--resume of a file with a broken line")
+@TABLE.case("--resume of a file with a corrupt line")
 def resume_broken(folder):
     text = '{"image": "a", "faces": []}\n{"image"\n{"image": "b", "faces": []}\n'
     write("o.jsonl", text.encode())

@@ -23,7 +23,7 @@ def missing_video(folder):
     return on_video("v.mp4")
 
 
-@TABLE.case("no video: empty, text, noise")
+@TABLE.case("not a video: empty, text, noise")
 def no_video(folder):
     contents = {"empty": b"", "text": b"text" * 99, "noise": np.random.default_rng(0).bytes(9999)}
     runs = []
@@ -32,7 +32,7 @@ def no_video(folder):
     return runs
 
 
-@TABLE.case("cut off: what is there is looked at")
+@TABLE.case("cut off: the rest is processed")
 def cut_video(folder):
     image = cv2.resize(cv2.imread(str(ASTRONAUT)), (96, 96))
     writer = cv2.VideoWriter("v.avi", cv2.VideoWriter.fourcc(*"MJPG"), 10, (96, 96))
@@ -51,7 +51,7 @@ def large_frames(folder):
     return on_video("v.avi", "--max-pixels", "1000")
 
 
-@TABLE.case("pictures as frames, one of them broken")
+@TABLE.case("images as frames, one of them corrupt")
 def broken_frame(folder):
     copy_image("all/1.jpg")
     write("all/2.jpg", b"text")
@@ -64,7 +64,7 @@ def no_camera(folder):
     return on_video("97")
 
 
-@TABLE.case("a stream that nobody sends; the password is not told")
+@TABLE.case("a stream that nobody sends; the password is not shown")
 def no_stream(folder):
     return on_video("http://me:secret@127.0.0.1:9/x")
 
