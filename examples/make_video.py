@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Make a short video of people.jpg, to try and show detect_mask_video.py with: a camera pans over it, a pillar passes.
 
-  python -m examples.make_video people.mp4
-  python detect_mask_video.py -i people.mp4 -o annotated.mp4
+python -m examples.make_video people.mp4
+python detect_mask_video.py -i people.mp4 -o annotated.mp4
 """
 
 import argparse

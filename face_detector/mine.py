@@ -96,8 +96,7 @@ def list_candidates(folder: Path, complete: bool, cache: Path | None) -> list[tu
     else:
         unannotated = find_unannotated(photos, progress)
     return [
-        (photo.path, [*photo.boxes.tolist(), *photo.ignored.tolist(), *unannotated.get(photo.path.name, ())])
-        for photo in photos
+        (photo.path, [*photo.boxes.tolist(), *photo.ignored.tolist(), *unannotated.get(photo.path.name, ())]) for photo in photos
     ]
 
 

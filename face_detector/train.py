@@ -64,9 +64,7 @@ def build_parser() -> argparse.ArgumentParser:
         "file that this script wrote; of several ONNX files their mean (default: centerface)",
     )  # fmt: skip
     parser.add_argument("-e", "--epochs", type=cli.natural_int, default=18, help="epochs; 0: only calibrate and write")
-    parser.add_argument(
-        "--steps", type=cli.positive_int, default=250, help="steps per epoch; a checkpoint follows each epoch"
-    )
+    parser.add_argument("--steps", type=cli.positive_int, default=250, help="steps per epoch; a checkpoint follows each epoch")
     parser.add_argument("-b", "--batch-size", type=cli.positive_int, default=8, help="mosaics per step")
     parser.add_argument("--size", type=int, choices=range(256, 1025, 32), metavar="PX", default=416, help="side of a mosaic, px")
     parser.add_argument("--learning-rate", type=cli.positive_number, default=5e-4, help="maximum learning rate of Adam")

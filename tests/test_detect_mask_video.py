@@ -289,7 +289,9 @@ def test_killed_process_leaves_what_it_had(tmp_path, start):
     """Whole lines, and a video that can be played, under names of unfinished files."""
     image = people()
     with Camera([image] * 3000, 30) as camera:
-        process = start("-i", camera.url, "-o", tmp_path / "out.mp4", "--jsonl", tmp_path / "out.jsonl", "--events", tmp_path / "e.jsonl")
+        process = start(
+            "-i", camera.url, "-o", tmp_path / "out.mp4", "--jsonl", tmp_path / "out.jsonl", "--events", tmp_path / "e.jsonl"
+        )
         lines, video = tmp_path / "out.partial.jsonl", tmp_path / "out.partial.mp4"
         wait_until(lambda: lines.exists() and lines.read_bytes().count(b"\n") > 150)
         process.kill()
@@ -324,7 +326,9 @@ def test_stream_that_is_cut_served_to_a_browser_and_stopped(tmp_path, start):
 
         wait_until(lambda: any(f"{camera.url}: back after " in line for line in lines))
         first = state()["time"]
-        wait_until(lambda: state()["time"] > first and sum(state()["faces"].values()) == 8 and state()["people"].get("Mask", 0) >= 4)
+        wait_until(
+            lambda: state()["time"] > first and sum(state()["faces"].values()) == 8 and state()["people"].get("Mask", 0) >= 4
+        )
         with urllib.request.urlopen(url + "picture.jpg", timeout=WAIT) as response:
             shown = cv2.imdecode(np.frombuffer(response.read(), np.uint8), cv2.IMREAD_COLOR)
         process.send_signal(signal.SIGTERM)
@@ -462,7 +466,17 @@ def test_video_without_frames(capsys, tmp_path):
 
 @pytest.mark.parametrize(
     "arguments",
-    [["--max-frames", "0"], ["-c", "2"], ["--colour"], ["--serve", "x"], ["--serve", "70000"], ["--reconnect", "-1"], ["--stride", "0"], ["--rate", "0"], ["--rate", "1000"]],
+    [
+        ["--max-frames", "0"],
+        ["-c", "2"],
+        ["--colour"],
+        ["--serve", "x"],
+        ["--serve", "70000"],
+        ["--reconnect", "-1"],
+        ["--stride", "0"],
+        ["--rate", "0"],
+        ["--rate", "1000"],
+    ],
 )
 def test_wrong_usage(capsys, arguments):
     with pytest.raises(SystemExit) as error:

@@ -371,9 +371,7 @@ def test_killed_at_random_and_resumed(tmp_path):
 
     def start(run: str) -> subprocess.Popen:
         outputs = ["--jsonl", f"{run}.jsonl", "--csv", f"{run}.csv", "-o", f"{run}_annotated"]
-        return subprocess.Popen(
-            [*command, *outputs], cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
-        )
+        return subprocess.Popen([*command, *outputs], cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
 
     def outputs(run: str) -> dict[str, bytes]:
         files = [tmp_path / f"{run}.jsonl", tmp_path / f"{run}.csv", *sorted((tmp_path / f"{run}_annotated").iterdir())]

@@ -21,7 +21,12 @@ EXTRAS = PROJECT["optional-dependencies"]
 WHEEL_FILES = PYPROJECT["tool"]["hatch"]["build"]["targets"]["wheel"]["force-include"]
 # What provides a module, where the names differ: the distribution itself, or the one that requires it.
 DISTRIBUTIONS = {"cv2": "opencv-python", "PIL": "pillow", "sklearn": "scikit-learn"}
-DISTRIBUTIONS |= {"supervision": "trackers", "h5py": "keras", "scipy": "scikit-learn", "torch": "tensorflow"}  # torch: in its place
+DISTRIBUTIONS |= {
+    "supervision": "trackers",
+    "h5py": "keras",
+    "scipy": "scikit-learn",
+    "torch": "tensorflow",
+}  # torch: in its place
 MODULES_OF_EXTRAS = {
     "video": ["trackers", "supervision", "av"],
     "train": ["tensorflow", "keras", "h5py", "sklearn", "matplotlib", "onnx", "defusedxml", "scipy"],
@@ -111,7 +116,9 @@ def installed(tmp_path_factory) -> Path:
     return folder
 
 
-def run_without(modules: list[str], script: str, arguments: list[str], packages: Path, folder: Path) -> subprocess.CompletedProcess:
+def run_without(
+    modules: list[str], script: str, arguments: list[str], packages: Path, folder: Path
+) -> subprocess.CompletedProcess:
     """Run a script of `packages` in the working folder `folder`, as if those modules were not installed."""
     code = f"import sys; sys.modules.update(dict.fromkeys({modules!r})); import {script}; sys.exit({script}.main({arguments!r}))"
     environment = os.environ | {"PYTHONPATH": str(packages), "PYTHONSAFEPATH": "1"}

@@ -203,7 +203,5 @@ def load_detector(args: argparse.Namespace, threads: int = 0):
     detector = MaskDetector(faces, MaskClassifier.load(args.model, threads))
     info = detector.classifier.info
     classes = ", ".join(info.labels)
-    logger.info(
-        "loaded %s and %s (%s; %d px; %s)", faces.name, args.model, classes, info.input_size, detector.classifier.backend
-    )
+    logger.info("loaded %s and %s (%s; %d px; %s)", faces.name, args.model, classes, info.input_size, detector.classifier.backend)
     return detector

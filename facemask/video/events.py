@@ -95,6 +95,8 @@ class EventRecorder(FrameOutput):
         path = next(path for path in paths if not path.exists())
         write_image(path, image)
         return path
+
+
 def _stderr() -> int | None:
     """Return where Python's stderr goes, which need not be the process' own (`facemask.cli.run`); None if it is not a file."""
     try:

@@ -30,7 +30,10 @@ def test_int8_classifier_takes_the_place_of_its_float32_file(tmp_path, caplog, m
     output = write_int8_classifier(file, crops, original.info, seed=1)
     assert output == tmp_path / "mask_detector.int8.onnx"
     assert output.stat().st_size < file.stat().st_size / 3
-    expected, found = original.classify(image, PEOPLE), MaskClassifier.load(tmp_path / "mask_detector.keras").classify(image, PEOPLE)
+    expected, found = (
+        original.classify(image, PEOPLE),
+        MaskClassifier.load(tmp_path / "mask_detector.keras").classify(image, PEOPLE),
+    )
     assert not np.array_equal(found, expected)
     np.testing.assert_array_equal(found.argmax(axis=1), expected.argmax(axis=1))
     np.testing.assert_allclose(found, expected, atol=0.3)

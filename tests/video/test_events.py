@@ -78,7 +78,9 @@ MASKED, BARE, WRONG = person("with_mask"), person("without_mask"), person("mask_
         pytest.param([WRONG], ["mask_weared_incorrect"], id="worn wrong"),
         pytest.param([BARE, WRONG, BARE], ["without_mask", "mask_weared_incorrect", "without_mask"], id="changes"),
         pytest.param([BARE, MASKED, BARE], ["without_mask", "without_mask"], id="put on and taken off"),
-        pytest.param([BARE, person(confirmed=False, confirmed_label="without_mask"), BARE], ["without_mask"], id="unsure meanwhile"),
+        pytest.param(
+            [BARE, person(confirmed=False, confirmed_label="without_mask"), BARE], ["without_mask"], id="unsure meanwhile"
+        ),
         pytest.param([MASKED, BARE], ["without_mask"], id="taken off"),
     ],
 )

@@ -57,7 +57,15 @@ def test_page(server):
 
 
 def test_state(server):
-    assert json.load(get(server, "/state")) == {"frames": 0, "time": 0.0, "rate": 0.0, "stalled": 0.0, "faces": {}, "people": {}, "watching": False}
+    assert json.load(get(server, "/state")) == {
+        "frames": 0,
+        "time": 0.0,
+        "rate": 0.0,
+        "stalled": 0.0,
+        "faces": {},
+        "people": {},
+        "watching": False,
+    }
     server.show(grey(1), State(7, 1.5, 24.9, 0.0, {"Mask": 2}, {"No mask": 1}))
     server.show_stall(3.5)
     assert json.load(get(server, "/state?1")) == {
@@ -145,7 +153,15 @@ def test_viewers_are_limited(monkeypatch):
 
 @pytest.mark.parametrize(
     ("name", "status"),
-    [("localhost", 200), ("127.0.0.1:80", 200), ("[::1]:80", 200), ("[::1]", 200), ("evil.example", 403), ("evil.example:80", 403), ("", 403)],
+    [
+        ("localhost", 200),
+        ("127.0.0.1:80", 200),
+        ("[::1]:80", 200),
+        ("[::1]", 200),
+        ("evil.example", 403),
+        ("evil.example:80", 403),
+        ("", 403),
+    ],
 )
 def test_other_names_of_this_machine_are_refused(server, name, status):
     assert get(server, "/state", Host=name).status == status
@@ -185,7 +201,18 @@ def test_ends_with_viewers():
 
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-CHROMIUM_OPTIONS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--hide-scrollbars", "--disable-background-networking", "--disable-component-update", "--disable-sync", "--window-size=900,500"]
+CHROMIUM_OPTIONS = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--hide-scrollbars",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--window-size=900,500",
+]
 
 
 def screenshot(url: str, path: Path, seconds: int) -> np.ndarray:

@@ -34,7 +34,9 @@ def test_statistics_count_faces_and_people(monkeypatch):
     statistics.write(result_of([detection("with_mask")], [person(1, "with_mask")]), IMAGE)
     assert statistics.people == {"": 1, "with_mask": 1}
     assert statistics.rate == pytest.approx(1 / (0.95 * 1 + 0.05 * 2))
-    statistics.write(result_of([detection("with_mask")], [person(3, "without_mask")], [person(1, "without_mask"), person(2, "")]), IMAGE)
+    statistics.write(
+        result_of([detection("with_mask")], [person(3, "without_mask")], [person(1, "without_mask"), person(2, "")]), IMAGE
+    )
     assert statistics.people == {"": 1, "without_mask": 2}
     assert statistics.summary(False, [], None) == (
         "3 frames, 4 faces of 3 people (No mask 2, too brief to confirm 1); 5.0 s, 0.6 frames/s"
@@ -54,7 +56,11 @@ def test_records(tmp_path):
         FrameRecords(lines).write(result_of([detection("with_mask", 0.98765, 3)], number=7), IMAGE)
     (record,) = map(json.loads, (tmp_path / "a.jsonl").read_text().splitlines())
     assert (record["frame"], record["time"]) == (7, 0.7)
-    assert (record["faces"][0]["track"], record["faces"][0]["box"], record["faces"][0]["probability"]) == (3, [1, 2, 11, 12], 0.9877)
+    assert (record["faces"][0]["track"], record["faces"][0]["box"], record["faces"][0]["probability"]) == (
+        3,
+        [1, 2, 11, 12],
+        0.9877,
+    )
 
 
 @pytest.mark.parametrize(("probability", "unsure"), [(0.59, True), (0.6, False)])
