@@ -57,7 +57,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=options.HelpFormatter)
     parser.add_argument("--video", type=Path, required=True, metavar="FILE")
     parser.add_argument("--truth", type=Path, required=True, metavar="FILE", help="in the MOTChallenge format")
-    options.add_detector_arguments(parser, tiles="off")
+    options.add_detector_arguments(parser, tiles="off", size=512)
     return parser
 
 
@@ -90,10 +90,10 @@ def measure(args: argparse.Namespace) -> int:
 
         classified, now = 0, {}
 
-        def classify(image: np.ndarray, boxes: list) -> np.ndarray:
+        def classify(image: np.ndarray, boxes: list) -> tuple[np.ndarray, np.ndarray]:
             nonlocal classified
             classified += len(boxes)
-            return np.array([[now[box].probabilities[name] for name in labels] for box in boxes])
+            return np.array([[now[box].probabilities[name] for name in labels] for box in boxes]), np.ones(len(boxes))
 
         tracker, video = Tracker(classify, labels, rate, args.confidence), []
         for time, image, detections in frames:

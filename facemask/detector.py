@@ -12,6 +12,7 @@ from facemask.models.mask_classifier import MaskClassifier
 from facemask.types import Detection, Face, FileResult
 
 MIN_REDUCED_SIDE = 1920  # px: the longest side of a JPEG decoded reduced is at least this
+BACKGROUND_TRUST = 0.9  # of the classifier: about one face in ten, most of them a few pixels small, looks to it like background
 MIN_REDUCED_FACE = 32  # px high in an image decoded reduced: if a face is smaller, the whole image is decoded
 
 
@@ -63,21 +64,29 @@ class MaskDetector:
     def classify(self, image: np.ndarray, faces: Sequence[Face], confidence: float = 0.0) -> list[Detection]:
         """Classify the masks of `faces` in `image`, uint8 (H, W, 3) BGR; returns them most confident first.
 
-        If the classifier has a background class, a detection's confidence is the face's times the probability that its
-        crop shows a face, and detections below `confidence` are dropped.
+        If the classifier has a background class, it verifies the confidence of each detection (`verified_confidence`), and
+        detections below `confidence` are dropped.
         """
         if not faces:
             return []
         rows, face_probabilities = self.classifier.classify_and_verify(image, [face.box for face in faces])
         detections = []
         for face, row, face_probability in zip(faces, rows.tolist(), face_probabilities.tolist(), strict=True):
-            verified = face.confidence * face_probability
+            verified = verified_confidence(face.confidence, face_probability)
             if verified < min(confidence, face.confidence):
                 continue
             probabilities = dict(zip(self.classifier.info.labels, row, strict=True))
             label = max(probabilities, key=probabilities.__getitem__)
             detections.append(Detection(face.box, verified, label, probabilities[label], probabilities))
         return sorted(detections, key=lambda detection: -detection.confidence)
+
+
+def verified_confidence(confidence: float, face_probability: float) -> float:
+    """Return the confidence, 0..1, of a face detector in a face whose crop the classifier calls a face with that probability.
+
+    Both must agree, but BACKGROUND_TRUST bounds what the classifier can take: sets of small faces keep their ranking.
+    """
+    return confidence * (1 - BACKGROUND_TRUST * (1 - face_probability))
 
 
 def enlarge(detections: list[Detection], factor: int, width: int, height: int) -> list[Detection]:

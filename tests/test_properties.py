@@ -394,7 +394,7 @@ def videos(draw: st.DrawFn) -> tuple[list[tuple[float, list[Face]]], int, int]:
 @pytest.fixture(scope="module")
 def _trackers() -> None:
     """Load the library, which takes longer than a test may."""
-    MaskTracker(lambda image, boxes: np.empty((0, 3)), CLASSES, 25.0)
+    MaskTracker(lambda image, boxes: (np.empty((0, 3)), np.empty(0)), CLASSES, 25.0)
 
 
 @pytest.mark.usefixtures("_trackers")
@@ -411,8 +411,8 @@ def test_tracker_whatever_the_faces(video, rate, confidence, said):
     frames, width, height = video
     probabilities = [np.array(one) / sum(one) for one in said]
 
-    def classify(image: np.ndarray, boxes: list) -> np.ndarray:
-        return np.array([probabilities[sum(box) % len(said)] for box in boxes])
+    def classify(image: np.ndarray, boxes: list) -> tuple[np.ndarray, np.ndarray]:
+        return np.array([probabilities[sum(box) % len(said)] for box in boxes]), np.ones(len(boxes))
 
     tracker = MaskTracker(classify, CLASSES, rate, confidence)
     tracked, ended = set(), []

@@ -11,7 +11,8 @@ from facemask.types import Box, Detection, Face, FrameResult, Track
 from facemask.video.association import ByteTrackAssociation
 from facemask.video.label_average import LabelAverage
 
-Classify = Callable[[np.ndarray, Sequence[Box]], np.ndarray]  # image and n boxes to probabilities (n, classes)
+# Image and n boxes to the probabilities (n, classes) of the labels, and (n,) that the boxes show faces.
+Classify = Callable[[np.ndarray, Sequence[Box]], tuple[np.ndarray, np.ndarray]]
 
 
 @dataclass
@@ -40,8 +41,9 @@ class MaskTracker:
     CLASSIFY_GROWTH = 1.3  # of the face's height since the last classification
 
     def __init__(self, classify: Classify, classes: Sequence[str], rate: float, confidence: float = 0.5) -> None:
-        """`classify` returns the probabilities of `classes`, in their order, of each face.
+        """`classify` returns the probabilities of `classes`, in their order, of each face, and of its being a face.
 
+        Tracks that on average are not faces (`LabelAverage.is_face`) are left out of the results.
         `rate` is in frames per second; a face needs `confidence`, 0..1, to begin a track.
         """
         self._classify, self._classes, self._confidence = classify, tuple(classes), confidence
@@ -65,19 +67,25 @@ class MaskTracker:
         faces = [face for face in faces if face.confidence >= self.min_confidence(self._confidence)]
         ids = self._associate(time, faces)
         due = [index for index, face in enumerate(faces) if self._is_due(ids[index], face, time)]
-        classified: dict[int, np.ndarray] = {}
+        classified: dict[int, tuple[np.ndarray, float]] = {}
         if due:
-            classified.update(zip(due, self._classify(image, [faces[index].box for index in due]), strict=True))
+            rows, face_probabilities = self._classify(image, [faces[index].box for index in due])
+            classified.update(zip(due, zip(rows, face_probabilities.tolist(), strict=True), strict=True))
         boxes = self._predicted_boxes(image)
         detections, tracks = [], []
         for index, (face, id) in enumerate(zip(faces, ids, strict=True)):
             if id is not None:
                 track = self._extend(id, face, time, classified.get(index))
                 box = boxes.pop(id, face.box)
+                if not self._states[id].average.is_face:
+                    continue
                 detections.append(Detection(box, face.confidence, track.label, track.probability, track.probabilities, id))
                 tracks.append(track)
             elif index in classified:
-                probabilities = dict(zip(self._classes, map(float, classified[index]), strict=True))
+                row, face_probability = classified[index]
+                if face_probability < LabelAverage.MIN_FACE_PROBABILITY:
+                    continue
+                probabilities = dict(zip(self._classes, map(float, row), strict=True))
                 label = max(probabilities, key=probabilities.__getitem__)
                 detections.append(Detection(face.box, face.confidence, label, probabilities[label], probabilities))
         predicted = [*boxes.values(), *self._last_places(set(ids), image)]
@@ -132,13 +140,13 @@ class MaskTracker:
             or face.box[3] - face.box[1] > self.CLASSIFY_GROWTH * state.height
         )
 
-    def _extend(self, id: int, face: Face, time: float, probabilities: np.ndarray | None) -> Track:
-        """Add a face, with its `probabilities` (classes,) if it was classified, to its track, and return the track."""
+    def _extend(self, id: int, face: Face, time: float, classified: tuple[np.ndarray, float] | None) -> Track:
+        """Add a face to its track, with its classification if it has one, and return the track."""
         height = face.box[3] - face.box[1]
         state = self._states.setdefault(id, _State(LabelAverage(self._classes), face.box))
         state.box = face.box
-        if probabilities is not None:
-            state.average.add(probabilities, face.confidence, time)
+        if classified is not None:
+            state.average.add(*classified, face.confidence, time)
             state.height = height
         previous = self._tracks.get(id)
         average, is_confirmed = state.average, state.average.is_confirmed(time)
@@ -175,10 +183,9 @@ class MaskTracker:
         """Remove and return the tracks that have ended."""
         going_on = self._association.ids()
         self._ids = {theirs: ours for theirs, ours in self._ids.items() if theirs in going_on}
-        ended = self._tracks.keys() - self._ids.values()
-        for id in ended:
-            del self._states[id]
-        return [self._tracks.pop(id) for id in sorted(ended)]
+        ended = sorted(self._tracks.keys() - self._ids.values())
+        states, tracks = [self._states.pop(id) for id in ended], [self._tracks.pop(id) for id in ended]
+        return [track for state, track in zip(states, tracks, strict=True) if state.average.is_face]
 
 
 def _box(sides: Iterable[int]) -> Box:

@@ -12,7 +12,7 @@ def average_of(*classifications: tuple[float, float, float]) -> LabelAverage:
     """Return the average of classifications, each the probability of a mask, the weight and the time in s."""
     average = LabelAverage(CLASSES)
     for mask, weight, time in classifications:
-        average.add(np.array([mask, 1 - mask]), weight, time)
+        average.add(np.array([mask, 1 - mask]), 1.0, weight, time)
     return average
 
 
@@ -73,3 +73,18 @@ def test_is_confirmed(count, seconds, mask, expected):
 def test_label_is_confirmed_by_time_alone_after_the_last_classification():
     average = average_of(*((0.9, 1.0, 0.02 * number) for number in range(5)))
     assert [average.is_confirmed(time) for time in (0.08, 0.39, 0.41)] == [False, False, True]
+
+
+@pytest.mark.parametrize(("probabilities", "is_face"), [((1.0,), True), ((0.49,), False), ((0.0, 1.0), True), ((1.0, 0.0, 0.0), False)])
+def test_is_face_by_the_averaged_probability(probabilities, is_face):
+    average = LabelAverage(CLASSES)
+    for face_probability in probabilities:
+        average.add(np.array([1.0, 0.0]), face_probability, 0.9, 1.0)
+    assert average.is_face == is_face
+
+
+def test_what_is_not_a_face_is_never_confirmed():
+    average = LabelAverage(CLASSES)
+    for number in range(20):
+        average.add(np.array([1.0, 0.0]), 0.4, 0.9, number / 10)
+    assert not average.is_confirmed(2.0)

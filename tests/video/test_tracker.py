@@ -16,15 +16,15 @@ MASK, NONE, UNSURE = (0.02, 0.95, 0.03), (0.02, 0.03, 0.95), (0.1, 0.42, 0.48)
 class Classifier:
     """Returns for the n-th call the n-th of its answers, then the last; counts the faces it receives."""
 
-    def __init__(self, *answers: tuple[float, float, float]) -> None:
-        self.answers, self.calls, self.faces = answers, 0, 0
+    def __init__(self, *answers: tuple[float, float, float], face_probability: float = 1.0) -> None:
+        self.answers, self.face_probability, self.calls, self.faces = answers, face_probability, 0, 0
 
-    def __call__(self, image: np.ndarray, boxes: list) -> np.ndarray:
+    def __call__(self, image: np.ndarray, boxes: list) -> tuple[np.ndarray, np.ndarray]:
         assert image.shape == IMAGE.shape
         answer = self.answers[min(self.calls, len(self.answers) - 1)]
         self.calls += 1
         self.faces += len(boxes)
-        return np.array([answer] * len(boxes))
+        return np.array([answer] * len(boxes)), np.full(len(boxes), self.face_probability)
 
 
 def face(x: float = 100, y: float = 80, side: int = 30, confidence: float = 0.9) -> Face:
@@ -193,3 +193,21 @@ def test_json_of_a_face():
         "unsure": True,
         "probabilities": {"mask_weared_incorrect": 0.3333, "with_mask": 0.3333, "without_mask": 0.3333},
     }
+
+
+@pytest.mark.parametrize(("face_probability", "count"), [(0.51, 1), (0.49, 0)])
+def test_what_the_classifier_calls_background_is_not_tracked(face_probability, count):
+    tracker, results = track(Classifier(MASK, face_probability=face_probability), [[face()]] * 20)
+    assert [len(result.faces) for result in results] == [count] * 20
+    assert [len(result.tracks) for result in results[5:]] == [count] * 15
+    assert len(tracker.finish()) == count
+
+
+def test_a_track_is_a_face_by_the_average_of_its_classifications():
+    classifier = Classifier(MASK)
+    tracker = MaskTracker(classifier, CLASSES, RATE)
+    shown = []
+    for number in range(60):
+        classifier.face_probability = 0.0 if number == 20 else 1.0
+        shown.append(len(tracker.update(IMAGE, number / RATE, [face()]).faces))
+    assert shown == [1] * 60
