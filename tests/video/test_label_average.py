@@ -75,7 +75,9 @@ def test_label_is_confirmed_by_time_alone_after_the_last_classification():
     assert [average.is_confirmed(time) for time in (0.08, 0.39, 0.41)] == [False, False, True]
 
 
-@pytest.mark.parametrize(("probabilities", "is_face"), [((1.0,), True), ((0.49,), False), ((0.0, 1.0), True), ((1.0, 0.0, 0.0), False)])
+@pytest.mark.parametrize(
+    ("probabilities", "is_face"), [((1.0,), True), ((0.49,), False), ((0.0, 1.0), True), ((1.0, 0.0, 0.0), False)]
+)
 def test_is_face_by_the_averaged_probability(probabilities, is_face):
     average = LabelAverage(CLASSES)
     for face_probability in probabilities:

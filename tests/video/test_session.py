@@ -56,7 +56,9 @@ class Output(FrameOutput):
         self.closed += 1
 
 
-def run(source: VideoSource, outputs: list, faces=(FACE,), hide: bool = False, max_frames: int | None = None, workers: int = 2) -> None:
+def run(
+    source: VideoSource, outputs: list, faces=(FACE,), hide: bool = False, max_frames: int | None = None, workers: int = 2
+) -> None:
     tracker = MaskTracker(lambda image, boxes: (np.array([[0.9, 0.1]] * len(boxes)), np.ones(len(boxes))), CLASSES, 25.0)
     Session(source, lambda image: list(faces), tracker, outputs, workers, hide).run(max_frames)
 
