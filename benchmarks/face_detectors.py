@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""Measure how good and how fast the face detectors are, ours at several sizes.
+"""Measure accuracy and speed of the face detectors, this project's at several sizes.
 
   python -m benchmarks.face_detectors -d photos --only val.txt
 
-prints a Markdown table and draws it (-o). Average precision is of all photos; times are of every --every-th one, in turns
-of detectors, and told as ratios to res10's in cv2.dnn in the same turn, for a machine's own speed says little.
+prints a Markdown table and draws it (-o). Average precision is on all photos; times are on every --every-th one, in turns
+of detectors, as ratios to res10 in cv2.dnn in the same turn, as absolute times depend on the machine.
 """
 
 import argparse
@@ -32,8 +32,10 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("-d", "--dataset", type=Path, required=True, metavar="FOLDER", help="annotated photos")
     options.add_only_argument(parser)
     parser.add_argument("-f", "--face", type=Path, default=options.DEFAULT_FACE_DETECTOR, help="our face detector")
-    parser.add_argument("-s", "--sizes", type=options.detector_size, nargs="+", default=SIZES, metavar="PX", help="its sizes")
-    parser.add_argument("--every", type=options.positive_int, default=8, help="time every so many-th photo")
+    parser.add_argument(
+        "-s", "--sizes", type=options.detector_size, nargs="+", default=SIZES, metavar="PX", help="sizes of the face detector, px"
+    )
+    parser.add_argument("--every", type=options.positive_int, default=8, help="time every N-th photo")
     parser.add_argument("-o", "--output", type=Path, default=Path("face_detectors.png"), help="plot to write")
     return parser
 
@@ -62,9 +64,9 @@ def measure(args: argparse.Namespace) -> int:
         size, tiles = settings[name]
         return (tiled if tiles else ours).detect(image, confidence, size)
 
-    images = [read_image(photo.path) for photo in tqdm(photos, desc="reading", unit="photo")]
+    images = [read_image(photo.path) for photo in tqdm(photos, desc="reading", unit="image")]
     rows = []
-    for name in tqdm(names, desc="finding", unit="detector"):
+    for name in tqdm(names, desc="detecting", unit="detector"):
         found = [detect(name, image, MIN_CONFIDENCE) for image in images]
         evaluated = [EvaluatedPhoto.of_faces(photo, faces) for photo, faces in zip(photos, found, strict=True)]
         match = match_faces(evaluated, 0.5)
@@ -75,15 +77,15 @@ def measure(args: argparse.Namespace) -> int:
     seconds = defaultdict(list)
     for _ in tqdm(range(TURNS), desc="timing", unit="turn"):
         for name in names:
-            time.sleep(0.3)  # until the threads of the detector before are at rest
+            time.sleep(0.3)  # until the threads of the previous detector are idle
             for image in images[:: args.every]:
                 start = time.perf_counter()
                 detect(name, image, 0.5)
                 seconds[name].append(time.perf_counter() - start)
-    # A turn's median is compared with that of res10 in the same turn: machines' speed drifts.
+    # The median of a turn is compared with that of res10 in the same turn: the speed of a machine drifts.
     medians = {name: np.median(np.reshape(times, (TURNS, -1)), axis=1) for name, times in seconds.items()}
     ratios = {name: np.median(times / medians[REFERENCE]) for name, times in medians.items()}
-    print("| | face AP | precision / recall at 0.5 | time a photo, against res10 |\n|---|---|---|---|")
+    print("| | face AP | precision / recall at 0.5 | time per photo, relative to res10 |\n|---|---|---|---|")
     for name, average_precision, precision, recall in rows:
         print(f"| {name} | {average_precision:.3f} | {precision:.2f} / {recall:.2f} | {ratios[name]:.2f} |")
     plot(args.output, {name: (ratios[name], average_precision) for name, average_precision, *_ in rows})
@@ -91,7 +93,7 @@ def measure(args: argparse.Namespace) -> int:
 
 
 def plot(path: Path, points: dict[str, tuple[float, float]]) -> None:
-    """Write average precision over time; `points` is x, y of each detector."""
+    """Write a plot of average precision over time; `points` is x, y of each detector."""
     from facemask.evaluation.plots import plt, save_figure
 
     figure, axes = plt.subplots(figsize=(6.5, 4), constrained_layout=True)
@@ -102,7 +104,7 @@ def plot(path: Path, points: dict[str, tuple[float, float]]) -> None:
     for name, point in sizes.items():
         axes.annotate(name.split()[1], point, textcoords="offset points", xytext=(4, -12))
     axes.axvline(1, color="grey", linestyle=":")
-    axes.set(xlabel="median time a photo, against res10", ylabel="face AP, overlap 0.5")
+    axes.set(xlabel="median time per photo, relative to res10", ylabel="face AP, IoU 0.5")
     axes.grid(alpha=0.3)
     axes.legend(loc="lower right")
     save_figure(figure, path)

@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
 """Measure this project's speed against the tutorial's way of doing the same, and against what this machine can do.
 
-  python -m benchmarks.speed                                              the repository's pictures, a generated video
-  python -m benchmarks.speed --photos photos/images --video street.mp4    your own; a minute or two a turn
+  python -m benchmarks.speed                                              the repository's images, a generated video
+  python -m benchmarks.speed --photos photos/images --video street.mp4    your own; a minute or two per turn
   python -m benchmarks.speed --train faces --weights mobilenet_v2.h5      training as well, once: half an hour
   python -m benchmarks.speed --soak 60                                    memory over an hour of video as well
 
-The tutorial's way is benchmarks/tutorial.py. Both sides do the same work on the same pictures in turns, and the ratio is
-taken within a turn, for a machine's own speed drifts: told are the median of the ratios and their range. Writes speed.md
+The tutorial's way is benchmarks/tutorial.py. Both sides do the same work on the same images in turns, and the ratio is
+taken within a turn, as the speed of a machine drifts: reported are the median of the ratios and their range. Writes speed.md
 and speed.png. Linux and macOS.
 """
 
@@ -37,7 +37,7 @@ ROOT = Path(__file__).parents[1]
 PEOPLE = ROOT / "examples" / "people.jpg"  # eight faces, four in a row
 ONE_FACE = ROOT / "examples" / "astronaut.jpg"
 FACE_REGIONS = {2: (slice(320), slice(609)), 4: (slice(320), slice(None)), 8: (slice(None),) * 2}
-REPEATS = 15  # of what takes milliseconds, in a turn
+REPEATS = 15  # per turn, of what takes milliseconds
 REST = 0.3  # s between two sides, until the threads of the first are at rest
 GEMM_SIDE = 2048
 LARGE_PHOTO = 1280  # px, longest side
@@ -50,8 +50,8 @@ print()
 print(json.dumps([time.perf_counter() - start, usage.ru_utime + usage.ru_stime, usage.ru_maxrss]))
 sys.exit(code)
 """
-NUMBER_OF_FACES = r", (\d+) faces"  # in what both scripts say at their end
-DETECTOR_INPUT = (1, 3, 384, 512)  # of a photo of 4:3
+NUMBER_OF_FACES = r", (\d+) faces"  # in the last message of both scripts
+DETECTOR_INPUT = (1, 3, 384, 512)  # for an image of 4:3
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class Run:
 
     seconds: float
     cpu_seconds: float
-    memory: float  # MB, at most
+    memory: float  # MB, peak
     output: list[str]  # lines of stdout and stderr, in one
 
     def find(self, pattern: str) -> float:
@@ -73,7 +73,7 @@ class Run:
 
 @dataclass
 class Row:
-    """What was measured of both sides, a number a turn."""
+    """What was measured of both sides, one number per turn."""
 
     what: str
     unit: str
@@ -83,7 +83,7 @@ class Row:
 
     @property
     def ratios(self) -> np.ndarray:
-        """Return how many times better ours is, by turn."""
+        """Return how many times better this project is, by turn."""
         ratios = np.array(self.theirs) / np.array(self.ours)
         return 1 / ratios if self.more_is_better else ratios
 
@@ -100,16 +100,19 @@ def _digits(values: list[float]) -> int:
 
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=options.HelpFormatter)
-    parser.add_argument("--photos", type=Path, metavar="FOLDER", help="photos to find faces in (default: examples)")
-    parser.add_argument("--count", type=options.positive_int, default=100, help="so many of them, spread over the folder")
+    parser.add_argument("--photos", type=Path, metavar="FOLDER", help="images to detect faces in (default: examples)")
+    parser.add_argument("--count", type=options.positive_int, default=100, help="number of images, spread over the folder")
     parser.add_argument("--video", type=Path, metavar="FILE", help="(default: a generated one)")
-    parser.add_argument("--frames", type=options.positive_int, metavar="N", help="look at its first N only")
+    parser.add_argument("--frames", type=options.positive_int, metavar="N", help="use only its first N frames (default: all)")
     parser.add_argument("--train", type=Path, metavar="FOLDER", help="photos in with_mask/ and without_mask/ to train on")
     parser.add_argument("--weights", type=Path, metavar="FILE", help="of MobileNetV2(include_top=False), for --train")
     parser.add_argument(
-        "--soak", type=options.positive_int, metavar="MINUTES", help="loop the video so long, and watch the memory"
+        "--soak",
+        type=options.positive_int,
+        metavar="MINUTES",
+        help="loop the video for this time, and measure the memory (default: not)",
     )
-    parser.add_argument("--turns", type=options.positive_int, default=5, help="of each measurement")
+    parser.add_argument("--turns", type=options.positive_int, default=5, help="turns of each measurement")
     parser.add_argument("-o", "--output", type=Path, default=Path("speed"), metavar="FOLDER", help="where to write")
     return parser
 
@@ -127,7 +130,7 @@ def measure(args: argparse.Namespace) -> int:
     photos = find_images([str(args.photos or ROOT / "examples")])
     photos = [photos[index] for index in np.linspace(0, len(photos) - 1, min(args.count, len(photos))).astype(int)]
     for photo in photos:
-        read_image(photo)  # so that none stops the measurement half way
+        read_image(photo)  # so that none stops the measurement later
     with tempfile.TemporaryDirectory() as name:
         work = Path(name)
         model = work / "tutorial.keras"
@@ -145,7 +148,7 @@ def measure(args: argparse.Namespace) -> int:
         add(measure_start(model, args.turns, memory))
         add(measure_folder(model, photos, work, args.turns, memory))
         add(measure_video(model, video, frames, work, args.turns, memory))
-        memory[f"photos of {LARGE_PHOTO} px"] = detect_images([large]).memory
+        memory[f"images of {LARGE_PHOTO} px"] = detect_images([large]).memory
         if args.soak:
             memory |= measure_soak(video, args.soak, work)
             bar.update()
@@ -166,7 +169,7 @@ def measure(args: argparse.Namespace) -> int:
 def run(command: list) -> Run:
     """Run a Python script to its end. Raises InputError if it fails."""
     with tempfile.TemporaryFile("w+") as output:
-        # By way of a small process: Linux counts to a process's peak of memory that of the one that started it.
+        # Started by a small process: Linux includes in the peak memory of a process that of the process that started it.
         launcher = [sys.executable, "-c", LAUNCHER, sys.executable, *map(str, command)]
         code = subprocess.run(launcher, stdout=output, stderr=subprocess.STDOUT, cwd=ROOT).returncode
         output.seek(0)
@@ -187,20 +190,20 @@ def detect_images(arguments: list) -> Run:
 
 
 def measure_start(model: Path, turns: int, memory: dict) -> list[Row]:
-    """From the command to the faces of one picture, all imports included."""
+    """Measure from the command to the faces of one image, all imports included."""
     theirs, ours = [], []
     for _ in range(turns):
         theirs.append(tutorial(["images", model, PEOPLE]))
         ours.append(detect_images([PEOPLE]))
-    memory["one picture, the tutorial's way"], memory["one picture"] = theirs[0].memory, ours[0].memory
+    memory["one image, the tutorial's way"], memory["one image"] = theirs[0].memory, ours[0].memory
     return [
-        Row("start to the faces of one picture", "s", *([one.seconds for one in side] for side in (theirs, ours))),
+        Row("start to the faces of one image", "s", *([one.seconds for one in side] for side in (theirs, ours))),
         Row("the same, CPU time", "s", *([one.cpu_seconds for one in side] for side in (theirs, ours))),
     ]
 
 
 def measure_folder(model: Path, photos: list[Path], work: Path, turns: int, memory: dict) -> list[Row]:
-    """All photos of a folder, networks loaded."""
+    """Measure all images of a folder, networks loaded."""
     folder = work / "photos"
     folder.mkdir()
     for number, photo in enumerate(photos):
@@ -211,13 +214,13 @@ def measure_folder(model: Path, photos: list[Path], work: Path, turns: int, memo
         theirs.append(1000 * found["seconds"] / len(photos))
         result = detect_images([folder])
         ours.append(result.find(r"([\d.]+) ms per image"))
-    memory[f"{len(photos)} photos"] = result.memory
+    memory[f"{len(photos)} images"] = result.memory
     faces = f"{result.find(NUMBER_OF_FACES):.0f} faces found; the tutorial: {found['faces']}"
-    return [Row(f"a photo of a folder of {len(photos)} ({faces})", "ms", theirs, ours)]
+    return [Row(f"one image of a folder of {len(photos)} ({faces})", "ms", theirs, ours)]
 
 
 def measure_video(model: Path, video: Path, frames: list, work: Path, turns: int, memory: dict) -> list[Row]:
-    """Frames a second, boxes drawn and written, networks loaded; `frames` is --max-frames and a number, or empty."""
+    """Measure frames per second, boxes drawn and written, networks loaded; `frames` is --max-frames and a number, or empty."""
     rates = defaultdict(list)
     out = work / "out.mp4"
     for _ in range(turns):
@@ -235,7 +238,7 @@ def measure_video(model: Path, video: Path, frames: list, work: Path, turns: int
 
 
 def measure_faces(model: Path, turns: int) -> list[Row]:
-    """A picture by its number of faces, and the classifier alone on eight, in one process."""
+    """Measure an image by its number of faces, and the classifier alone on eight, in one process."""
     from benchmarks.tutorial import Tutorial
     from facemask.detector import MaskDetector
     from facemask.io.images import read_image
@@ -251,20 +254,20 @@ def measure_faces(model: Path, turns: int) -> list[Row]:
     for count, part in parts.items():
         found = len(theirs.detect(part)), len(ours.detect(part))
         if found != (count, count):
-            raise InputError(f"the photo of {count} faces: the tutorial finds {found[0]} in it, this project {found[1]}")
-        pairs[f"a photo of {count} face{'s'[: count > 1]}"] = partial(theirs.detect, part), partial(ours.detect, part)
-    pairs["a face of a batch of 8"] = lambda: theirs.classify(image, boxes), lambda: ours.classifier.classify(image, boxes)
+            raise InputError(f"the image of {count} faces: the tutorial finds {found[0]} in it, this project {found[1]}")
+        pairs[f"an image of {count} face{'s'[: count > 1]}"] = partial(theirs.detect, part), partial(ours.detect, part)
+    pairs["one face of a batch of 8"] = lambda: theirs.classify(image, boxes), lambda: ours.classifier.classify(image, boxes)
     rows = {what: Row(what, "ms", [], []) for what in pairs}
     for _ in range(turns):
         for what, (slow, fast) in pairs.items():
-            share = len(boxes) if what.startswith("a face of") else 1
+            share = len(boxes) if what.startswith("one face of") else 1
             rows[what].theirs.append(milliseconds(slow, 3) / share)
             rows[what].ours.append(milliseconds(fast, REPEATS) / share)
     return list(rows.values())
 
 
 def milliseconds(function: Callable, repeats: int) -> float:
-    """Return the median time of a call, after a first one that does not count."""
+    """Return the median time of a call in ms, without the first one."""
     time.sleep(REST)
     function()
     seconds = []
@@ -276,7 +279,7 @@ def milliseconds(function: Callable, repeats: int) -> float:
 
 
 def measure_limits(turns: int) -> list[tuple]:
-    """Return each network's name, millions of multiply-adds, ms, and the part of the machine's peak that this is."""
+    """Return for each network its name, millions of multiply-adds, ms, and the share of the peak speed of this machine."""
     import onnx
 
     from facemask.models.face_detectors import choose_face_detector
@@ -331,11 +334,11 @@ def multiply_adds(model, shape: tuple[int, ...]) -> int:
 
 
 def measure_training(faces: Path, weights: Path, work: Path) -> list[Row]:
-    """From the command to a model; the tutorial's time is that of all its epochs, as it has no other end."""
+    """Measure from the command to a model; the tutorial always does all its epochs."""
     result = tutorial(["train", faces, "--weights", weights])
     theirs = result.last_json()["accuracy"]
     rows = []
-    for what, epochs in (("the head alone, `-e 0`", ["-e", "0"]), ("as it comes", [])):
+    for what, epochs in (("the head alone, `-e 0`", ["-e", "0"]), ("default options", [])):
         model = work / f"trained{len(rows)}.keras"
         options = ["-d", faces, "--weights", weights, "-m", model, "-p", work / "plot.png", *epochs]
         ours = run(["train_mask_detector.py", *options])
@@ -345,7 +348,7 @@ def measure_training(faces: Path, weights: Path, work: Path) -> list[Row]:
 
 
 def measure_soak(video: Path, minutes: int, work: Path) -> dict[str, float]:
-    """Return the memory that the video takes, seen once and looped for so many minutes."""
+    """Return the memory in MB that the video takes, once and looped for this many minutes."""
     looped = work / "looped.mp4"
     loop_video(video, looped, minutes)
     arguments = ["detect_mask_video.py", "--no-show", "--jsonl", work / "out.jsonl", "-i"]
@@ -356,7 +359,7 @@ def measure_soak(video: Path, minutes: int, work: Path) -> dict[str, float]:
 
 
 def loop_video(video: Path, looped: Path, minutes: int) -> None:
-    """Write the frames of a video again and again, until it lasts so many minutes."""
+    """Write the frames of a video again and again, until it lasts this many minutes."""
     from facemask.video.sources import open_source
     from facemask.video.writer import VideoSink
 
@@ -372,7 +375,7 @@ def loop_video(video: Path, looped: Path, minutes: int) -> None:
 
 
 def make_large_photos(folder: Path, count: int = 12) -> Path:
-    """Write the example picture, enlarged, a few times."""
+    """Write the example image, enlarged, a few times."""
     import cv2
 
     from facemask.io.images import read_image, write_image
@@ -386,7 +389,7 @@ def make_large_photos(folder: Path, count: int = 12) -> Path:
 
 
 def to_markdown(rows: list[Row], limits: list[tuple], memory: dict[str, float], args: argparse.Namespace) -> str:
-    """Return all that was measured as a page."""
+    """Return all results as a page of Markdown."""
     import cv2
     import keras
     import onnxruntime
@@ -397,19 +400,19 @@ def to_markdown(rows: list[Row], limits: list[tuple], memory: dict[str, float], 
         f"By `benchmarks/speed.py`, {args.turns} turns (training once), on {cv2.getNumberOfCPUs()} cores, with onnxruntime "
         f"{onnxruntime.__version__}, OpenCV {cv2.__version__}, Keras {keras.__version__} on {keras.backend.backend()}.",
         "",
-        "Ratios are medians of the turns' own, with their range; other columns are medians. Each side works on the faces that",
-        "it finds itself. Accuracies after training are of each side's own unseen faces; near-duplicates of them are kept out",
-        "of training by this project alone.",
+        "Ratios are medians over the turns, with their range; other columns are medians. Each side works on the faces that it",
+        "detects itself. Accuracies after training are on each side's own test faces; only this project keeps near-duplicates",
+        "of them out of training.",
         "",
         "| | times better | the tutorial's way | this project |",
         "|---|---|---|---|",
         *(row.to_markdown() for row in rows),
         "",
-        "| network, on all cores | million multiply-adds | ms | of this machine's float32 peak (a matrix product) |",
+        "| network, on all cores | million multiply-adds | ms | share of this machine's float32 peak (a matrix product) |",
         "|---|---|---|---|",
         *(f"| {name} | {work:.0f} | {ms:.1f} | {part:.0%} |" for name, work, ms, part in limits),
         "",
-        "| memory at most, whole process | MB |",
+        "| peak memory, whole process | MB |",
         "|---|---|",
         *(f"| {what} | {size:.0f} |" for what, size in memory.items()),
     ]

@@ -6,8 +6,8 @@
   python -m benchmarks.tutorial video tutorial.keras street.mp4 out.mp4    the same for each frame
   python -m benchmarks.tutorial train tutorial_dataset --weights mobilenet_v2_imagenet_no_top.weights.h5
 
-What hundreds of copies do, written afresh: everything is imported at once; the res10 SSD in cv2.dnn finds faces; each is
-scaled to 224x224 and classified by a call of Keras' `model.predict` (in video with --at-once: one call for a frame);
+What hundreds of copies do, written again: everything is imported at the start; the res10 SSD in cv2.dnn detects faces; each
+face is scaled to 224x224 and classified by a call of Keras' `model.predict` (in video with --at-once: one call per frame);
 training runs the frozen MobileNetV2 over augmented faces in each of 20 epochs, Adam from 1e-4 falling, batches of 32. Only
 what no longer runs is replaced: the Caffe face detector by its ONNX conversion, ImageDataGenerator by Keras 3's layers.
 """
@@ -57,11 +57,11 @@ class Tutorial:
         self.model = keras.models.load_model(model)
 
     def warm_up(self) -> None:
-        """Have the first `predict`, which compiles the network, done."""
+        """Call `predict` once, which compiles the network."""
         self.model.predict(np.zeros((1, SIZE, SIZE, 3), np.float32), verbose=0)
 
     def classify(self, image: np.ndarray, boxes: list, at_once: bool = False) -> np.ndarray:
-        """Return probabilities (n, 2) of `boxes` of `image`, uint8 (H, W, 3) BGR; a `predict` each, or one for all."""
+        """Return probabilities (n, 2) of `boxes` of `image`, uint8 (H, W, 3) BGR; one `predict` per box, or one for all."""
         faces = []
         for x1, y1, x2, y2 in boxes:
             face = cv2.cvtColor(image[y1:y2, x1:x2], cv2.COLOR_BGR2RGB)
@@ -148,7 +148,7 @@ def build_parser() -> argparse.ArgumentParser:
     make = commands.add_parser("make", help="write the network, untrained")
     make.add_argument("model")
     make.set_defaults(run=lambda args: build_model().save(args.model))
-    images = commands.add_parser("images", help="detect in pictures")
+    images = commands.add_parser("images", help="detect in images")
     images.add_argument("model")
     images.add_argument("images", nargs="+")
     images.set_defaults(run=run_images)
@@ -156,7 +156,7 @@ def build_parser() -> argparse.ArgumentParser:
     for name in ("model", "video", "output"):
         video.add_argument(name)
     video.add_argument("--max-frames", type=int, default=sys.maxsize)
-    video.add_argument("--at-once", action="store_true", help="one predict a frame, as the tutorial's video script does")
+    video.add_argument("--at-once", action="store_true", help="one predict per frame, as the tutorial's video script does")
     video.set_defaults(run=run_video)
     train = commands.add_parser("train", help="train")
     train.add_argument("dataset", type=Path)

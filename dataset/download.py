@@ -4,8 +4,8 @@
   python -m dataset.download                    the real photos, into dataset/
   python -m dataset.download tutorial -o old/   the original tutorial's, into old/
 
-Photos already there are kept, so an interrupted download goes on where it stopped. GITHUB_TOKEN, if set, is sent to
-GitHub, which lets those who share an address ask more often.
+Photos already there are kept, so an interrupted download resumes where it stopped. GITHUB_TOKEN, if set, is sent to
+GitHub, which then allows more requests from one address.
 """
 
 import argparse
@@ -27,7 +27,7 @@ from facemask.io.outputs import atomic_path
 
 API = "https://api.github.com/repos"
 RAW = "https://raw.githubusercontent.com"
-TIMEOUT = 30  # s, for an answer
+TIMEOUT = 30  # s, for a response
 CONNECTIONS = 8
 
 
@@ -81,9 +81,9 @@ def list_photos(source: Source) -> dict[str, str]:
         tree = json.loads(_get(url))
         entries = tree["tree"]
     except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{url}: what came is not GitHub's answer; check the connection") from error
+        raise InputError(f"{url}: the response is not from GitHub; check the connection") from error
     if tree.get("truncated"):
-        raise InputError(f"{source.repository}: GitHub lists only a part of it; clone it with git instead")
+        raise InputError(f"{source.repository}: GitHub lists only a part of it; clone it with git")
     folders = tuple(f"{source.folder}/{label}/" for label in source.classes)
     photos = {
         entry["path"]: entry["sha"]
@@ -91,7 +91,7 @@ def list_photos(source: Source) -> dict[str, str]:
         if entry["path"].startswith(folders) and entry["path"].lower().endswith(IMAGE_SUFFIXES)
     }
     if not photos:
-        raise InputError(f"{source.repository}: no photos in {source.folder}/; tell the project, the source has changed")
+        raise InputError(f"{source.repository}: no photos in {source.folder}/; the source has changed; report it to this project")
     return photos
 
 
@@ -102,13 +102,13 @@ def fetch_photo(source: Source, photo: str, sha: str, output: Path) -> None:
         return
     data = _get(f"{RAW}/{source.repository}/{source.commit}/{urllib.parse.quote(photo)}")
     if git_hash(data) != sha:
-        raise InputError(f"{photo}: what came is not what git has (hash differs); try again")
+        raise InputError(f"{photo}: the download differs from the file in git (SHA-1); try again")
     with atomic_path(target) as temporary:
         temporary.write_bytes(data)
 
 
 def git_hash(data: bytes) -> str:
-    """Return the hash that git gives a file of these bytes."""
+    """Return the hash of a file with these bytes in git."""
     return hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()
 
 

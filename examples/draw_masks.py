@@ -1,10 +1,10 @@
-"""Make the example pictures: public-domain portraits, bare and with a mask drawn on.
+"""Make the example images: public-domain portraits, bare and with a mask drawn on.
 
     pip install scikit-image opencv-python-headless
     pip download --no-binary face_recognition --no-deps face_recognition==1.3.0
     python draw_masks.py --photos face_recognition-1.3.0.tar.gz --output .
 
-The same packages give the same pictures: the noise has a fixed seed.
+The same packages give the same images: the noise has a fixed seed.
 """
 
 import argparse
@@ -26,7 +26,7 @@ JPEG_QUALITY = 90
 SUPERSAMPLING = 4  # masks are drawn this many times larger, then shrunk: smooth edges
 GAP = 6  # px of white between the tiles of people.jpg
 
-# Where a flat mask's landmarks lie on it: u from -1 (left in the picture) to 1,
+# Where a flat mask's landmarks lie on it: u from -1 (left in the image) to 1,
 # v from 0 (upper edge) to 1 (lower edge). Portrait.landmarks has the same order.
 MASK_POINTS = [
     (-1, 0),
@@ -46,14 +46,14 @@ MASK_POINTS = [
 
 
 class InputError(Exception):
-    """A mistake the user can mend; the text says what, why and what to do."""
+    """A mistake that the user can fix; the text says what, why and what to do."""
 
 
 @dataclass(frozen=True)
 class Portrait:
     """A photograph and where a mask sits in it; points are (x, y) pixels of the source.
 
-    crop: x1, y1, x2, y2 of the single picture. ears: where the loops vanish, top and lobe
+    crop: x1, y1, x2, y2 of the single image. ears: where the loops vanish, top and lobe
     on the left, then on the right. light: BGR of a white thing in this light, 0..1.
     """
 
@@ -339,10 +339,10 @@ def read_photos(path):
     try:
         if not path.is_dir():
             content = path.read_bytes()
-            found = hashlib.sha256(content).hexdigest()
-            if found != ARCHIVE_SHA256:
+            sha256 = hashlib.sha256(content).hexdigest()
+            if sha256 != ARCHIVE_SHA256:
                 raise InputError(
-                    f"{path}: its SHA-256 is {found}, expected {ARCHIVE_SHA256}; download face_recognition 1.3.0 again"
+                    f"{path}: its SHA-256 is {sha256}, expected {ARCHIVE_SHA256}; download face_recognition 1.3.0 again"
                 )
             archive = tarfile.open(fileobj=io.BytesIO(content))  # noqa: SIM115 - of bytes in memory
         for name in sorted(PORTRAITS.keys() - photos.keys()):
@@ -353,7 +353,7 @@ def read_photos(path):
                 data = (path / inside).read_bytes()
             photos[name] = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
             if photos[name] is None:
-                raise InputError(f"{path / inside}: not a picture OpenCV can read; unpack face_recognition 1.3.0 again")
+                raise InputError(f"{path / inside}: not an image that OpenCV can read; unpack face_recognition 1.3.0 again")
     except OSError as error:
         raise InputError(
             f"{error.filename}: {error.strerror}; give --photos the archive of face_recognition 1.3.0 or the folder it unpacks to"
@@ -361,7 +361,7 @@ def read_photos(path):
     return photos
 
 
-def write_picture(path, image):
+def write_image(path, image):
     """Write a JPEG and say so."""
     if not cv2.imwrite(str(path), image, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY]):
         raise InputError(f"{path}: cannot be written; choose another --output")
@@ -370,7 +370,7 @@ def write_picture(path, image):
 
 def build_parser():
     """Return the command line's parser."""
-    parser = argparse.ArgumentParser(description="Make the example pictures: portraits, bare and with a mask drawn on.")
+    parser = argparse.ArgumentParser(description="Make the example images: portraits, bare and with a mask drawn on.")
     parser.add_argument(
         "-p",
         "--photos",
@@ -385,13 +385,13 @@ def build_parser():
         type=Path,
         default=Path("."),
         metavar="FOLDER",
-        help="existing folder for the pictures; files of the same name are replaced (default: the current folder)",
+        help="existing folder for the images; files of the same name are replaced (default: the current folder)",
     )
     return parser
 
 
 def main(argv=None):
-    """Make all pictures; return the exit status."""
+    """Make all images; return the exit status."""
     args = build_parser().parse_args(argv)
     try:
         if not args.output.is_dir():
@@ -400,9 +400,9 @@ def main(argv=None):
         for name, style in SINGLES.items():
             x1, y1, x2, y2 = PORTRAITS[name].crop
             masked = draw_mask(photos[name], PORTRAITS[name], STYLES[style])
-            write_picture(args.output / f"{name}.jpg", photos[name][y1:y2, x1:x2])
-            write_picture(args.output / f"{name}_mask.jpg", masked[y1:y2, x1:x2])
-        write_picture(args.output / "people.jpg", gallery(photos))
+            write_image(args.output / f"{name}.jpg", photos[name][y1:y2, x1:x2])
+            write_image(args.output / f"{name}_mask.jpg", masked[y1:y2, x1:x2])
+        write_image(args.output / "people.jpg", gallery(photos))
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Make a short video of people.jpg, to try and show detect_mask_video.py with: a camera pans over it, a pillar passes.
+"""Make a short video of people.jpg, to try detect_mask_video.py: a camera pans over it, a pillar passes.
 
 python -m examples.make_video people.mp4
 python detect_mask_video.py -i people.mp4 -o annotated.mp4
@@ -25,7 +25,7 @@ PILLAR_GREY = (96, 100, 104)
 
 
 def make_video(path: Path, frames: int = 200, size: tuple[int, int] = SIZE) -> Path:
-    """Write so many frames; returns `path`."""
+    """Write a video of this many frames, `size` (width, height) px; returns `path`."""
     import cv2
 
     from facemask.io.images import read_image
@@ -37,7 +37,7 @@ def make_video(path: Path, frames: int = 200, size: tuple[int, int] = SIZE) -> P
     with VideoSink(path, Fraction(RATE)) as sink:
         for number in range(frames):
             turn = 2 * np.pi * number / 160
-            scale = (0.85 + 0.15 * np.cos(turn)) * image.shape[0] / height  # px of the picture a pixel of the view
+            scale = (0.85 + 0.15 * np.cos(turn)) * image.shape[0] / height  # px of the image per px of the view
             x = (image.shape[1] - scale * width) * (1 - np.cos(turn)) / 2
             y = (image.shape[0] - scale * height) * (1 + np.sin(2 * turn)) / 2
             view = cv2.warpAffine(
@@ -53,7 +53,7 @@ def make_video(path: Path, frames: int = 200, size: tuple[int, int] = SIZE) -> P
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=options.HelpFormatter)
     parser.add_argument("output", type=Path, help="an .mp4 or .mkv file")
-    parser.add_argument("--frames", type=options.positive_int, default=200, metavar="N")
+    parser.add_argument("--frames", type=options.positive_int, default=200, metavar="N", help="number of frames")
 
     def make(args: argparse.Namespace) -> int:
         print(f"saved to {make_video(args.output, args.frames)}")

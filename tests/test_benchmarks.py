@@ -83,14 +83,14 @@ def test_speed(tmp_path, capsys):
     page = (tmp_path / "speed" / "speed.md").read_text()
     assert page == capsys.readouterr().out
     for what in (
-        "start to the faces of one picture",
-        r"a photo of a folder of 2 \(\d+ .*\)",
+        "start to the faces of one image",
+        r"one image of a folder of 2 \(\d+ .*\)",
         "video, written.*",
-        "a photo of 1 face",
+        "an image of 1 face",
     ):
         assert re.search(rf"\| {what} \| \*\*\d", page)
     assert re.search(r"\| face detector in float32, 512x384 px \| \d+ \| [\d.]+ \| \d+% \|", page)
-    assert re.search(r"\| photos of 1280 px \| \d+ \|", page)
+    assert re.search(r"\| images of 1280 px \| \d+ \|", page)
     assert cv2.imread(str(tmp_path / "speed" / "speed.png")) is not None
 
 

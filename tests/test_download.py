@@ -76,7 +76,7 @@ def test_download_refuses_other_bytes_and_keeps_the_rest(server, tmp_path, capsy
 def test_download_through_a_login_page(server, tmp_path, capsys):
     server.answers = {path: b"<html>log in" for path in server.answers}
     assert download.main(["-o", str(tmp_path)]) == 1
-    assert "what came is not GitHub's answer; check the connection" in capsys.readouterr().err
+    assert "the response is not from GitHub; check the connection" in capsys.readouterr().err
 
 
 def test_download_without_network(tmp_path, monkeypatch, capsys):

@@ -1,8 +1,8 @@
 """Write a Keras network as ONNX, for onnxruntime and cv2.dnn, from any Keras backend.
 
 Keras' own `model.export(format="onnx")` needs tf2onnx or torch, takes channels-last input, and what it writes crashes
-cv2.dnn. A MobileNetV2 and what we put on it have few kinds of layer, so each is written here as the ONNX operator it
-is, BatchNorm folded into the convolution before it.
+cv2.dnn. A MobileNetV2 and this project's heads have few kinds of layer, so each is written here as its ONNX operator,
+BatchNorm folded into the convolution before it.
 """
 
 import zipfile
@@ -27,9 +27,9 @@ def to_onnx(model, metadata: dict[str, str], output_name: str = "probabilities")
     """Convert a functional Keras network of the MobileNetV2 family to ONNX.
 
     The network takes `images`, float32 (n, 3, height, width), any n, with the values that the Keras model takes as
-    (n, height, width, 3), and returns its one output under `output_name`, channels first as well. A size that the
-    Keras model leaves open is open here too. `metadata` becomes its metadata_props. Raises ValueError for a layer of a
-    kind, an activation or a padding that is not known here.
+    (n, height, width, 3), and returns its one output as `output_name`, channels first too. Sizes that are variable in the
+    Keras model stay variable. `metadata` becomes its metadata_props. Raises ValueError for an unsupported kind of layer,
+    activation or padding.
     """
     writer = _GraphWriter()
     writer.rename_output(writer.add_model(model, [INPUT_NAME]), output_name)
@@ -62,8 +62,8 @@ class _GraphWriter:
     def __init__(self) -> None:
         self.nodes: list[onnx.NodeProto] = []
         self.weights: dict[str, np.ndarray] = {}
-        self._paddings: dict[str, list[int]] = {}  # of a tensor whose ZeroPadding2D its convolution is to apply
-        self._transposed: set[str] = set()  # tensors made by transposed convolutions, whose kernels are (in, out, h, w)
+        self._paddings: dict[str, list[int]] = {}  # by tensor: the ZeroPadding2D that its convolution applies
+        self._transposed: set[str] = set()  # outputs of transposed convolutions, whose kernels are (in, out, h, w)
 
     def add_model(self, model, inputs: list[str]) -> str:
         """Write a functional model fed with the named tensors; return the name of its output."""
@@ -94,7 +94,7 @@ class _GraphWriter:
         return name
 
     def _activate(self, layer, source: str) -> str:
-        """Write a layer's activation of `source`, whose name is then the layer's."""
+        """Write the activation of a layer on `source`; the result has the name of the layer."""
         activation = layer.activation.__name__
         if activation == "relu":
             return self._node("Relu", layer.name, [source])
@@ -192,9 +192,11 @@ def _same_padding(size, kernel, strides) -> list[int]:
 
 
 def save_detector(model: keras.Model, info: ModelInfo, path: str | Path) -> Path:
-    """Write `path` (.keras, with `info` inside) and the .onnx beside it; return the latter's path."""
+    """Write `path` (.keras, with `info` inside) and the .onnx beside it; return the path of the .onnx."""
     path = Path(path)
-    uncompiled = keras.Model(model.input, model.output, name=model.name)  # without the optimizer's state: a third of the size
+    uncompiled = keras.Model(
+        model.input, model.output, name=model.name
+    )  # without the state of the optimizer: a third of the size
     with atomic_path(path) as temporary:
         uncompiled.save(temporary)
         with zipfile.ZipFile(temporary, "a") as archive:
@@ -206,7 +208,7 @@ def save_detector(model: keras.Model, info: ModelInfo, path: str | Path) -> Path
 
 
 def export_onnx(model: keras.Model, info: ModelInfo, keras_path: Path) -> Path:
-    """Write the `.onnx` beside a `.keras` file: the same network, with `info` and the file's SHA-256 inside."""
+    """Write the `.onnx` beside a `.keras` file: the same network, with `info` and the SHA-256 of the .keras file inside."""
     onnx_path = keras_path.with_suffix(".onnx")
     proto = to_onnx(model, {METADATA_NAME: info.to_json(), SHA256_NAME: sha256(keras_path)})
     with atomic_path(onnx_path) as temporary:

@@ -204,10 +204,10 @@ def test_train_interrupted_then_resumed(dataset, tmp_path_factory, tmp_path, mon
     capsys.readouterr()
 
     assert train_mask_detector.main([*arguments, "--resume", "--seed", "1"]) == 1
-    told = "error: --resume: mine.checkpoint was begun with another --seed (42); give that, or leave --resume away\n"
-    assert told in capsys.readouterr().err
+    expected = "error: --resume: mine.checkpoint was started with another --seed (42); give that one, or omit --resume\n"
+    assert expected in capsys.readouterr().err
     assert train_mask_detector.main([*arguments, "--resume", "-d", str(more)]) == 1
-    assert "was begun with another split of the photos (" in capsys.readouterr().err
+    assert "was started with another split of the photos (" in capsys.readouterr().err
     assert train_mask_detector.main([*arguments, "--resume"]) == 0
     error = capsys.readouterr().err
     assert "[INFO] phase 2: the whole network, where it was interrupted\n" in error
@@ -230,12 +230,12 @@ def test_can_resume(tmp_path):
     assert can_resume(checkpoint, settings)
     with pytest.raises(InputError) as error:
         can_resume(checkpoint, {"--size": "128", "--seed": "1"})
-    told = f"--resume: {checkpoint} was begun with another --size (96); give that, or leave --resume away"
-    assert str(error.value) == told
+    expected = f"--resume: {checkpoint} was started with another --size (96); give that one, or omit --resume"
+    assert str(error.value) == expected
     (checkpoint / "settings.json").write_text("[")
     with pytest.raises(InputError) as error:
         can_resume(checkpoint, settings)
-    assert str(error.value) == f"{checkpoint / 'settings.json'}: broken; train anew, without --resume"
+    assert str(error.value) == f"{checkpoint / 'settings.json'}: corrupt; train again, without --resume"
 
 
 def test_start_checkpoint_removes_an_earlier_training(tmp_path):
@@ -252,8 +252,8 @@ def test_start_checkpoint_removes_nothing_else(tmp_path):
     (checkpoint / "thesis.txt").touch()
     with pytest.raises(InputError) as error:
         start_checkpoint(checkpoint, {})
-    told = f"{checkpoint}: is where the checkpoint goes, and no training made it; move it, or name the model otherwise"
-    assert str(error.value) == told
+    expected = f"{checkpoint}: is in the place of the checkpoint, and no training made it; move it, or give the model another name"
+    assert str(error.value) == expected
     assert (checkpoint / "thesis.txt").is_file()
 
 
