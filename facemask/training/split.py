@@ -18,7 +18,9 @@ from facemask.training.crops import Crop, class_indices
 # from one camera are all alike: the higher thresholds serve where the lower ones leave too few groups to split.
 # The features of a fine-tuned model make all faces of a class alike: then only crops of one photo are grouped (infinity).
 DUPLICATE_THRESHOLDS = (0.86, 0.9, 0.94, 0.98, math.inf)
-MIN_TRAINING = 0.7  # part of the crops: one huge group, in the test split, would leave few to learn from
+# Parts of the crops that training, and each of the others, must have: one huge group would leave few to learn from, or only
+# odd ones to choose and measure by.
+MIN_TRAINING, MIN_HELD_OUT = 0.7, 0.05
 FOLDS = 10  # tenths of the data: 8 for training, 1 for validation, 1 for test
 
 
@@ -72,7 +74,8 @@ def split_by_group(labels: np.ndarray, groups: np.ndarray, seed: int) -> Split |
     tenths = [held_out for _, held_out in folds.split(labels, labels, groups)]
     splits = [np.sort(np.concatenate(tenths[2:])), np.sort(tenths[1]), np.sort(tenths[0])]
     lacks_class = any(len(np.unique(labels[split])) < len(np.unique(labels)) for split in splits)
-    if lacks_class or len(splits[0]) < MIN_TRAINING * len(labels):
+    parts = [len(split) / len(labels) for split in splits]
+    if lacks_class or parts[0] < MIN_TRAINING or min(parts[1:]) < MIN_HELD_OUT:
         return None
     return Split(*splits)
 

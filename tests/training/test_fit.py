@@ -252,7 +252,9 @@ def test_start_checkpoint_removes_nothing_else(tmp_path):
     (checkpoint / "thesis.txt").touch()
     with pytest.raises(InputError) as error:
         start_checkpoint(checkpoint, {})
-    expected = f"{checkpoint}: is in the place of the checkpoint, and no training made it; move it, or give the model another name"
+    expected = (
+        f"{checkpoint}: is in the place of the checkpoint, and no training made it; move it, or give the model another name"
+    )
     assert str(error.value) == expected
     assert (checkpoint / "thesis.txt").is_file()
 

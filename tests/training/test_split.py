@@ -110,6 +110,12 @@ def test_one_huge_group_does_not_become_the_test_split():
     assert split_by_group(labels, np.arange(200), seed=1) is not None
 
 
+def test_a_split_of_a_few_odd_crops_is_refused():
+    labels = np.tile([0, 1], 100)
+    groups = np.concatenate([np.zeros(180), np.arange(1, 21)]).astype(int)
+    assert split_by_group(labels, groups, seed=1) is None
+
+
 def test_features_that_make_all_faces_alike_leave_the_photos_to_group_by():
     crops = crops_of("a" * 50 + "b" * 50)
     features = np.repeat([[1.0, 0.0], [0.0, 1.0]], 50, axis=0)
