@@ -112,7 +112,7 @@ def test_one_huge_group_does_not_become_the_test_split():
 
 def test_a_split_of_a_few_odd_crops_is_refused():
     labels = np.tile([0, 1], 100)
-    groups = np.concatenate([np.zeros(180), np.arange(1, 21)]).astype(int)
+    groups = np.concatenate([np.zeros(140), np.arange(1, 61)]).astype(int)
     assert split_by_group(labels, groups, seed=1) is None
 
 
