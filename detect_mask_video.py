@@ -109,7 +109,7 @@ def detect(args: argparse.Namespace) -> int:
         detector = options.load_detector(args, threads)
         faces = face_detection(detector.faces, args.confidence, args.blur, args.detector_size)
         labels = detector.classifier.info.labels
-        tracker = MaskTracker(detector.classifier.classify_and_verify, labels, float(source.output_fps), args.confidence)
+        tracker = MaskTracker.for_detector(detector, float(source.output_fps), args.confidence)
 
         statistics = Statistics()
         events = open_events(args, stack, labels, source.is_live, command)

@@ -195,13 +195,13 @@ def add_show_argument(parser: argparse._ActionsContainer) -> None:
 
 def load_detector(args: argparse.Namespace, threads: int = 0):
     """Load both networks as the arguments say; returns a MaskDetector that computes with `threads` threads (0: one per core)."""
-    from facemask.detector import MaskDetector
-    from facemask.models.face_detectors import load_face_detector
-    from facemask.models.mask_classifier import MaskClassifier
+    from facemask import api
 
-    faces = load_face_detector(args.face, args.detector_size, args.tiles == "auto", threads, args.max_faces)
-    detector = MaskDetector(faces, MaskClassifier.load(args.model, threads))
-    info = detector.classifier.info
-    classes = ", ".join(info.labels)
-    logger.info("loaded %s and %s (%s; %d px; %s)", faces.name, args.model, classes, info.input_size, detector.classifier.backend)
+    tiles = args.tiles == "auto"
+    detector = api.load_detector(
+        args.model, args.face, size=args.detector_size, tiles=tiles, max_faces=args.max_faces, threads=threads
+    )
+    faces, classifier = detector.faces.name, detector.classifier
+    labels, size = ", ".join(classifier.info.labels), classifier.info.input_size
+    logger.info("loaded %s and %s (%s; %d px; %s)", faces, args.model, labels, size, classifier.backend)
     return detector

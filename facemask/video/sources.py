@@ -9,7 +9,7 @@ import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractContextManager, ExitStack, suppress
 from fractions import Fraction
 from itertools import count
 from pathlib import Path
@@ -372,12 +372,14 @@ class AnimationSource(VideoSource):
 
     def __init__(self, path: Path, width: int | None, stride: int, max_pixels: int = MAX_PIXELS) -> None:
         """Raises InputError if the frames have more than `max_pixels`."""
-        self._image = Image.open(path)
-        check_size(str(path), *self._image.size, max_pixels)
-        try:
-            delay = self._delay(self._image)
-        except (OSError, ValueError, SyntaxError, EOFError) as error:  # Pillow's, of broken files
-            raise InputError(f"{path}: cannot be read ({error}); copy it again") from error
+        with ExitStack() as stack:
+            self._image = stack.enter_context(Image.open(path))
+            check_size(str(path), *self._image.size, max_pixels)
+            try:
+                delay = self._delay(self._image)
+            except (OSError, ValueError, SyntaxError, EOFError) as error:  # Pillow's, of broken files
+                raise InputError(f"{path}: cannot be read ({error}); copy it again") from error
+            stack.pop_all()  # open until the source is closed
         super().__init__(str(path), 1 / delay, width, stride)
         self.frame_count = math.ceil(getattr(self._image, "n_frames", 1) / stride)
 

@@ -7,6 +7,7 @@ from itertools import count
 import numpy as np
 
 from facemask.boxes import clip_boxes, square_around
+from facemask.detector import MaskDetector
 from facemask.types import Box, Detection, Face, FrameResult, Track
 from facemask.video.association import ByteTrackAssociation
 from facemask.video.label_average import LabelAverage
@@ -53,6 +54,11 @@ class MaskTracker:
         self._ids: dict[int, int] = {}  # track ID by the association's ID
         self._new_ids = count(1)
         self._numbers = count()
+
+    @classmethod
+    def for_detector(cls, detector: MaskDetector, fps: float, confidence: float = 0.5) -> "MaskTracker":
+        """Return a tracker of a video of `fps` frames per second, whose faces `detector` classifies."""
+        return cls(detector.classifier.classify_and_verify, detector.classifier.info.labels, fps, confidence)
 
     @classmethod
     def min_confidence(cls, confidence: float) -> float:
