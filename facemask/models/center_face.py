@@ -62,7 +62,7 @@ class CenterFaceDetector:
 
     run: Run  # float32 (n, 3, H, W) RGB 0..255 -> (n, 5, H/4, W/4)
     calibration: PlattScaling
-    size: int = 640  # px: longest side to which an image is scaled, unless a call says otherwise
+    size: int = 512  # px: longest side to which an image is scaled, unless a call says otherwise
     tiles: bool = False  # infer crowds of small faces again, enlarged and in tiles
     max_faces: int = MAX_FACES  # returned for one image; the most confident are kept
     name: str = ""  # of the file that it was loaded from
@@ -82,7 +82,7 @@ class CenterFaceDetector:
     # Tiled inference, for crowds of small faces:
     ZOOM = 2  # from one scale to the next
     MAX_SMALL_FACE = 16  # px high in the network's input: smaller faces come from the tiles, if there are any
-    MIN_CROWD = 1  # small faces, from which the image is enlarged: docs/experiments.md has what each number costs and finds
+    MIN_CROWD = 6  # small faces, from which the image is enlarged
     CROWD_CONFIDENCE = 0.3  # minimum of these faces
     MAX_SCALE = 3.0  # of the image's own pixels
     TILE_OVERLAP = 64  # px: each small face is whole in at least one tile

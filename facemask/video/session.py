@@ -16,7 +16,7 @@ from facemask.video.sources import VideoSource
 from facemask.video.tracker import MaskTracker
 
 PREFETCH = 4  # frames per worker, of a file: classifications come in bursts, when many people come
-SIZE = 512  # px, longest side to which our face detector scales a frame: at 640, as for images, fewer frames per second are done
+SIZE = 512  # px, longest side to which our face detector scales a frame, unless asked for another
 HIDE_CONFIDENCE = 0.1  # from which a face is hidden, though less confident ones than asked for are not reported
 
 DetectFaces = Callable[[np.ndarray], list[Face]]
