@@ -85,7 +85,7 @@ class FrameResult:
 
 @dataclass(frozen=True)
 class Frame:
-    """A picture of a video: `number` from 0, `time` in seconds from the first, always growing."""
+    """An image of a video: `number` from 0, `time` in seconds from the first, always growing."""
 
     number: int
     time: float
