@@ -98,6 +98,22 @@ def test_faces_are_hidden_in_the_image(hide):
         assert (colours <= 25) == hide
 
 
+def test_place_of_a_face_that_is_not_detected_any_more_is_hidden():
+    noise = np.random.default_rng(0).integers(0, 256, (200, 300, 3), dtype=np.uint8)
+
+    class Noise(Source):
+        def frames(self, on_stall=lambda seconds: None):
+            yield from (Frame(number, number / 25, noise) for number in range(10))
+
+    faces = iter([[FACE]] * 5 + [[]] * 5)
+    tracker = MaskTracker(lambda image, boxes: np.array([[0.9, 0.1]] * len(boxes)), CLASSES, 25.0)
+    output = Output()
+    Session(Noise(10), lambda image: next(faces), tracker, [output], 1, hide=True).run()
+    assert [len(result.faces) for result in output.results] == [1] * 5 + [0] * 5
+    for image in output.images:
+        assert len(np.unique(image[85:105, 105:125].reshape(-1, 3), axis=0)) <= 25
+
+
 def test_stall_reaches_every_output():
     outputs = [Output(), Output()]
     run(Source(5, stall_before=2), outputs)
