@@ -1,0 +1,70 @@
+"""What --blur promises: unsure faces are hidden too, and the place of a face that was there just before."""
+
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+import detect_mask_video
+from facemask.drawing import hide_faces
+from facemask.masked_faces import MaskedFaceDetector
+from facemask.video import open_source
+from tests.conftest import EXAMPLES, ROOT
+
+FLOAT32 = ROOT / "face_detector" / MaskedFaceDetector.FILE_NAME  # the same results on every processor
+FACE = (142, 60, 237, 178)  # of examples/astronaut.jpg, x1, y1, x2, y2 px
+
+
+def run(tmp_path: Path, images: list[np.ndarray], *options: str) -> tuple[list[np.ndarray], list[int]]:
+    """Run the script on `images` as frames, four per second; return the frames written and their counts of faces."""
+    folder, video, records = tmp_path / "frames", tmp_path / "out.mkv", tmp_path / "out.jsonl"
+    folder.mkdir()
+    for number, image in enumerate(images):
+        assert cv2.imwrite(str(folder / f"{number}.png"), image)
+    arguments = ["-i", str(folder), "--rate", "4", "-f", str(FLOAT32), "-o", str(video), "--jsonl", str(records)]
+    assert detect_mask_video.main([*arguments, *options]) == 0
+    with open_source(str(video)) as source:
+        frames = [frame.image for frame in source.frames()]
+    assert len(frames) == len(images)
+    return frames, [len(json.loads(line)["faces"]) for line in records.read_text().splitlines()]
+
+
+def distance(image: np.ndarray, other: np.ndarray, box: tuple[int, int, int, int]) -> float:
+    """Return the mean absolute difference of two images, 0..255, inside a box."""
+    x1, y1, x2, y2 = box
+    return float(np.abs(image[y1:y2, x1:x2].astype(int) - other[y1:y2, x1:x2]).mean())
+
+
+@pytest.fixture
+def unsure(astronaut) -> np.ndarray:
+    """A face that the left edge cuts in half."""
+    return np.ascontiguousarray(astronaut[:, 210:])
+
+
+def test_an_unsure_face_is_hidden_but_not_reported(tmp_path, unsure):
+    (face,) = MaskedFaceDetector.load(FLOAT32).detect(unsure, 0.1)
+    assert face.confidence < 0.25  # too little to begin a track (0.5) or to go on with one (0.25)
+    (frame,), counts = run(tmp_path, [unsure], "--blur")
+    assert counts == [0]
+    hidden = hide_faces(unsure, [face.box])
+    assert distance(frame, hidden, face.box) < 6 < 15 < distance(frame, unsure, face.box)
+
+
+def test_without_blur_an_unsure_face_is_shown(tmp_path, unsure):
+    (face,) = MaskedFaceDetector.load(FLOAT32).detect(unsure, 0.1)
+    (frame,), counts = run(tmp_path, [unsure])
+    assert counts == [0]
+    assert distance(frame, unsure, face.box) < 6
+
+
+def test_the_place_of_a_lost_face_is_hidden_until_its_track_ends(tmp_path, astronaut):
+    """The detector misses the face in some frames: its place stays hidden while the track lives, 1.5 s, and no longer."""
+    x1, y1, x2, y2 = FACE
+    missed = np.broadcast_to(90 + 80 * (np.arange(400) // 4 % 2)[:, None, None], astronaut.shape).astype(np.uint8)
+    assert MaskedFaceDetector.load(FLOAT32).detect(missed, 0.1) == []
+    frames, counts = run(tmp_path, [astronaut] * 4 + [missed] * 9, "--blur")
+    assert counts == [1] * 4 + [0] * 9
+    contrast = [frame[y1:y2, x1:x2].std() for frame in frames[4:]]  # of the stripes 40, of their mosaic about 0
+    assert max(contrast[:5]) < 15 and min(contrast[7:]) > 30  # to 1.25 s, and from 2 s on
