@@ -16,10 +16,9 @@ LARGE = 1 << 25  # pixels
 OVERLAP = 0.3  # s that the large image waits for another to be begun: none is
 
 
-@pytest.fixture
-def images(tmp_path) -> list[Path]:
-    """Three images, of which the second is large."""
-    paths = [tmp_path / name for name in ("a.jpg", "b.jpg", "c.jpg")]
+def write_images(folder: Path) -> list[Path]:
+    """Write three images, of which the second is large; return their names."""
+    paths = [folder / name for name in ("a.jpg", "b.jpg", "c.jpg")]
     for path, (height, width) in zip(paths, [(96, 96), (LARGE // 4096, 4100), (96, 96)], strict=True):
         assert cv2.imwrite(str(path), np.full((height, width, 3), 90, np.uint8))
     return paths
@@ -81,8 +80,8 @@ def test_what_is_no_image_is_not_large(tmp_path, content):
     assert is_large(path) is False
 
 
-def test_image_script_works_on_a_large_image_alone(tmp_path, monkeypatch, images):
-    seen, detect = Concurrency(), MaskedFaceDetector.detect
+def test_image_script_works_on_a_large_image_alone(tmp_path, monkeypatch):
+    images, seen, detect = write_images(tmp_path), Concurrency(), MaskedFaceDetector.detect
 
     def observed(self, image, confidence):
         seen.enter(image.shape[1] > 96)

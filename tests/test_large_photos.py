@@ -7,11 +7,11 @@ pytest.importorskip("sklearn")
 
 from facemask.boxes import Face  # noqa: E402
 from facemask.dataset import Sample, add_single_faces  # noqa: E402
-from tests.test_large_images import Concurrency, images  # noqa: E402, F401
+from tests.test_large_images import Concurrency, write_images  # noqa: E402
 
 
-def test_training_finds_the_face_of_a_large_photo_alone(images):  # noqa: F811
-    seen = Concurrency()
+def test_training_finds_the_face_of_a_large_photo_alone(tmp_path):
+    images, seen = write_images(tmp_path), Concurrency()
 
     class Detector:
         def detect(self, image, confidence=0.5):
