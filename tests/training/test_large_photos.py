@@ -5,9 +5,9 @@ import pytest
 pytestmark = pytest.mark.training
 pytest.importorskip("sklearn")
 
-from facemask.boxes import Face  # noqa: E402
-from facemask.dataset import Sample, add_single_faces  # noqa: E402
-from tests.test_large_images import Concurrency, write_images  # noqa: E402
+from facemask.training.dataset import Sample, add_single_faces  # noqa: E402
+from facemask.types import Face  # noqa: E402
+from tests.io.test_large_images import Concurrency, write_images  # noqa: E402
 
 
 def test_training_finds_the_face_of_a_large_photo_alone(tmp_path):

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 import detect_mask_image
-from facemask.masked_faces import MaskedFaceDetector
-from facemask.media import is_large
+from facemask.io.images import is_large
+from facemask.models.center_face import MaskedFaceDetector
 
 LARGE = 1 << 25  # pixels
 OVERLAP = 0.3  # s that the large image waits for another to be begun: none is

@@ -11,13 +11,15 @@ pytestmark = pytest.mark.training
 pytest.importorskip("pycocotools")
 
 import evaluate_mask_detector  # noqa: E402
-from facemask import evaluation  # noqa: E402
-from facemask.boxes import Face  # noqa: E402
-from facemask.classifier import MaskClassifier, ModelInfo  # noqa: E402
-from facemask.dataset import AnnotatedPhoto  # noqa: E402
-from facemask.evaluation import evaluate_photo, report  # noqa: E402
-from facemask.pipeline import MaskDetector  # noqa: E402
-from tests.conftest import EXAMPLES  # noqa: E402
+from facemask.detector import MaskDetector  # noqa: E402
+from facemask.evaluation import metrics  # noqa: E402
+from facemask.evaluation.metrics import evaluate_photo  # noqa: E402
+from facemask.evaluation.report import report  # noqa: E402
+from facemask.models.mask_classifier import MaskClassifier  # noqa: E402
+from facemask.models.model_info import ModelInfo  # noqa: E402
+from facemask.training.dataset import AnnotatedPhoto  # noqa: E402
+from facemask.types import Face  # noqa: E402
+from tests.helpers import EXAMPLES  # noqa: E402
 
 ASTRONAUT = EXAMPLES / "astronaut.jpg"
 BOX = (142, 60, 237, 178)
@@ -48,7 +50,7 @@ def test_times_are_of_detection_and_of_the_classifier_alone(monkeypatch):
     """Reading takes 8 s, finding faces 2 s, a call of the classifier 0.5 s."""
     clock = Clock()
     monkeypatch.setattr(time, "perf_counter", lambda: clock.now)
-    monkeypatch.setattr(evaluation, "read_image", clock.slow(evaluation.read_image, 8.0))
+    monkeypatch.setattr(metrics, "read_image", clock.slow(metrics.read_image, 8.0))
     monkeypatch.setattr(Faces, "detect", clock.slow(Faces.detect, 2.0))
     classify = clock.slow(lambda images: np.full((len(images), 2), 0.5, np.float32), 0.5)
     detector = MaskDetector(Faces(), MaskClassifier(ModelInfo(("with_mask", "without_mask"), 96, 0.0), classify, "none"))

@@ -10,11 +10,11 @@ import pytest
 
 import detect_mask_image
 import detect_mask_video
-from facemask import cli
-from facemask.classifier import MaskClassifier
-from facemask.faces import load_face_detector
-from facemask.masked_faces import MaskedFaceDetector
-from tests.conftest import EXAMPLES, ROOT
+from facemask.cli import options
+from facemask.models.center_face import MaskedFaceDetector
+from facemask.models.face_detectors import load_face_detector
+from facemask.models.mask_classifier import MaskClassifier
+from tests.helpers import EXAMPLES, ROOT
 
 TASKS = Path("/proc/self/task")  # a folder per thread of this process
 FACES, MASKS = ROOT / "face_detector" / MaskedFaceDetector.FILE_NAME, ROOT / "mask_detector.onnx"
@@ -58,7 +58,7 @@ def test_scripts_share_the_cores_between_workers_and_networks(monkeypatch, cores
 
 def threads_of_run(monkeypatch, cores: int, run: Callable[[], int]) -> int:
     """Return how many threads a script's networks begin on a machine of so many cores."""
-    counts, load = [], cli.load_detector
+    counts, load = [], options.load_detector
 
     def count(*arguments: object) -> object:
         loaded: list[object] = []
@@ -67,7 +67,7 @@ def threads_of_run(monkeypatch, cores: int, run: Callable[[], int]) -> int:
 
     with monkeypatch.context() as patch:
         patch.setattr(cv2, "getNumberOfCPUs", lambda: cores)
-        patch.setattr(cli, "load_detector", count)
+        patch.setattr(options, "load_detector", count)
         assert run() == 0
     (one,) = counts
     return one

@@ -10,11 +10,11 @@ import cv2
 import numpy as np
 import pytest
 
-pytestmark = pytest.mark.training  # facemask.dataset needs scikit-learn
+pytestmark = pytest.mark.training  # facemask.training.dataset needs scikit-learn
 pytest.importorskip("sklearn")
 
-from facemask.augment import augment, degrade, relight  # noqa: E402
-from facemask.dataset import FacePatch  # noqa: E402
+from facemask.training.augment import augment, degrade, relight  # noqa: E402
+from facemask.training.dataset import FacePatch  # noqa: E402
 
 SIZE = 96  # px, side of a view
 BOX = (60, 60, 180, 180)  # of the face in a patch of 240 x 240 px
@@ -190,7 +190,9 @@ def test_half_of_the_views_are_of_lower_resolution():
 
 
 def test_some_views_have_noise():
-    grain = [np.abs(view - cv2.medianBlur(view, 5).astype(int)).mean() for view in views(np.full((240, 240, 3), 128, np.uint8), 400)]
+    grain = [
+        np.abs(view - cv2.medianBlur(view, 5).astype(int)).mean() for view in views(np.full((240, 240, 3), 128, np.uint8), 400)
+    ]
     assert 0.1 < np.mean(np.array(grain) > 0.8) < 0.25
 
 

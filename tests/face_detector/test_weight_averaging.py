@@ -9,7 +9,7 @@ pytestmark = pytest.mark.training
 keras = pytest.importorskip("keras")
 
 from face_detector import train  # noqa: E402
-from face_detector.scenes import Photo  # noqa: E402
+from face_detector.data import Photo  # noqa: E402
 
 MOMENTUM = 0.99
 STEPS = 4

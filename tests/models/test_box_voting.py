@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from facemask.masked_faces import decode
+from facemask.models.center_face import decode
 
 PEAK, NEIGHBOUR = 0.0, -1.0  # logits of the face's own cell and of the one cell that votes with it
 CENTRE = 40  # row and column of the face's own cell

@@ -7,11 +7,11 @@ import pytest
 pytestmark = pytest.mark.training
 pytest.importorskip("keras")
 
-from face_detector.scenes import Photo, Scenes  # noqa: E402
-from facemask.classifier import ModelInfo  # noqa: E402
-from facemask.crops import crop_face  # noqa: E402
-from facemask.dataset import FacePatch  # noqa: E402
-from facemask.training import AugmentedBatches, FaceBatches  # noqa: E402
+from face_detector.data import Photo, Scenes  # noqa: E402
+from facemask.boxes import crop_face  # noqa: E402
+from facemask.models.model_info import ModelInfo  # noqa: E402
+from facemask.training.batches import AugmentedBatches, FaceBatches  # noqa: E402
+from facemask.training.dataset import FacePatch  # noqa: E402
 
 INFO = ModelInfo(("with_mask", "without_mask"), 96, 0.1)
 BOX = (142, 60, 237, 178)

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 import detect_mask_video
-from facemask.drawing import hide_faces
-from facemask.masked_faces import MaskedFaceDetector
-from facemask.video import open_source
-from tests.conftest import EXAMPLES, ROOT
+from facemask.annotate import hide_faces
+from facemask.models.center_face import MaskedFaceDetector
+from facemask.video.sources import open_source
+from tests.helpers import ROOT
 
 FLOAT32 = ROOT / "face_detector" / MaskedFaceDetector.FILE_NAME  # the same results on every processor
 FACE = (142, 60, 237, 178)  # of examples/astronaut.jpg, x1, y1, x2, y2 px

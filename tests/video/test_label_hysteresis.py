@@ -6,8 +6,8 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from facemask.boxes import Face
-from facemask.tracking import MaskTracker
+from facemask.types import Face
+from facemask.video.tracker import MaskTracker
 
 CLASSES = ("with_mask", "without_mask")
 IMAGE = np.zeros((200, 300, 3), np.uint8)
