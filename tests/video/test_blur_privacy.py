@@ -10,6 +10,7 @@ import pytest
 import detect_mask_video
 from facemask.annotate import hide_faces
 from facemask.models.center_face import MaskedFaceDetector
+from facemask.video import display
 from facemask.video.sources import open_source
 from tests.helpers import ROOT
 
@@ -50,6 +51,20 @@ def test_an_unsure_face_is_hidden_but_not_reported(tmp_path, unsure):
     assert counts == [0]
     hidden = hide_faces(unsure, [face.box])
     assert distance(frame, hidden, face.box) < 6 < 15 < distance(frame, unsure, face.box)
+
+
+def test_the_window_shows_hidden_faces_too(tmp_path, monkeypatch, unsure, astronaut):
+    shown = []
+    monkeypatch.setattr(display, "has_display", lambda: True)
+    monkeypatch.setattr(cv2, "namedWindow", lambda name, flags: None)
+    monkeypatch.setattr(cv2, "resizeWindow", lambda name, width, height: None)
+    monkeypatch.setattr(cv2, "imshow", lambda name, image: shown.append(image))
+    monkeypatch.setattr(cv2, "waitKey", lambda delay: -1)
+    monkeypatch.setattr(cv2, "getWindowProperty", lambda name, which: 1.0)
+    run(tmp_path, [astronaut], "--blur")
+    (image,) = shown
+    eyes = (155, 90, 225, 130)  # away from the box and the label
+    assert distance(image, hide_faces(astronaut, [FACE]), eyes) < 25 < distance(image, astronaut, eyes)
 
 
 def test_without_blur_an_unsure_face_is_shown(tmp_path, unsure):

@@ -59,3 +59,21 @@ def test_label_follows_a_mask_that_comes_off_after_a_minute():
     changed = labels.index("without_mask")
     assert labels[:changed] == ["with_mask"] * changed and set(labels[changed:]) == {"without_mask"}
     assert 1 <= changed / rate - worn <= 3
+
+
+def test_a_sure_face_counts_more():
+    """A classification is weighted by the face detector's confidence."""
+    answers = iter([(0.5, 0.5), (1.0, 0.0), (0.0, 1.0)])
+    tracker = MaskTracker(lambda image, boxes: np.array([next(answers)]), CLASSES, 25)
+    for number, confidence in enumerate((0.9, 0.9, 0.3)):
+        frame = tracker.update(IMAGE, number / 25, [Face(FACE.box, confidence)])
+    old, new = 0.9 * math.exp(-1 / 25 / 2), 0.3
+    assert frame.faces[0].probabilities["with_mask"] == pytest.approx(old / (old + new))
+
+
+@pytest.mark.parametrize(("probability", "settled"), [(0.69, False), (0.71, True)])
+def test_label_is_settled_from_0_7_on(probability, settled):
+    tracker = MaskTracker(lambda image, boxes: np.array([(1 - probability, probability)]), CLASSES, 25)
+    for number in range(50):
+        frame = tracker.update(IMAGE, number / 25, [FACE])
+    assert [track.settled for track in frame.tracks] == [settled]
