@@ -7,10 +7,12 @@ import cv2
 import numpy as np
 import pytest
 
+import detect_mask_video
 from facemask.video.sources import CaptureOpener, LiveSource
+from tests.helpers import Camera
 
 
-class Camera:
+class Device:
     """What OpenCV makes of a camera: it gives one image, then none; `read` takes as long as `wait` does."""
 
     def __init__(self, wait=lambda: None) -> None:
@@ -26,14 +28,14 @@ class Camera:
         pass
 
 
-class Away(Camera):
+class Away(Device):
     """A camera that cannot be opened."""
 
     def read(self) -> tuple[bool, None]:
         return False, None
 
 
-def open_camera(monkeypatch, camera: Camera) -> LiveSource:
+def open_camera(monkeypatch, camera: Device) -> LiveSource:
     monkeypatch.setattr(cv2, "VideoCapture", lambda source: Away())
     return LiveSource("camera 0", 25.0, None, 1, camera, CaptureOpener(0, None), patience=float("inf"))
 
@@ -49,7 +51,7 @@ def test_waits_before_a_source_is_opened_again(monkeypatch):
         return len(waits) == 8  # as if it were stopped
 
     monkeypatch.setattr(threading.Event, "wait", record)
-    with open_camera(monkeypatch, Camera()) as source:
+    with open_camera(monkeypatch, Device()) as source:
         assert len(list(source.frames())) == 1
     assert waits == [1, 2, 4, 8, 16, 30, 30, 30]
 
@@ -65,11 +67,18 @@ def test_silence_is_said_once_after_four_seconds(monkeypatch, caplog):
             source.stop()
             stopped.set()
 
-    with open_camera(monkeypatch, Camera(stopped.wait)) as source:
+    with open_camera(monkeypatch, Device(stopped.wait)) as source:
         assert len(list(source.frames(note))) == 1
     said = next(seconds for seconds in silences if seconds >= 4)
     assert caplog.messages == [f"camera 0: no picture for {said:.0f} s; waiting"]
     assert [seconds for seconds in silences if seconds < 4]  # and nothing was said then
+
+
+def test_a_live_source_that_stays_away_is_a_failure(capsys):
+    """Its end is not the end of a file: exit code 1."""
+    with Camera([np.full((64, 64, 3), 90, np.uint8)] * 5, 20) as camera:
+        assert detect_mask_video.main(["-i", camera.url, "--reconnect", "0"]) == 1
+    assert f"[WARN] {camera.url} has ended; start again when it is back\n" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("number", "width"), [(0, 640), (1, 1280)])
