@@ -10,10 +10,10 @@ import pytest
 
 import detect_mask_image
 import detect_mask_video
-from facemask.models.center_face import MaskedFaceDetector
+from facemask.models.center_face import CenterFaceDetector
 from tests.helpers import EXAMPLES, ROOT
 
-FLOAT32 = ROOT / "face_detector" / MaskedFaceDetector.FILE_NAME  # the same results on every processor
+FLOAT32 = ROOT / "face_detector" / CenterFaceDetector.FILE_NAME  # the same results on every processor
 IMAGE, VIDEO = detect_mask_image.main, detect_mask_video.main
 
 

@@ -10,7 +10,7 @@ import pytest
 
 import detect_mask_image
 from facemask.io.images import is_large
-from facemask.models.center_face import MaskedFaceDetector
+from facemask.models.center_face import CenterFaceDetector
 
 LARGE = 1 << 25  # pixels
 OVERLAP = 0.3  # s that the large image waits for another to be begun: none is
@@ -81,17 +81,17 @@ def test_what_is_no_image_is_not_large(tmp_path, content):
 
 
 def test_image_script_works_on_a_large_image_alone(tmp_path, monkeypatch):
-    images, seen, detect = write_images(tmp_path), Concurrency(), MaskedFaceDetector.detect
+    images, seen, detect = write_images(tmp_path), Concurrency(), CenterFaceDetector.detect
 
-    def observed(self, image, confidence):
+    def observed(self, image, *arguments):
         seen.enter(image.shape[1] > 96)
         try:
-            return detect(self, image, confidence)
+            return detect(self, image, *arguments)
         finally:
             seen.leave()
 
     monkeypatch.setattr(cv2, "getNumberOfCPUs", lambda: 3)  # as many workers
-    monkeypatch.setattr(MaskedFaceDetector, "detect", observed)
+    monkeypatch.setattr(CenterFaceDetector, "detect", observed)
     records = tmp_path / "out.jsonl"
     assert detect_mask_image.main(["-i", *map(str, images), "--jsonl", str(records)]) == 0
     assert [Path(json.loads(line)["image"]).name for line in records.read_text().splitlines()] == ["a.jpg", "b.jpg", "c.jpg"]

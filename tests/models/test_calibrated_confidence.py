@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from facemask.models.center_face import Calibration, MaskedFaceDetector
+from facemask.models.center_face import CenterFaceDetector, PlattScaling
 
 IMAGE = np.zeros((64, 64, 3), np.uint8)
-UNCALIBRATED = Calibration(1.0, 0.0)
+UNCALIBRATED = PlattScaling(1.0, 0.0)
 
 
 def run(images: np.ndarray) -> np.ndarray:
@@ -18,8 +18,8 @@ def run(images: np.ndarray) -> np.ndarray:
     return cells
 
 
-def confidence(calibration: Calibration) -> float:
-    (face,) = MaskedFaceDetector(run, calibration, size=64).detect(IMAGE, 0.01)
+def confidence(calibration: PlattScaling) -> float:
+    (face,) = CenterFaceDetector(run, calibration, size=64).detect(IMAGE, 0.01)
     return face.confidence
 
 
@@ -29,11 +29,11 @@ def test_confidence_is_the_calibrated_score(slope, shift):
     score = confidence(UNCALIBRATED)
     assert 0.1 < score < 0.9
     logit = np.log(score / (1 - score))
-    assert confidence(Calibration(slope, shift)) == pytest.approx(1 / (1 + np.exp(-slope * logit - shift)))
+    assert confidence(PlattScaling(slope, shift)) == pytest.approx(1 / (1 + np.exp(-slope * logit - shift)))
 
 
 def test_the_least_confidence_is_a_calibrated_one():
     """A face whose score is above it and whose calibrated confidence is below does not count."""
-    detector, score = MaskedFaceDetector(run, Calibration(1.0, -1.0), size=64), confidence(UNCALIBRATED)
+    detector, score = CenterFaceDetector(run, PlattScaling(1.0, -1.0), size=64), confidence(UNCALIBRATED)
     assert detector.detect(IMAGE, score) == []
-    assert len(detector.detect(IMAGE, confidence(Calibration(1.0, -1.0)) - 0.01)) == 1
+    assert len(detector.detect(IMAGE, confidence(PlattScaling(1.0, -1.0)) - 0.01)) == 1

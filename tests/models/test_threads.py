@@ -11,13 +11,13 @@ import pytest
 import detect_mask_image
 import detect_mask_video
 from facemask.cli import options
-from facemask.models.center_face import MaskedFaceDetector
+from facemask.models.center_face import CenterFaceDetector
 from facemask.models.face_detectors import load_face_detector
 from facemask.models.mask_classifier import MaskClassifier
 from tests.helpers import EXAMPLES, ROOT
 
 TASKS = Path("/proc/self/task")  # a folder per thread of this process
-FACES, MASKS = ROOT / "face_detector" / MaskedFaceDetector.FILE_NAME, ROOT / "mask_detector.onnx"
+FACES, MASKS = ROOT / "face_detector" / CenterFaceDetector.FILE_NAME, ROOT / "mask_detector.onnx"
 
 
 def threads_begun(load: Callable[[], object]) -> int:

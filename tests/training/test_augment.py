@@ -10,11 +10,11 @@ import cv2
 import numpy as np
 import pytest
 
-pytestmark = pytest.mark.training  # facemask.training.dataset needs scikit-learn
+pytestmark = pytest.mark.training  # facemask.training needs scikit-learn
 pytest.importorskip("sklearn")
 
 from facemask.training.augment import augment, degrade, relight  # noqa: E402
-from facemask.training.dataset import FacePatch  # noqa: E402
+from facemask.training.crops import FacePatch  # noqa: E402
 
 SIZE = 96  # px, side of a view
 BOX = (60, 60, 180, 180)  # of the face in a patch of 240 x 240 px
@@ -74,10 +74,11 @@ def poses() -> np.ndarray:
     return poses_of(600, 0.0)
 
 
-def test_views_are_rotated_by_about_ten_degrees(poses):
-    angles = poses[:, 1]
-    assert abs(np.median(angles)) < 2
-    assert 8 < spread(angles) < 12
+def test_views_are_rotated_by_about_fifteen_degrees(poses):
+    """Without the quarter turns, which `test_turns.py` counts."""
+    angles = (poses[:, 1] + 45) % 90 - 45
+    assert abs(np.median(angles)) < 3
+    assert 12 < spread(angles) < 18
 
 
 def test_half_of_the_views_are_mirrored(poses):
@@ -165,7 +166,7 @@ def test_some_views_have_a_blot_too_small_to_hide_a_mask():
         parts.append((np.abs(smooth - np.median(smooth, axis=(0, 1))).max(axis=2) > 30).mean())
     parts = np.array(parts)
     assert 0.09 < (parts > 0.002).mean() < 0.18
-    assert 0.05 < parts.max() < 0.15
+    assert 0.05 < parts.max() < 0.18
 
 
 # Camera: resolution, blur, noise, JPEG

@@ -1,5 +1,7 @@
 """Fine-tuning: it keeps the best epoch, leaves BatchNorm as it is, and its learning rate climbs and falls."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -10,8 +12,8 @@ from facemask.models.keras_network import Network, build_network  # noqa: E402
 from facemask.models.model_info import ModelInfo  # noqa: E402
 from facemask.training.batches import AugmentedBatches, FaceBatches  # noqa: E402
 from facemask.training.checkpoint import start_checkpoint  # noqa: E402
-from facemask.training.dataset import FacePatch  # noqa: E402
-from facemask.training.fit import fine_tune, warm_up_and_fall  # noqa: E402
+from facemask.training.crops import Crop, FacePatch  # noqa: E402
+from facemask.training.fit import fine_tune, warmup_cosine_schedule  # noqa: E402
 
 INFO = ModelInfo(("dark", "bright"), 32, 0.0)
 EPOCHS = 3
@@ -31,7 +33,8 @@ def fine_tuned(tmp_path_factory) -> tuple[Network, dict, list[np.ndarray], list[
     The faces that it is validated on have the wrong labels: the more it learns, the higher is their loss.
     """
     patches = [FacePatch(np.full((32, 32, 3), value, np.uint8), (0, 0, 32, 32)) for value in (30, 220) * 8]
-    labels = np.array([0, 1] * 8)
+    crops = [Crop(patch, INFO.classes[index % 2], Path(), index) for index, patch in enumerate(patches)]
+    wrong = [Crop(patch, INFO.classes[1 - index % 2], Path(), index) for index, patch in enumerate(patches)]
     keras.utils.set_random_seed(0)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(keras.applications, "MobileNetV2", small_backbone)
@@ -39,8 +42,8 @@ def fine_tuned(tmp_path_factory) -> tuple[Network, dict, list[np.ndarray], list[
     before = [network.model.get_layer("mobilenet_v2").get_layer(name).get_weights() for name in ("norm", "convolution")]
     checkpoint = tmp_path_factory.mktemp("training") / "checkpoint"
     start_checkpoint(checkpoint, {})
-    train = AugmentedBatches(patches, labels, INFO, 4, faces=np.arange(16), seed=0)
-    validation = FaceBatches(patches, 1 - labels, INFO, 16)
+    train = AugmentedBatches(crops, INFO, 4, seed=0)
+    validation = FaceBatches(wrong, INFO, 16)
     history = fine_tune(network, train, validation, epochs=EPOCHS, learning_rate=0.001, checkpoint=checkpoint)
     losses = history["val_loss"]
     assert len(losses) == EPOCHS and losses == sorted(losses)
@@ -68,7 +71,7 @@ def test_fine_tuning_leaves_batch_norm_as_it_is(fine_tuned):
 
 
 def test_learning_rate_climbs_in_a_twentieth_of_the_steps_then_falls_to_zero():
-    schedule = warm_up_and_fall(2e-4, 200)
+    schedule = warmup_cosine_schedule(2e-4, 200)
     rates = np.array([float(schedule(step)) for step in range(201)])
     assert rates.argmax() == 10 and rates[10] == pytest.approx(2e-4)
     assert (np.diff(rates[:11]) > 0).all() and (np.diff(rates[10:]) < 0).all()

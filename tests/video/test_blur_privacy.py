@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 
 import detect_mask_video
-from facemask.annotate import hide_faces
-from facemask.models.center_face import MaskedFaceDetector
+from facemask.drawing import pixelate_faces
+from facemask.models.center_face import CenterFaceDetector
 from facemask.video import display
 from facemask.video.sources import open_source
 from tests.helpers import ROOT
 
-FLOAT32 = ROOT / "face_detector" / MaskedFaceDetector.FILE_NAME  # the same results on every processor
+FLOAT32 = ROOT / "face_detector" / CenterFaceDetector.FILE_NAME  # the same results on every processor
 FACE = (142, 60, 237, 178)  # of examples/astronaut.jpg, x1, y1, x2, y2 px
 
 
@@ -45,11 +45,11 @@ def unsure(astronaut) -> np.ndarray:
 
 
 def test_an_unsure_face_is_hidden_but_not_reported(tmp_path, unsure):
-    (face,) = MaskedFaceDetector.load(FLOAT32).detect(unsure, 0.1)
+    (face,) = CenterFaceDetector.load(FLOAT32).detect(unsure, 0.1)
     assert face.confidence < 0.25  # too little to begin a track (0.5) or to go on with one (0.25)
     (frame,), counts = run(tmp_path, [unsure], "--blur")
     assert counts == [0]
-    hidden = hide_faces(unsure, [face.box])
+    hidden = pixelate_faces(unsure, [face.box])
     assert distance(frame, hidden, face.box) < 6 < 15 < distance(frame, unsure, face.box)
 
 
@@ -64,11 +64,11 @@ def test_the_window_shows_hidden_faces_too(tmp_path, monkeypatch, unsure, astron
     run(tmp_path, [astronaut], "--blur")
     (image,) = shown
     eyes = (155, 90, 225, 130)  # away from the box and the label
-    assert distance(image, hide_faces(astronaut, [FACE]), eyes) < 25 < distance(image, astronaut, eyes)
+    assert distance(image, pixelate_faces(astronaut, [FACE]), eyes) < 25 < distance(image, astronaut, eyes)
 
 
 def test_without_blur_an_unsure_face_is_shown(tmp_path, unsure):
-    (face,) = MaskedFaceDetector.load(FLOAT32).detect(unsure, 0.1)
+    (face,) = CenterFaceDetector.load(FLOAT32).detect(unsure, 0.1)
     (frame,), counts = run(tmp_path, [unsure])
     assert counts == [0]
     assert distance(frame, unsure, face.box) < 6
@@ -78,7 +78,7 @@ def test_the_place_of_a_lost_face_is_hidden_until_its_track_ends(tmp_path, astro
     """The detector misses the face in some frames: its place stays hidden while the track lives, 1.5 s, and no longer."""
     x1, y1, x2, y2 = FACE
     missed = np.broadcast_to(90 + 80 * (np.arange(400) // 4 % 2)[:, None, None], astronaut.shape).astype(np.uint8)
-    assert MaskedFaceDetector.load(FLOAT32).detect(missed, 0.1) == []
+    assert CenterFaceDetector.load(FLOAT32).detect(missed, 0.1) == []
     frames, counts = run(tmp_path, [astronaut] * 4 + [missed] * 9, "--blur")
     assert counts == [1] * 4 + [0] * 9
     contrast = [frame[y1:y2, x1:x2].std() for frame in frames[4:]]  # of the stripes 40, of their mosaic about 0

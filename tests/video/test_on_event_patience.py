@@ -10,7 +10,7 @@ import cv2
 import pytest
 
 import detect_mask_video
-from facemask.models.center_face import MaskedFaceDetector
+from facemask.models.center_face import CenterFaceDetector
 from facemask.video.events import CommandRunner
 
 
@@ -22,7 +22,7 @@ def until_there_is(path: Path) -> str:
 def test_the_end_waits_a_minute_for_commands(tmp_path, caplog):
     caplog.set_level(logging.INFO)
     with CommandRunner(until_there_is(tmp_path / "go")) as command:
-        command.submit("{}")
+        command.submit({})
         threading.Timer(0.1, (tmp_path / "go").touch).start()
     assert caplog.messages == ["--on-event: 1 events to go for sh, 60 s at most"]
 
@@ -38,27 +38,27 @@ def test_a_command_has_a_minute(monkeypatch):
 
     monkeypatch.setattr("subprocess.run", run)
     with CommandRunner("sh") as command:
-        command.submit("{}")
+        command.submit({})
         assert ran.wait(10)
     assert limits == [60]
 
 
 @pytest.mark.parametrize(("stops", "code", "seconds"), [(False, 0, 60), (True, 143, 8)], ids=["to the end", "SIGTERM"])
 def test_the_end_waits_less_once_a_signal_has_come(video, monkeypatch, stops, code, seconds):
-    detect, leave, waits = MaskedFaceDetector.detect, CommandRunner.__exit__, []
+    detect, leave, waits = CenterFaceDetector.detect, CommandRunner.__exit__, []
 
-    def stop(self, image, confidence):
+    def stop(self, *arguments):
         if stops and not waits:
             os.kill(os.getpid(), signal.SIGTERM)
             waits.append(None)
-        return detect(self, image, confidence)
+        return detect(self, *arguments)
 
     def note(self, *error):
-        waits[:] = [self.patience]
+        waits[:] = [self.exit_timeout]
         return leave(self, *error)
 
     monkeypatch.setattr(cv2, "getNumberOfCPUs", lambda: 1)
-    monkeypatch.setattr(MaskedFaceDetector, "detect", stop)
+    monkeypatch.setattr(CenterFaceDetector, "detect", stop)
     monkeypatch.setattr(CommandRunner, "__exit__", note)
     assert detect_mask_video.main(["-i", str(video), "--on-event", "sh"]) == code
     assert waits == [seconds]

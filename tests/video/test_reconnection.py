@@ -1,43 +1,47 @@
-"""A live source that is silent or away: when that is said, and how long it is waited for before it is opened again."""
+"""A live source that stalls or is away: when that is reported, and how long it waits before it is opened again."""
 
 import threading
 import time
+from collections.abc import Callable
 
 import cv2
 import numpy as np
 import pytest
 
 import detect_mask_video
-from facemask.video.sources import CaptureOpener, LiveSource
+from facemask.errors import InputError
+from facemask.video.camera import CameraReader
+from facemask.video.decoder import DecodedFrame
+from facemask.video.sources import LiveSource
 from tests.helpers import Camera
 
 
-class Device:
-    """What OpenCV makes of a camera: it gives one image, then none; `read` takes as long as `wait` does."""
+class Reader:
+    """A camera that gives one frame; what it does then is `then`, and after that it has dropped."""
 
-    def __init__(self, wait=lambda: None) -> None:
-        self.reads, self.wait = 0, wait
+    rate = 25.0
 
-    def read(self) -> tuple[bool, np.ndarray]:
+    def __init__(self, then: Callable[[], object] = lambda: None) -> None:
+        self.reads, self.then = 0, then
+
+    def read(self, wanted: bool = True) -> DecodedFrame | None:
         self.reads += 1
         if self.reads > 1:
-            self.wait()
-        return self.reads == 1, np.zeros((4, 4, 3), np.uint8)
+            self.then()
+            return None
+        return DecodedFrame(None, np.zeros((4, 4, 3), np.uint8))
 
-    def release(self) -> None:
+    def close(self) -> None:
         pass
 
 
-class Away(Device):
-    """A camera that cannot be opened."""
+def live_source(reader: Reader) -> LiveSource:
+    """Return a source that cannot be opened again."""
 
-    def read(self) -> tuple[bool, None]:
-        return False, None
+    def open_reader() -> Reader:
+        raise InputError("still away")
 
-
-def open_camera(monkeypatch, camera: Device) -> LiveSource:
-    monkeypatch.setattr(cv2, "VideoCapture", lambda source: Away())
-    return LiveSource("camera 0", 25.0, None, 1, camera, CaptureOpener(0, None), patience=float("inf"))
+    return LiveSource("camera 0", 25.0, None, 1, reader, open_reader, float("inf"))
 
 
 def test_waits_before_a_source_is_opened_again(monkeypatch):
@@ -51,27 +55,27 @@ def test_waits_before_a_source_is_opened_again(monkeypatch):
         return len(waits) == 8  # as if it were stopped
 
     monkeypatch.setattr(threading.Event, "wait", record)
-    with open_camera(monkeypatch, Device()) as source:
+    with live_source(Reader()) as source:
         assert len(list(source.frames())) == 1
     assert waits == [1, 2, 4, 8, 16, 30, 30, 30]
 
 
-def test_silence_is_said_once_after_four_seconds(monkeypatch, caplog):
+def test_stall_is_reported_once_after_four_seconds(monkeypatch, caplog):
     """By a clock that runs five times as fast."""
-    clock, silences, stopped = time.monotonic, [], threading.Event()
+    clock, stalls, stopped = time.monotonic, [], threading.Event()
     monkeypatch.setattr(time, "monotonic", lambda: 5 * clock())
 
     def note(seconds: float) -> None:
-        silences.append(seconds)
+        stalls.append(seconds)
         if seconds > 7:
             source.stop()
             stopped.set()
 
-    with open_camera(monkeypatch, Device(stopped.wait)) as source:
+    with live_source(Reader(stopped.wait)) as source:
         assert len(list(source.frames(note))) == 1
-    said = next(seconds for seconds in silences if seconds >= 4)
-    assert caplog.messages == [f"camera 0: no picture for {said:.0f} s; waiting"]
-    assert [seconds for seconds in silences if seconds < 4]  # and nothing was said then
+    reported = next(seconds for seconds in stalls if seconds >= 4)
+    assert caplog.messages == [f"camera 0: no frame for {reported:.0f} s; waiting"]
+    assert [seconds for seconds in stalls if seconds < 4]  # when nothing was reported
 
 
 def test_a_live_source_that_stays_away_is_a_failure(capsys):
@@ -81,17 +85,17 @@ def test_a_live_source_that_stays_away_is_a_failure(capsys):
     assert f"[WARN] {camera.url} has ended; start again when it is back\n" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(("number", "width"), [(0, 640), (1, 1280)])
-def test_a_camera_is_asked_for_the_width(monkeypatch, number, width):
+@pytest.mark.parametrize("width", [None, 640])
+def test_a_camera_is_asked_for_the_width(monkeypatch, width):
     asked = []
 
-    class Asked(Away):
-        def __init__(self, source: int) -> None:
-            asked.append(source)
+    class Capture:
+        isOpened = release = lambda self: True
+        get = lambda self, which: 30.0  # noqa: E731
 
         def set(self, which: int, value: float) -> None:
             asked.append((which, value))
 
-    monkeypatch.setattr(cv2, "VideoCapture", Asked)
-    CaptureOpener(number, width).open()
-    assert asked == [number, (cv2.CAP_PROP_FRAME_WIDTH, width)]
+    monkeypatch.setattr(cv2, "VideoCapture", lambda source: Capture())
+    CameraReader(0, "camera 0", width).close()
+    assert asked == ([(cv2.CAP_PROP_FRAME_WIDTH, width)] if width else [])

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 import detect_mask_video
-from facemask.models.center_face import MaskedFaceDetector
+from facemask.models.center_face import CenterFaceDetector
 from tests.helpers import EXAMPLES, ROOT
 
-FLOAT32 = ROOT / "face_detector" / MaskedFaceDetector.FILE_NAME  # the same results on every processor
+FLOAT32 = ROOT / "face_detector" / CenterFaceDetector.FILE_NAME  # the same results on every processor
 
 
 def tracks(folder: Path, image: np.ndarray, *options: str) -> list[list[int | None]]:
