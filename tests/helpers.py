@@ -10,6 +10,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from facemask.types import Face
+
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = ROOT.parent / "shared"
 EXAMPLES = ROOT / "examples"
@@ -28,6 +30,23 @@ INTERLACED: dict[str, tuple[str, str, dict[str, str]]] = {
     "DV": ("a.dv", "dvvideo", {}),
 }
 BITS = 12  # of a frame's number, as black and white blocks across the picture
+
+
+def uncertain_face(size: int) -> tuple[np.ndarray, Face]:
+    """Return an image whose left edge cuts a face in half, and this face, of which the detector is uncertain.
+
+    Its confidence, by the float32 network at `size` px, is less than half of the default minimum.
+    """
+    from facemask.models.center_face import CenterFaceDetector
+
+    detector = CenterFaceDetector.load(ROOT / "face_detector" / CenterFaceDetector.FILE_NAME)
+    image = cv2.imread(str(EXAMPLES / "astronaut.jpg"))
+    for left in range(200, 225):  # the face is 142 to 237 px from the left
+        cut = np.ascontiguousarray(image[:, left:])
+        faces = detector.detect(cut, 0.1, size)
+        if len(faces) == 1 and 0.15 <= faces[0].confidence <= 0.22:
+            return cut, faces[0]
+    raise AssertionError("the face detector is certain of each half of a face")
 
 
 def write_class_folders(folder: Path) -> None:

@@ -1,18 +1,17 @@
-"""What --blur promises: unsure faces are hidden too, and the place of a face that was there just before."""
+"""What --blur promises: uncertain faces are hidden too, and the place of a face that was there just before."""
 
 import json
 from pathlib import Path
 
 import cv2
 import numpy as np
-import pytest
 
 import detect_mask_video
 from facemask.drawing import pixelate_faces
 from facemask.models.center_face import CenterFaceDetector
 from facemask.video import display
 from facemask.video.sources import open_source
-from tests.helpers import ROOT
+from tests.helpers import ROOT, uncertain_face
 
 FLOAT32 = ROOT / "face_detector" / CenterFaceDetector.FILE_NAME  # the same results on every processor
 FACE = (142, 60, 237, 178)  # of examples/astronaut.jpg, x1, y1, x2, y2 px
@@ -38,22 +37,16 @@ def distance(image: np.ndarray, other: np.ndarray, box: tuple[int, int, int, int
     return float(np.abs(image[y1:y2, x1:x2].astype(int) - other[y1:y2, x1:x2]).mean())
 
 
-@pytest.fixture
-def unsure(astronaut) -> np.ndarray:
-    """A face that the left edge cuts in half."""
-    return np.ascontiguousarray(astronaut[:, 210:])
-
-
-def test_an_unsure_face_is_hidden_but_not_reported(tmp_path, unsure):
-    (face,) = CenterFaceDetector.load(FLOAT32).detect(unsure, 0.1)
-    assert face.confidence < 0.25  # too little to begin a track (0.5) or to go on with one (0.25)
-    (frame,), counts = run(tmp_path, [unsure], "--blur")
+def test_an_uncertain_face_is_hidden_but_not_reported(tmp_path):
+    """Its confidence is too low to begin a track (0.5) or to continue one (0.25)."""
+    image, face = uncertain_face(512)
+    (frame,), counts = run(tmp_path, [image], "--blur")
     assert counts == [0]
-    hidden = pixelate_faces(unsure, [face.box])
-    assert distance(frame, hidden, face.box) < 6 < 15 < distance(frame, unsure, face.box)
+    hidden = pixelate_faces(image, [face.box])
+    assert distance(frame, hidden, face.box) < 6 < 15 < distance(frame, image, face.box)
 
 
-def test_the_window_shows_hidden_faces_too(tmp_path, monkeypatch, unsure, astronaut):
+def test_the_window_shows_hidden_faces_too(tmp_path, monkeypatch, astronaut):
     shown = []
     monkeypatch.setattr(display, "has_display", lambda: True)
     monkeypatch.setattr(cv2, "namedWindow", lambda name, flags: None)
@@ -67,11 +60,11 @@ def test_the_window_shows_hidden_faces_too(tmp_path, monkeypatch, unsure, astron
     assert distance(image, pixelate_faces(astronaut, [FACE]), eyes) < 25 < distance(image, astronaut, eyes)
 
 
-def test_without_blur_an_unsure_face_is_shown(tmp_path, unsure):
-    (face,) = CenterFaceDetector.load(FLOAT32).detect(unsure, 0.1)
-    (frame,), counts = run(tmp_path, [unsure])
+def test_without_blur_an_uncertain_face_is_shown(tmp_path):
+    image, face = uncertain_face(512)
+    (frame,), counts = run(tmp_path, [image])
     assert counts == [0]
-    assert distance(frame, unsure, face.box) < 6
+    assert distance(frame, image, face.box) < 6
 
 
 def test_the_place_of_a_lost_face_is_hidden_until_its_track_ends(tmp_path, astronaut):

@@ -21,7 +21,7 @@ def track(probabilities: list[tuple[float, float]], rate: float) -> list[tuple[s
     The classifier returns one pair of `probabilities` per call, in order, then the last pair again.
     """
     outputs, last = iter(probabilities), probabilities[-1]
-    tracker = MaskTracker(lambda image, boxes: np.array([next(outputs, last)] * len(boxes)), CLASSES, rate)
+    tracker = MaskTracker(lambda image, boxes: (np.array([next(outputs, last)]), np.ones(1)), CLASSES, rate)
     frames = [tracker.update(IMAGE, number / rate, [FACE]) for number in range(len(probabilities))]
     assert [[face.track for face in frame.faces] for frame in frames] == [[None]] + [[1]] * (len(frames) - 1)
     return [(frame.faces[0].label, frame.faces[0].probabilities) for frame in frames[1:]]
@@ -47,7 +47,7 @@ def test_label_follows_a_mask_that_comes_off_after_a_minute():
 def test_a_confident_face_counts_more():
     """A classification is weighted by the face detector's confidence."""
     outputs = iter([(0.5, 0.5), (1.0, 0.0), (0.0, 1.0)])
-    tracker = MaskTracker(lambda image, boxes: np.array([next(outputs)]), CLASSES, 25)
+    tracker = MaskTracker(lambda image, boxes: (np.array([next(outputs)]), np.ones(1)), CLASSES, 25)
     for number, confidence in enumerate((0.9, 0.9, 0.3)):
         frame = tracker.update(IMAGE, number / 25, [Face(FACE.box, confidence)])
     old, new = 0.9 * math.exp(-1 / 25 / 2), 0.3
