@@ -1,4 +1,4 @@
-"""What tests share: the repository's own pictures and networks, and ../shared where it is present."""
+"""What all tests use: fixtures, settings of Hypothesis, and no windows."""
 
 import os
 from pathlib import Path

@@ -1,5 +1,6 @@
-"""What tests share: the repository's folders, faces known by hand, data sets and cameras made up."""
+"""What tests share: the folders of the repository, faces annotated by hand, data sets, videos and cameras made for a test."""
 
+import csv
 import threading
 import time
 from collections.abc import Iterable
@@ -29,7 +30,7 @@ INTERLACED: dict[str, tuple[str, str, dict[str, str]]] = {
     "MPEG-2 in a transport stream": ("a.ts", "mpeg2video", {"flags": "+ildct+ilme", "b": "8000000"}),
     "DV": ("a.dv", "dvvideo", {}),
 }
-BITS = 12  # of a frame's number, as black and white blocks across the picture
+BITS = 12  # of a frame's number, as black and white blocks across the image
 
 
 def uncertain_face(size: int) -> tuple[np.ndarray, Face]:
@@ -64,15 +65,21 @@ def write_class_folders(folder: Path) -> None:
             cv2.imwrite(str(folder / label / f"{number}.png"), augment(FacePatch(image, faces[name]), 96, 0.2, rng))
 
 
+def read_csv(path: Path) -> list[dict[str, str]]:
+    """Return the rows of a CSV file by column."""
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
 def numbered(number: int, width: int = 192, height: int = 64) -> np.ndarray:
-    """Return a picture that shows its number, for `number_of`."""
+    """Return an image that shows its number, for `number_of`."""
     bits = [255 * (number >> bit & 1) for bit in range(BITS)]
     row = np.repeat(np.array(bits, np.uint8), width // BITS)
     return np.dstack([np.tile(row, (height, 1))] * 3)
 
 
 def number_of(image: np.ndarray) -> int:
-    """Return the number that the lowest rows of a picture show."""
+    """Return the number that the lowest rows of an image show."""
     blocks = np.array_split(image[-8:].mean(axis=(0, 2)), BITS)
     return sum(int(np.median(block) > 127) << bit for bit, block in enumerate(blocks))
 
@@ -129,13 +136,14 @@ def hide_first_frames(path: Path, images: Iterable[np.ndarray], hidden: int) -> 
 class Camera:
     """A camera on the network: motion JPEG over HTTP on this machine, which can be cut, refused and stalled.
 
-    Sends pictures to whoever connects, at a rate, whether anybody does or not, as a camera would; then ends."""
+    It sends images at a rate, whether anybody is connected or not; then it ends.
+    """
 
-    def __init__(self, pictures: Iterable[np.ndarray], rate: float, cuts: dict[int, float] = {}, stall_at: int | None = None):  # noqa: B006
+    def __init__(self, images: Iterable[np.ndarray], rate: float, cuts: dict[int, float] = {}, stall_at: int | None = None):  # noqa: B006
         """At each number of `cuts` connections are cut, and refused for so many seconds; at `stall_at` it falls silent."""
-        self.jpegs = [cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, 90])[1].tobytes() for picture in pictures]
+        self.jpegs = [cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, 90])[1].tobytes() for image in images]
         self.rate, self.cuts, self.stall_at = rate, dict(cuts), stall_at
-        self.sent: list[int] = []  # numbers of the pictures that went out
+        self.sent: list[int] = []  # numbers of the images that were sent
         self.connections = 0
         self.number = -1
         self.generation = 0

@@ -1,6 +1,5 @@
 """The front door: `import facemask` is cheap, its names are all there, and the programs of docs/api.md run as they stand."""
 
-import csv
 import os
 import re
 import shutil
@@ -12,7 +11,7 @@ import numpy as np
 import pytest
 
 import facemask
-from tests.helpers import EXAMPLES, PEOPLE, ROOT
+from tests.helpers import EXAMPLES, PEOPLE, ROOT, read_csv
 
 PROGRAMS = dict(re.findall(r"^## ([^\n]+)\n.*?^```python\n(.*?)^```", (ROOT / "docs/api.md").read_text("utf-8"), re.M | re.S))
 LABELS = {"with_mask", "without_mask", "mask_weared_incorrect"}
@@ -64,8 +63,7 @@ def test_program_folder_to_csv(tmp_path):
     (tmp_path / "photos" / "broken.jpg").write_bytes(b"\xff\xd8\xff")
     (line,) = run_program(PROGRAMS["A folder of images to a CSV file"], tmp_path)
     assert line.startswith("skipped: photos/broken.jpg: ")
-    with open(tmp_path / "faces.csv", newline="") as file:
-        rows = list(csv.DictReader(file))
+    rows = read_csv(tmp_path / "faces.csv")
     assert [row["image"] for row in rows] == ["astronaut.jpg"] + ["people.jpg"] * len(PEOPLE)
     assert rows[0]["label"] == "without_mask" and abs(int(rows[0]["x1"]) - 142) < 10
 

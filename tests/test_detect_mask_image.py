@@ -1,4 +1,3 @@
-import csv
 import json
 import os
 import shutil
@@ -15,7 +14,7 @@ from facemask.cli import options
 from facemask.io.images import read_image
 from facemask.io.records import CSV_COLUMNS, name_outputs
 from facemask.models.face_detectors import load_face_detector
-from tests.helpers import EXAMPLES, ROOT
+from tests.helpers import EXAMPLES, ROOT, read_csv
 from tests.helpers import PEOPLE as FACES
 
 ASTRONAUT, PEOPLE = str(EXAMPLES / "astronaut.jpg"), str(EXAMPLES / "people.jpg")
@@ -50,7 +49,7 @@ def test_folder_with_a_bad_file(capsys, tmp_path):
     assert f"[WARN] {tmp_path}/in/bad.jpg: not a supported image, or corrupt" in err
     assert "[INFO] 2 of 3 images, 2 faces" in err
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a.jpg", "a_2.jpg"]
-    rows = list(csv.DictReader((tmp_path / "out.csv").open()))
+    rows = read_csv(tmp_path / "out.csv")
     assert [row["label"] for row in rows] == ["without_mask"] * 2
     assert list(rows[0]) == list(CSV_COLUMNS)
 
@@ -63,7 +62,7 @@ def test_unsure_labels_have_a_question_mark(capsys, tmp_path, monkeypatch):
     assert capsys.readouterr().out.startswith(f"{ASTRONAUT}: No mask? ")
     (face,) = json.loads((tmp_path / "o.jsonl").read_text())["faces"]
     assert (face["label"], face["unsure"]) == ("without_mask", True)
-    assert [row["unsure"] for row in csv.DictReader((tmp_path / "o.csv").open())] == ["true"]
+    assert [row["unsure"] for row in read_csv(tmp_path / "o.csv")] == ["true"]
     unsure = cv2.imread(str(tmp_path / "o.png"))
     monkeypatch.undo()
     monkeypatch.setattr("facemask.video.display.has_display", lambda: False)
@@ -252,12 +251,12 @@ def test_resume_detects_in_new_images_only(tmp_path, capsys):
     assert "[INFO] 1 of 2 images were done before\n" in err and "[INFO] 1 of 1 images, 8 faces" in err
     records = [json.loads(line) for line in (tmp_path / "o.jsonl").read_text().splitlines()]
     assert [record["image"] for record in records] == [f"{tmp_path}/b.jpg", f"{tmp_path}/a.jpg"]
-    rows = list(csv.DictReader((tmp_path / "o.csv").open()))
+    rows = read_csv(tmp_path / "o.csv")
     assert [row["image"] for row in rows] == [f"{tmp_path}/b.jpg"] + [f"{tmp_path}/a.jpg"] * 8
     assert detect_mask_image.main([*arguments, "--resume"]) == 0
     assert "[INFO] 2 of 2 images were done before\n" in capsys.readouterr().err
     assert [json.loads(line) for line in (tmp_path / "o.jsonl").read_text().splitlines()] == records
-    assert list(csv.DictReader((tmp_path / "o.csv").open())) == rows
+    assert read_csv(tmp_path / "o.csv") == rows
 
 
 def test_results_within_the_folder_are_skipped(tmp_path, capsys):

@@ -140,7 +140,8 @@ def encoded(kind: str, image: Image.Image, **options) -> bytes:
 @cache
 def pictures() -> dict[str, bytes]:
     """Small pictures of all kinds."""
-    image = Image.open(EXAMPLES / "astronaut.jpg").crop((120, 40, 260, 200)).resize((70, 80))
+    with Image.open(EXAMPLES / "astronaut.jpg") as whole:
+        image = whole.crop((120, 40, 260, 200)).resize((70, 80))
     other = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     exif = Image.Exif()
     exif[0x0112] = 6

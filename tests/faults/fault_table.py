@@ -134,9 +134,14 @@ def copy_image(name: str) -> str:
     return name
 
 
+def load_astronaut() -> Image.Image:
+    with Image.open(ASTRONAUT) as image:
+        return image.copy()
+
+
 def encoded(kind: str, image: Image.Image | None = None, **options) -> bytes:
     buffer = BytesIO()
-    (image or Image.open(ASTRONAUT)).save(buffer, kind, **options)
+    (image or load_astronaut()).save(buffer, kind, **options)
     return buffer.getvalue()
 
 

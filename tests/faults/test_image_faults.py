@@ -22,6 +22,7 @@ from tests.faults.fault_table import (
     copy_image,
     drop_rights,
     encoded,
+    load_astronaut,
     needs_linux,
     warm_up,
     write,
@@ -77,7 +78,7 @@ def wrong_suffix(folder):
 
 @TABLE.case("CMYK, grey, 1 bit, 16 bits, palette, transparent")
 def colours(folder):
-    image = Image.open(ASTRONAUT)
+    image = load_astronaut()
     deep = cv2.imread(str(ASTRONAUT)).astype(np.uint16) * 257
     write("all/cmyk.jpg", encoded("JPEG", image.convert("CMYK")))
     write("all/grey.jpg", encoded("JPEG", image.convert("L")))
@@ -98,7 +99,8 @@ def colours(folder):
 def animated(folder):
     if cv2.__version__ < "4.11":
         pytest.skip("OpenCV before 4.11 refuses animated WebP")
-    first, second = Image.open(ASTRONAUT), Image.new("RGB", Image.open(ASTRONAUT).size)
+    first = load_astronaut()
+    second = Image.new("RGB", first.size)
     for suffix in ("png", "webp"):
         write(f"all/a.{suffix}", encoded(KINDS[suffix], first, save_all=True, append_images=[second]))
     return Run(["-i", "all", "--jsonl", "o.jsonl"], after=lambda: check_faces(2))
@@ -114,7 +116,7 @@ def thin(folder):
 
 @TABLE.case("rotated by EXIF, any of its 8 orientations: it is turned upright")
 def turned(folder):
-    image = Image.open(ASTRONAUT)
+    image = load_astronaut()
     stored = {2: 0, 3: 3, 4: 1, 5: 5, 6: 2, 7: 6, 8: 4}  # Image.Transpose's numbers, which undo each
     for orientation in range(1, 9):
         exif = Image.Exif()

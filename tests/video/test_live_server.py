@@ -122,21 +122,21 @@ def test_video_with_two_viewers(server):
 def test_slow_viewer_is_dropped_and_nobody_waits(server, monkeypatch):
     monkeypatch.setattr(serve.Handler, "timeout", 0.5)
     noise = np.random.default_rng(0).integers(0, 256, (1080, 1920, 3), np.uint8)
-    client = socket.create_connection(("127.0.0.1", port(server)))
-    client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-    client.sendall(b"GET /video HTTP/1.0\r\nHost: localhost\r\n\r\n")
-    free, slowest, deadline = None, 0.0, time.monotonic() + WAIT
-    while time.monotonic() < deadline:
-        start = time.monotonic()
-        server.show(noise, State())
-        slowest = max(slowest, time.monotonic() - start)
-        time.sleep(0.05)
-        taken = serve.MAX_VIEWERS - server.viewers._value
-        if taken:
-            free = False
-        elif free is False:
-            free = True
-            break
+    with socket.create_connection(("127.0.0.1", port(server))) as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        client.sendall(b"GET /video HTTP/1.0\r\nHost: localhost\r\n\r\n")
+        free, slowest, deadline = None, 0.0, time.monotonic() + WAIT
+        while time.monotonic() < deadline:
+            start = time.monotonic()
+            server.show(noise, State())
+            slowest = max(slowest, time.monotonic() - start)
+            time.sleep(0.05)
+            taken = serve.MAX_VIEWERS - server.viewers._value
+            if taken:
+                free = False
+            elif free is False:
+                free = True
+                break
     assert free is True  # it was there, and is not any more
     assert slowest < 0.5
 
