@@ -74,6 +74,7 @@ def fine_tune(
             validation_data=validation,
             epochs=epochs,
             callbacks=[*_checkpoint_callbacks(checkpoint, best, log, previous), bar],
+            shuffle=False,  # `train` shuffles by itself
             verbose=0 if sys.stderr.isatty() else 2,  # a bar, or one line per epoch
         )
     bar.on_train_end()  # closes the bar also after Ctrl-C

@@ -106,7 +106,7 @@ def test_place_of_a_face_that_is_not_detected_any_more_is_hidden():
             yield from (Frame(number, number / 25, noise) for number in range(10))
 
     faces = iter([[FACE]] * 5 + [[]] * 5)
-    tracker = MaskTracker(lambda image, boxes: np.array([[0.9, 0.1]] * len(boxes)), CLASSES, 25.0)
+    tracker = MaskTracker(lambda image, boxes: (np.array([[0.9, 0.1]] * len(boxes)), np.ones(len(boxes))), CLASSES, 25.0)
     output = Output()
     Session(Noise(10), lambda image: next(faces), tracker, [output], 1, hide=True).run()
     assert [len(result.faces) for result in output.results] == [1] * 5 + [0] * 5
