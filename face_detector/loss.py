@@ -1,31 +1,31 @@
-"""What the face detector's network is trained to make small."""
+"""The loss that the face detector's network is trained with."""
 
 from keras import ops
 
-QUALITY = (0.3, 0.7)  # overlaps of a found box with the true one at which its score shall be 0 and 1
-BOX_WEIGHT = 4.0  # of the boxes' loss against the scores'
+QUALITY = (0.3, 0.7)  # intersections over union of a detected and the true box, at which the target of the score is 0 and 1
+BOX_WEIGHT = 4.0  # of the boxes' loss relative to the scores'
 
 
 def detection_loss(targets, cells):
-    """Return the loss of a batch, a number a true face.
+    """Return the loss of a batch, one number, divided by the number of true faces.
 
-    `targets` is (n, rows, columns, 7) of `scenes.target_maps`, `cells` (n, rows, columns, 5) of the network. Scores:
-    the focal loss of CenterNet (Zhou et al., 2019), but a face's own cell shall have as its score the quality of the
-    box found there (Li et al., "Generalized Focal Loss", 2020). Boxes: generalised IoU (Rezatofighi et al., 2019).
+    `targets` is (n, rows, columns, 7) of `data.target_maps`, `cells` (n, rows, columns, 5) of the network. Scores: the
+    focal loss of CenterNet (Zhou et al., 2019), but the target of a face's own cell is the quality of the box detected
+    there (Li et al., "Generalized Focal Loss", 2020). Boxes: generalised IoU (Rezatofighi et al., 2019).
     """
-    bell, weight, box, box_weight = targets[..., 0], targets[..., 1], targets[..., 2:6], targets[..., 6]
+    heatmap, weight, box, box_weight = targets[..., 0], targets[..., 1], targets[..., 2:6], targets[..., 6]
     score = ops.clip(ops.sigmoid(cells[..., 0]), 1e-5, 1 - 1e-5)
-    overlap, gap = _overlap_and_gap(box, _boxes(cells))
+    iou, gap = _iou_and_gap(box, _boxes(cells))
 
-    is_face = ops.cast(bell > 0.999, score.dtype)
+    is_face = ops.cast(heatmap > 0.999, score.dtype)
     low, high = QUALITY
-    quality = ops.clip((ops.stop_gradient(overlap) - low) / (high - low), 0, 1)
+    quality = ops.clip((ops.stop_gradient(iou) - low) / (high - low), 0, 1)
     cross_entropy = -quality * ops.log(score) - (1 - quality) * ops.log(1 - score)
-    of_faces = is_face * cross_entropy * (quality - score) ** 2
-    of_others = -(1 - is_face) * (1 - bell) ** 4 * score**2 * ops.log(1 - score)
-    of_boxes = (1 - overlap + gap) * box_weight
+    positive_loss = is_face * cross_entropy * (quality - score) ** 2
+    negative_loss = -(1 - is_face) * (1 - heatmap) ** 4 * score**2 * ops.log(1 - score)
+    box_loss = (1 - iou + gap) * box_weight
     faces = ops.maximum(ops.sum(is_face), 1.0)
-    return (ops.sum((of_faces + of_others) * weight) + BOX_WEIGHT * ops.sum(of_boxes)) / faces
+    return (ops.sum((positive_loss + negative_loss) * weight) + BOX_WEIGHT * ops.sum(box_loss)) / faces
 
 
 def _boxes(cells):
@@ -37,10 +37,10 @@ def _boxes(cells):
     return ops.stack([x - half_width, y - half_height, x + half_width, y + half_height], axis=-1)
 
 
-def _overlap_and_gap(true, found):
+def _iou_and_gap(true, detected):
     """Return intersection over union, and the part of the boxes' common hull outside their union."""
-    inner = ops.maximum(ops.minimum(true[..., 2:], found[..., 2:]) - ops.maximum(true[..., :2], found[..., :2]), 0)
-    outer = ops.maximum(true[..., 2:], found[..., 2:]) - ops.minimum(true[..., :2], found[..., :2])
+    inner = ops.maximum(ops.minimum(true[..., 2:], detected[..., 2:]) - ops.maximum(true[..., :2], detected[..., :2]), 0)
+    outer = ops.maximum(true[..., 2:], detected[..., 2:]) - ops.minimum(true[..., :2], detected[..., :2])
     intersection, hull = ops.prod(inner, axis=-1), ops.prod(outer, axis=-1)
-    union = sum(ops.prod(box[..., 2:] - box[..., :2], axis=-1) for box in (true, found)) - intersection
+    union = sum(ops.prod(box[..., 2:] - box[..., :2], axis=-1) for box in (true, detected)) - intersection
     return intersection / (union + 1e-6), (hull - union) / (hull + 1e-6)

@@ -109,7 +109,7 @@ def train(args: argparse.Namespace) -> int:
     settings = checkpoints.record_settings(args, SETTINGS)
     resumed = args.resume and checkpoints.can_resume(checkpoint, settings)
     if args.resume and not resumed:
-        logger.warning("--resume: there is no interrupted training of %s, so this starts anew", args.output)
+        logger.warning("--resume: there is no interrupted training of %s; a new one starts", args.output)
     keras.utils.set_random_seed(args.seed)
     network = build_network()
     start(network, args.weights)

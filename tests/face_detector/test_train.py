@@ -214,8 +214,8 @@ def test_train_end_to_end(tmp_path, capfd, astronaut, monkeypatch):
     checkpoint.mkdir()
     (checkpoint / "thesis.txt").touch()
     assert train.main([*command, *settings]) == 1  # nothing that it did not make is removed
-    told = f"error: {checkpoint}: is where the checkpoint goes, and no training made it; move it, or name the model otherwise"
-    assert capfd.readouterr().err.splitlines()[-1] == told
+    expected = f"error: {checkpoint}: is in the place of the checkpoint, and no training made it; move it, or give the model another name"
+    assert capfd.readouterr().err.splitlines()[-1] == expected
     (checkpoint / "thesis.txt").rename(checkpoint.with_name("thesis.txt"))
     checkpoint.rmdir()
     with monkeypatch.context() as broken:
@@ -223,8 +223,8 @@ def test_train_end_to_end(tmp_path, capfd, astronaut, monkeypatch):
         assert train.main([*command, *settings]) == 1
     assert checkpoint.is_dir()
     assert train.main([*command, *settings, "--resume", "-e", "2"]) == 1
-    told = f"error: --resume: {checkpoint} was begun with another --epochs (1); give that, or leave --resume away"
-    assert capfd.readouterr().err.splitlines()[-1] == told
+    expected = f"error: --resume: {checkpoint} was started with another --epochs (1); give that one, or omit --resume"
+    assert capfd.readouterr().err.splitlines()[-1] == expected
     assert train.main([*command, *settings, "--resume"]) == 0
     assert f"[INFO] saved to {output}\n" in capfd.readouterr().err
     assert not checkpoint.exists()
