@@ -66,18 +66,20 @@ def fine_tune(
     train.start(len(previous.get("loss", [])))
     if not previous:
         trained.model.save_weights(best)
-    bar = TqdmCallback(epochs, verbose=1, disable=None)
+    bar, history = TqdmCallback(epochs, verbose=1, disable=None), keras.callbacks.CSVLogger(log, append=True)
     with suppress(KeyboardInterrupt):
         trained.model.fit(
             train,
             steps_per_epoch=train.batches_per_epoch,
             validation_data=validation,
             epochs=epochs,
-            callbacks=[*_checkpoint_callbacks(checkpoint, best, log, previous), bar],
+            callbacks=[*_checkpoint_callbacks(checkpoint, best, history, previous), bar],
             shuffle=False,  # `train` shuffles by itself
             verbose=0 if sys.stderr.isatty() else 2,  # a bar, or one line per epoch
         )
-    bar.on_train_end()  # closes the bar also after Ctrl-C
+    bar.on_train_end()  # after Ctrl-C, Keras closes neither the bar nor the history
+    if history.csv_file:
+        history.csv_file.close()
     trained.model.load_weights(best)
     if trained is not network:
         network.model.set_weights(trained.model.get_weights())
@@ -92,12 +94,14 @@ def _compile(network: Network, learning_rate: float, steps: int) -> None:
     network.model.compile(optimizer, "sparse_categorical_crossentropy", metrics=["accuracy"])
 
 
-def _checkpoint_callbacks(checkpoint: Path, best: Path, log: Path, previous: dict) -> list[keras.callbacks.Callback]:
+def _checkpoint_callbacks(
+    checkpoint: Path, best: Path, history: keras.callbacks.CSVLogger, previous: dict
+) -> list[keras.callbacks.Callback]:
     """Return what writes the best weights, the history, and the state to resume from, after each epoch."""
     best_loss = min(previous.get("val_loss", [np.inf]))
     return [
         keras.callbacks.ModelCheckpoint(best, save_best_only=True, save_weights_only=True, initial_value_threshold=best_loss),
-        keras.callbacks.CSVLogger(log, append=True),
+        history,
         keras.callbacks.BackupAndRestore(checkpoint, double_checkpoint=True, delete_checkpoint=False),
     ]
 
