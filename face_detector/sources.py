@@ -115,7 +115,7 @@ def list_photos(folder: Path) -> list[Path]:
 
 
 def load_photo(path: Path, **boxes: np.ndarray) -> Photo:
-    """Read a photo's file and size; a photo with an orientation tag is encoded anew, upright."""
+    """Read a photo's file and size; a photo with an orientation tag is encoded again, upright."""
     encoded = path.read_bytes()
     with Image.open(path) as image:
         size, orientation = image.size, image.getexif().get(ORIENTATION, 1)

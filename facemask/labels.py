@@ -9,7 +9,7 @@ WITH_MASK, WITHOUT_MASK, WORN_WRONG = "with_mask", "without_mask", "mask_weared_
 UNSURE = 0.6  # probability: a less probable label is unsure; a first choice, to be set from labels on val.txt
 BACKGROUND = "background"  # the class, if a model has one, of crops that show no face: no label of a face
 
-# Okabe and Ito's colours, told apart by colour-blind people too: https://jfly.uni-koeln.de/color/
+# Okabe and Ito's colours, which colour-blind people distinguish too: https://jfly.uni-koeln.de/color/
 STYLES: dict[str, tuple[str, Colour]] = {
     WITH_MASK: ("Mask", (115, 158, 0)),
     WITHOUT_MASK: ("No mask", (0, 94, 213)),

@@ -140,7 +140,7 @@ class Camera:
     """
 
     def __init__(self, images: Iterable[np.ndarray], rate: float, cuts: dict[int, float] = {}, stall_at: int | None = None):  # noqa: B006
-        """At each number of `cuts` connections are cut, and refused for so many seconds; at `stall_at` it falls silent."""
+        """At each key of `cuts` connections are cut, and refused for its value in seconds; at `stall_at` the stream stalls."""
         self.jpegs = [cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, 90])[1].tobytes() for image in images]
         self.rate, self.cuts, self.stall_at = rate, dict(cuts), stall_at
         self.sent: list[int] = []  # numbers of the images that were sent

@@ -100,7 +100,7 @@ def test_speed_training_without_weights(capsys):
 
 
 def test_tracking(tmp_path, capsys):
-    """Four frames of the eight people; what two of them wear is told, of one wrongly."""
+    """Four frames of the eight people; two of them are labelled, one of them wrongly."""
     image = cv2.imread(str(EXAMPLES / "people.jpg"))
     with VideoSink(tmp_path / "people.mkv", Fraction(25)) as sink:
         for number in range(4):

@@ -18,7 +18,7 @@ IMAGE, VIDEO = detect_mask_image.main, detect_mask_video.main
 
 
 def count_faces(script: Callable[[list[str]], int], folder: Path, people_height: int, *options: str) -> int:
-    """Return how many faces a script finds in an image of 512 x 256 px, in which the eight people are so many px high."""
+    """Return how many faces a script finds in an image of 512 x 256 px, in which the eight people are `people_height` px high."""
     image = np.full((256, 512, 3), 128, np.uint8)
     people = cv2.resize(
         cv2.imread(str(EXAMPLES / "people.jpg")), (2 * people_height, people_height), interpolation=cv2.INTER_AREA

@@ -207,24 +207,24 @@ def detector() -> MaskDetector:
 def test_mutated_pictures(picture, folder, detector):
     """Whatever it holds, a picture is either read, with its faces inside of it, or refused in one line."""
     kind, data = picture
-    path, told = folder / "picture.jpg", folder / "told.jsonl"
+    path, records_path = folder / "picture.jpg", folder / "records.jsonl"
     path.write_bytes(data)
-    told.unlink(missing_ok=True)
+    records_path.unlink(missing_ok=True)
     out, err = io.StringIO(), io.StringIO()
     with watched(), pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
         patch.setattr(options, "load_detector", lambda args, threads: detector)
-        code = detect_mask_image.main(["-i", str(path), "--jsonl", str(told), "-o", str(folder / "out.png"), "-c", "0.1"])
+        code = detect_mask_image.main(["-i", str(path), "--jsonl", str(records_path), "-o", str(folder / "out.png"), "-c", "0.1"])
     said = [line for line in err.getvalue().splitlines() if not line.startswith("[INFO]")]
     event(f"{kind.split()[0]}: {'read' if code == 0 else 'refused'}")
     if code == 0:
         assert said == []
-        (record,) = map(json.loads, told.read_text().splitlines())
+        (record,) = map(json.loads, records_path.read_text().splitlines())
         assert all(0 <= f["box"][0] < f["box"][2] <= record["width"] for f in record["faces"])
         assert all(0 <= f["box"][1] < f["box"][3] <= record["height"] for f in record["faces"])
         assert all(0 <= f["confidence"] <= 1 and 0 <= f["probability"] <= 1 + 1e-6 for f in record["faces"])
     else:
         assert code == 1 and len(said) == 1 and said[0].startswith(f"error: {path}: ")
-        assert not told.exists()
+        assert not records_path.exists()
 
 
 # Models

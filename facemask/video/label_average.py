@@ -11,7 +11,7 @@ class LabelAverage:
 
     MEMORY = 2.0  # s, after which a classification counts 1/e
     HYSTERESIS = 0.15  # averaged probability by which another label must lead to take over
-    # A label is confirmed by at least so many classifications over at least so many s, with that averaged probability:
+    # A label is confirmed by this number of classifications or more, over this number of s, with this averaged probability:
     CONFIRM_COUNT, CONFIRM_TIME, CONFIRM_PROBABILITY = 5, 0.4, 0.7
     MIN_WEIGHT = 1e-6  # of a classification, so that there is an average
     MIN_FACE_PROBABILITY = 0.5  # averaged: below, what is tracked is not a face

@@ -36,7 +36,7 @@ class MaskTracker:
     RETURN_DISTANCE = 1.0  # of the larger height, from centre to centre, across and down, at most
     RETURN_HEIGHT_RATIO = 1.5  # of the heights, at most
     # A face is classified again:
-    FIRST_CLASSIFICATIONS = 3  # in so many frames one after the other
+    FIRST_CLASSIFICATIONS = 3  # in this number of frames one after the other
     CLASSIFY_INTERVAL = 0.2  # s, while the label is clear
     CLEAR_PROBABILITY = 0.9  # averaged
     CLASSIFY_GROWTH = 1.3  # of the face's height since the last classification

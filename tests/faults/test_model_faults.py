@@ -58,7 +58,7 @@ def network(build: Callable, info: ModelInfo | None, inputs: tuple = ("n", 3, 32
 
 
 def mean_of_pixels(outputs: int, bias: float = 0.0) -> Callable:
-    """Build a network that gives so many outputs, all the same."""
+    """Build a network that gives this number of outputs, all the same."""
 
     def build(helper) -> tuple[list, list]:
         from onnx import numpy_helper

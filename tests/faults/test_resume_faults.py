@@ -18,7 +18,7 @@ TABLE = FaultTable("Signals and --resume")
 
 
 def interrupted(number: int, folder: Path) -> Run:
-    """Send a signal to a run over a folder when it has told of some pictures; then go on, and compare."""
+    """Send a signal to a run over a folder when it has reported some images; then resume it, and compare."""
     Path("all").mkdir()
     for index in range(60):
         os.link(copy_image("a.jpg"), f"all/{index:02d}.jpg")

@@ -57,7 +57,7 @@ def test_scripts_share_the_cores_between_workers_and_networks(monkeypatch, cores
 
 
 def threads_of_run(monkeypatch, cores: int, run: Callable[[], int]) -> int:
-    """Return how many threads a script's networks begin on a machine of so many cores."""
+    """Return how many threads a script's networks begin on a machine with that number of cores."""
     counts, load = [], options.load_detector
 
     def count(*arguments: object) -> object:

@@ -39,7 +39,7 @@ def spread(values: np.ndarray) -> float:
 def pose(view: np.ndarray) -> tuple[bool, float, float, float, float] | None:
     """Return what a view of the discs shows: mirrored, angle in degrees, log of the scale, shift x and y in face sides.
 
-    None where not all three discs can be told, as under a blot.
+    None where not all three discs can be distinguished, as under a blot.
     """
     grey = view.mean(axis=2)
     count, _, stats, centres = cv2.connectedComponentsWithStats((grey > (grey.min() + grey.max()) / 2).astype(np.uint8))
@@ -59,7 +59,7 @@ def pose(view: np.ndarray) -> tuple[bool, float, float, float, float] | None:
 
 
 def poses_of(count: int, margin: float) -> np.ndarray:
-    """Return the poses (n, 5) of the views of the discs in which all three can be told: most of `count`."""
+    """Return the poses (n, 5) of the views of the discs in which all three can be distinguished: most of `count`."""
     image = np.full((240, 240, 3), 40, np.uint8)
     for x, y, radius in DISCS:
         cv2.circle(image, (x, y), radius, (220, 220, 220), cv2.FILLED, cv2.LINE_AA)

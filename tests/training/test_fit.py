@@ -158,7 +158,7 @@ class InterruptedIn(keras.callbacks.BackupAndRestore):
 
 @pytest.mark.slow
 def test_fine_tune_interrupted_keeps_the_best_then_resumes(tiny, tmp_path, monkeypatch):
-    monkeypatch.setattr(keras_network, "DROPOUT", 0.0)  # its random numbers start anew, all else goes on
+    monkeypatch.setattr(keras_network, "DROPOUT", 0.0)  # its random numbers start again, all else continues
     checkpoint = tmp_path / "c"
     settings = {"epochs": "4"}
     network, train, validation = tiny()
