@@ -267,8 +267,8 @@ def start():
 
     yield start
     for process in processes:
-        process.kill()
-        process.wait()
+        with process:  # closes its pipes
+            process.kill()
 
 
 def start_process(*arguments: object) -> subprocess.Popen:
