@@ -32,7 +32,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "-i", "--image", nargs="+", required=True, metavar="SOURCE", help="images: files, folders (with subfolders) or globs"
     )
-    options.add_detector_arguments(parser, tiles="auto", size=512)
+    options.add_detector_arguments(parser, tiles="auto")
     parser.add_argument("-o", "--output", type=Path, help="write annotated images: a file for one image, else a folder")
     parser.add_argument("--jsonl", type=Path, metavar="FILE", help="write one JSON line per image, with its faces")
     parser.add_argument(

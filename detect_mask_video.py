@@ -57,7 +57,7 @@ def build_parser() -> argparse.ArgumentParser:
         help="give up on a camera or stream that has dropped for so long; 0: at once (default: never)",
     )
     source.add_argument("--max-frames", type=options.positive_int, metavar="N", help="stop after that many frames")
-    options.add_detector_arguments(parser, tiles="off", size=512)
+    options.add_detector_arguments(parser, tiles="off")
     output = parser.add_argument_group("outputs")
     output.add_argument("-o", "--output", type=Path, metavar="FILE", help="write the annotated video: .mp4 or .mkv")
     output.add_argument("--jsonl", type=Path, metavar="FILE", help="write one JSON line per frame, with its faces and tracks")

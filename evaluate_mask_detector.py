@@ -42,7 +42,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--iou", nargs="+", action="extend", type=options.set_threshold, default=[], metavar="SET=IOU",
         help="minimum intersection over union, 0..1, of a face of an annotated set and its detection (default: 0.5)",
     )  # fmt: skip
-    options.add_detector_arguments(parser, tiles="auto", size=512)
+    options.add_detector_arguments(parser, tiles="auto")
     parser.add_argument(
         "--min-confidence", type=options.probability, default=0.05,
         help="minimum confidence, 0..1, of a face in the precision-recall curves",

@@ -57,7 +57,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=options.HelpFormatter)
     parser.add_argument("--video", type=Path, required=True, metavar="FILE")
     parser.add_argument("--truth", type=Path, required=True, metavar="FILE", help="in the MOTChallenge format")
-    options.add_detector_arguments(parser, tiles="off", size=512)
+    options.add_detector_arguments(parser, tiles="off")
     return parser
 
 

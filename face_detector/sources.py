@@ -107,7 +107,7 @@ def read_negatives(network, folder: Path, weight: float, cache: Path, progress: 
 
 
 def list_photos(folder: Path) -> list[Path]:
-    """List the photos below a folder, sorted. Raises InputError if there are none."""
+    """List the photos below a folder, sorted. Raises InputError if it has no photos."""
     paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
     if not paths:
         raise InputError(f"{folder}: no photos in it; give a folder of photos without faces")

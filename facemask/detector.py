@@ -12,8 +12,10 @@ from facemask.models.mask_classifier import MaskClassifier
 from facemask.types import Detection, Face, FileResult
 
 MIN_REDUCED_SIDE = 1920  # px: the longest side of a JPEG decoded reduced is at least this
-BACKGROUND_TRUST = 0.9  # of the classifier: about one face in ten, most of them a few pixels small, looks to it like background
 MIN_REDUCED_FACE = 32  # px high in an image decoded reduced: if a face is smaller, the whole image is decoded
+# Part of a confidence that the classifier can take at most: about one face in ten, most of them a few pixels small, looks like
+# background to it.
+BACKGROUND_TRUST = 0.9
 
 
 @dataclass(frozen=True)

@@ -87,8 +87,8 @@ def add_rename_argument(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_detector_arguments(parser: argparse.ArgumentParser, tiles: str, size: int) -> None:
-    """Add the options of the scripts that detect faces; `tiles` and `size` are the defaults of --tiles and --detector-size."""
+def add_detector_arguments(parser: argparse.ArgumentParser, tiles: str) -> None:
+    """Add the options of the scripts that detect faces; `tiles` is the default of --tiles."""
     parser.add_argument(
         "-f",
         "--face",
@@ -101,7 +101,7 @@ def add_detector_arguments(parser: argparse.ArgumentParser, tiles: str, size: in
         type=detector_size,
         metavar="PX",
         help="longest side in pixels to which the face detector scales an image: a larger one finds smaller faces, and takes "
-        f"longer (default: {size})",
+        "longer (default: 512)",
     )
     parser.add_argument(
         "--tiles",

@@ -220,7 +220,7 @@ def label_metrics(true: np.ndarray, predicted: np.ndarray) -> dict:
 def calibration(right: np.ndarray, probability: np.ndarray) -> dict:
     """Return the expected calibration error of probabilities (n,) that something is `right`, (n,) bool, and its bins.
 
-    Both are None and empty without any.
+    Without probabilities the error is None and there are no bins.
     """
     number = np.minimum((probability * BINS).astype(int), BINS - 1)
     bins = []

@@ -224,7 +224,7 @@ class Header:
 
 
 def _orientation(exif: bytes) -> int:
-    """Return the orientation in EXIF data, 1..8; 1, upright, where there is none or a wrong one."""
+    """Return the orientation in EXIF data, 1..8; 1, upright, if it is missing or wrong."""
     tags = Image.Exif()
     with suppress(Exception):  # as in Header.read
         tags.load(exif)

@@ -158,7 +158,7 @@ def limit_faces(photos: Sequence[Photo], folder: Path, limit: int, seed: int) ->
     """Keep at most `limit` of the faces in a folder, chosen at random by `seed`; photos elsewhere stay as they are.
 
     The other annotated faces are ignored boxes then; photos in a class folder are left out. Returns the photos and the
-    number of faces that were in the folder. Raises InputError if there are none.
+    number of faces that were in the folder. Raises InputError if the folder has no faces.
     """
     inside = [photo.path.is_relative_to(folder) for photo in photos]
     count = sum(len(photo.labels) for photo, is_inside in zip(photos, inside, strict=True) if is_inside)

@@ -112,7 +112,7 @@ def has_gpu() -> bool:
         import torch
 
         return torch.cuda.is_available()
-    with suppress(RuntimeError):  # raised by JAX if there is none
+    with suppress(RuntimeError):  # raised by JAX without a GPU
         return bool(keras.distribution.list_devices("gpu"))
     return False
 

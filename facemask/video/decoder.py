@@ -78,7 +78,7 @@ class VideoDecoder:
         self.rate = next((rate for rate in rates if MIN_RATE <= rate <= MAX_RATE), 0.0)  # frames per second; 0 if unknown
         aspect = float(stream.sample_aspect_ratio or 1)
         self._pixel_aspect = aspect if 1 / MAX_PIXEL_ASPECT <= aspect <= MAX_PIXEL_ASPECT else 1.0
-        self._check_size(*self._square_size(stream.codec_context.width, stream.codec_context.height))
+        check_size(self.name, *self._square_size(stream.codec_context.width, stream.codec_context.height), self._max_pixels)
         # A container states the end of its longest stream; one of the video alone is more exact.
         self._own_duration = _own_duration(stream)
         if self._own_duration and self.rate and self.format == "avi":  # FFmpeg shortens the duration of a file that is cut off
@@ -167,7 +167,7 @@ class VideoDecoder:
     def _to_image(self, frame: av.VideoFrame) -> np.ndarray:
         """Return `frame` as uint8 (H, W, 3) BGR in square pixels, upright, no wider than asked for."""
         width, height = self._square_size(frame.width, frame.height)
-        self._check_size(width, height)
+        check_size(self.name, width, height, self._max_pixels)
         turn = round(frame.rotation / 90) * 90 % 360
         is_turned = turn in (90, 270)
         shown_width = height if is_turned else width
@@ -186,11 +186,11 @@ class VideoDecoder:
             return round(width * self._pixel_aspect), height
         return width, round(height / self._pixel_aspect)
 
-    def _check_size(self, width: int, height: int) -> None:
-        if width * height > self._max_pixels:
-            raise InputError(
-                f"{self.name}: {width} x {height} pixels a frame are more than {self._max_pixels}; give --max-pixels more"
-            )
+
+def check_size(name: str, width: int, height: int, max_pixels: int) -> None:
+    """Raise InputError if frames of `width` x `height` px have more than `max_pixels`."""
+    if width * height > max_pixels:
+        raise InputError(f"{name}: {width} x {height} pixels a frame are more than {max_pixels}; give --max-pixels more")
 
 
 def _own_duration(stream: "av.VideoStream") -> float | None:

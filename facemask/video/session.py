@@ -16,7 +16,6 @@ from facemask.video.sources import VideoSource
 from facemask.video.tracker import MaskTracker
 
 PREFETCH = 4  # frames per worker, of a file: classifications come in bursts, when many people come
-SIZE = 512  # px, longest side to which our face detector scales a frame, unless asked for another
 HIDE_CONFIDENCE = 0.1  # from which a face is hidden, though less confident ones than asked for are not reported
 
 DetectFaces = Callable[[np.ndarray], list[Face]]
@@ -26,17 +25,16 @@ def face_detection(faces: FaceDetector, confidence: float, hide: bool, size: int
     """Return a function that detects the faces of an image, uint8 (H, W, 3) BGR, for tracking and, with `hide`, for hiding.
 
     The tracker asks for `confidence`, 0..1, and gets less confident faces too; those to be hidden may be less confident
-    still. `size` is the longest side in px to which images are scaled; None is SIZE, and with `hide` half the image's, if that is
-    more: small faces can be recognized too.
+    still. `size` is the longest side in px to which images are scaled; None is the detector's own, and with `hide` half the
+    image's, if that is more: small faces can be recognized too.
     """
     min_confidence = MaskTracker.min_confidence(confidence)
     if hide:
         min_confidence = min(min_confidence, HIDE_CONFIDENCE)
-    scales = isinstance(faces, CenterFaceDetector)  # the res10 SSD has one size
+    can_enlarge = hide and size is None and isinstance(faces, CenterFaceDetector)  # the res10 SSD has one size
 
     def detect(image: np.ndarray) -> list[Face]:
-        chosen = size or (max(SIZE, max(image.shape[:2]) // 2 if hide else 0) if scales else None)
-        return faces.detect(image, min_confidence, chosen)
+        return faces.detect(image, min_confidence, max(faces.size, max(image.shape[:2]) // 2) if can_enlarge else size)
 
     return detect
 

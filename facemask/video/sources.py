@@ -24,7 +24,7 @@ from facemask.io.find_images import IMAGE_SUFFIXES, find_images
 from facemask.io.images import MAX_PIXELS, read_image
 from facemask.types import Frame
 from facemask.video.camera import CameraReader
-from facemask.video.decoder import MAX_RATE, MIN_RATE, DecodedFrame, VideoDecoder
+from facemask.video.decoder import MAX_RATE, MIN_RATE, DecodedFrame, VideoDecoder, check_size
 
 DEFAULT_RATE = 25.0  # frames per second, for sources that state none
 MAX_DENOMINATOR = 1001  # of rates as broadcasters have them: 30000/1001
@@ -335,7 +335,7 @@ class ImageSource(VideoSource):
     """Images as frames, in the order of the numbers in their names; one that cannot be read is dropped, with a warning."""
 
     def __init__(self, source: str, rate: float, width: int | None, stride: int, max_pixels: int = MAX_PIXELS) -> None:
-        """Raises InputError if there is none."""
+        """Raises InputError if no image matches `source`."""
         super().__init__(source, rate, width, stride)
         if NUMBER_PLACE.search(source):
             parts = [glob.escape(part) for part in NUMBER_PLACE.split(source)]
@@ -415,12 +415,6 @@ def is_animation(path: Path) -> bool:
     with suppress(Exception), Image.open(path) as image:  # of broken files Pillow raises what comes
         return getattr(image, "is_animated", False) and image.format != "TIFF"  # its frames are pages
     return False
-
-
-def check_size(name: str, width: int, height: int, max_pixels: int) -> None:
-    """Raise InputError if frames of `width` x `height` px have more than `max_pixels`."""
-    if width * height > max_pixels:
-        raise InputError(f"{name}: {width} x {height} pixels a frame are more than {max_pixels}; give --max-pixels more")
 
 
 class LiveSource(VideoSource):

@@ -24,6 +24,7 @@ class _State:
     box: Box  # of the last face, as it was detected
     height: int = 0  # px, of the face when it was last classified
     quality: float = 0.0  # of the frame that shows the face best
+    is_reported: bool = False  # the track was in a result
 
 
 class MaskTracker:
@@ -44,7 +45,7 @@ class MaskTracker:
     def __init__(self, classify: Classify, classes: Sequence[str], rate: float, confidence: float = 0.5) -> None:
         """`classify` returns the probabilities of `classes`, in their order, of each face, and of its being a face.
 
-        Tracks that on average are not faces (`LabelAverage.is_face`) are left out of the results.
+        While a track on average is not a face (`LabelAverage.is_face`), it is not in the results.
         `rate` is in frames per second; a face needs `confidence`, 0..1, to begin a track.
         """
         self._classify, self._classes, self._confidence = classify, tuple(classes), confidence
@@ -85,6 +86,7 @@ class MaskTracker:
                 box = boxes.pop(id, face.box)
                 if not self._states[id].average.is_face:
                     continue
+                self._states[id].is_reported = True
                 detections.append(Detection(box, face.confidence, track.label, track.probability, track.probabilities, id))
                 tracks.append(track)
             elif index in classified:
@@ -191,7 +193,7 @@ class MaskTracker:
         self._ids = {theirs: ours for theirs, ours in self._ids.items() if theirs in going_on}
         ended = sorted(self._tracks.keys() - self._ids.values())
         states, tracks = [self._states.pop(id) for id in ended], [self._tracks.pop(id) for id in ended]
-        return [track for state, track in zip(states, tracks, strict=True) if state.average.is_face]
+        return [track for state, track in zip(states, tracks, strict=True) if state.is_reported]
 
 
 def _box(sides: Iterable[int]) -> Box:

@@ -42,7 +42,7 @@ def detection(box, confidence, label, probability=1.0):
 
 
 def photo(truth, detections, predicted=None, path="photo.jpg"):
-    """`truth` is pairs of box and label; `predicted` the labels on those boxes, the true ones where left away."""
+    """`truth` is pairs of box and label; `predicted` the labels on those boxes, the true ones if omitted."""
     boxes, labels = [box for box, _ in truth], tuple(label for _, label in truth)
     probabilities = np.array([CERTAIN[label] for label in predicted or labels]).reshape(-1, 3)
     annotated = AnnotatedPhoto(Path(path), np.array(boxes, float).reshape(-1, 4), labels)

@@ -36,12 +36,12 @@ def test_label_stays_while_the_classes_are_nearly_even():
 
 
 def test_label_follows_a_mask_that_comes_off_after_a_minute():
-    """However long the mask was worn, the label changes about two seconds after it came off."""
+    """However long the mask was worn, the label changes 1.4 s after it came off, when the averages differ by 0.15."""
     rate, worn = 5, 60
     labels = [label for label, _ in track([MASK] * (worn * rate) + [BARE] * (5 * rate), rate)]
     changed = labels.index("without_mask")
     assert labels[:changed] == ["with_mask"] * changed and set(labels[changed:]) == {"without_mask"}
-    assert 1 <= changed / rate - worn <= 3
+    assert changed == worn * rate + 7  # frames; the first has no track
 
 
 def test_a_confident_face_counts_more():

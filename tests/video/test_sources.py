@@ -137,9 +137,9 @@ def test_file_that_breaks_off(tmp_path):
     data = (tmp_path / "a.mkv").read_bytes()
     (tmp_path / "b.mkv").write_bytes(data[: len(data) // 2])
     with open_source(str(tmp_path / "b.mkv")) as source:
-        last = list(source.frames())[-1].time
-    assert 1 < last < 3
-    assert source.fault == f"states 4.0 s, and breaks off after {last:.1f} s"
+        times = [frame.time for frame in source.frames()]
+    assert times == pytest.approx([number / 25 for number in range(40)])
+    assert source.fault == "states 4.0 s, and breaks off after 1.6 s"
 
 
 def test_reading_that_fails_is_reported(video, monkeypatch):
@@ -462,7 +462,7 @@ def test_error_of_a_camera_is_a_frame_that_did_not_come(monkeypatch, caplog):
     monkeypatch.setattr(LiveSource, "FIRST_WAIT", 0.05)
     with open_source("0", timeout=0.3) as source:
         frames = list(source.frames())
-    assert 1 <= len(frames) <= 3
+    assert 1 <= len(frames) <= 3  # of three that came: a live source gives the newest, and drops what nobody waited for
     assert caplog.messages[0] == "camera 0: the connection is lost; opening it again in 0.05 s"
 
 

@@ -211,3 +211,15 @@ def test_a_track_is_a_face_by_the_average_of_its_classifications():
         classifier.face_probability = 0.0 if number == 20 else 1.0
         shown.append(len(tracker.update(IMAGE, number / RATE, [face()]).faces))
     assert shown == [1] * 60
+
+
+def test_a_track_that_was_reported_ends_in_a_result_even_as_background():
+    classifier = Classifier(MASK)
+    tracker, ended = MaskTracker(classifier, CLASSES, RATE), []
+    for number in range(200):
+        classifier.face_probability = 1.0 if number < 20 else 0.0
+        result = tracker.update(IMAGE, number / RATE, [face()])
+        ended += result.ended
+    assert not result.faces and not ended
+    (track,) = tracker.finish()
+    assert track.id == 1 and not track.confirmed
