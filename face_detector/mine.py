@@ -54,12 +54,14 @@ def mine(args: argparse.Namespace) -> int:
     from facemask.io.images import read_image
     from facemask.models.center_face import CenterFaceDetector
 
-    if args.output.exists():
-        raise InputError(f"{args.output}: exists already; remove it, or give another -o")
+    partial = args.output.with_name(f"{args.output.name}.partial")  # until it is whole
+    for folder in (args.output, partial):
+        if folder.exists():
+            raise InputError(f"{folder}: exists already; remove it, or give another -o")
     photos = [photo for folder in args.dataset for photo in list_candidates(folder, folder in args.complete, args.cache)]
     detectors = [CenterFaceDetector.load(path, tiles=True) for path in args.face]
     for part in ("images", "annotations"):
-        (args.output / part).mkdir(parents=True)
+        (partial / part).mkdir(parents=True)
     count = 0
     for path, occupied in progress("mining")(photos):
         image = read_image(path)
@@ -73,9 +75,10 @@ def mine(args: argparse.Namespace) -> int:
         for face in chosen:
             cut, box = cut_out(image, face.box)
             name = f"{path.parent.name if path.parent.name != 'images' else path.parent.parent.name}_{path.stem}_{count}"
-            cv2.imwrite(str(args.output / "images" / f"{name}.jpg"), cut, [cv2.IMWRITE_JPEG_QUALITY, 92])
-            (args.output / "annotations" / f"{name}.xml").write_text(XML.format(*box, name=BACKGROUND))
+            cv2.imwrite(str(partial / "images" / f"{name}.jpg"), cut, [cv2.IMWRITE_JPEG_QUALITY, 92])
+            (partial / "annotations" / f"{name}.xml").write_text(XML.format(*box, name=BACKGROUND))
             count += 1
+    partial.rename(args.output)
     logger.info("%d crops of %d photo%s, in %s", count, len(photos), "s" * (len(photos) != 1), args.output)
     return DONE
 

@@ -97,3 +97,16 @@ def test_mine_cuts_out_what_touches_no_annotated_face(tmp_path, capfd, monkeypat
         assert 0 <= x1 < x2 <= width and 0 <= y1 < y2 <= height and max(x2 - x1, y2 - y1) > 0.4 * max(width, height)
     assert mine.main(command) == 1
     assert capfd.readouterr().err.splitlines()[-1] == f"error: {output}: exists already; remove it, or give another -o"
+
+
+def test_mine_that_fails_leaves_no_output(tmp_path, capfd):
+    (tmp_path / "things").mkdir()
+    (tmp_path / "things" / "broken.jpg").write_bytes(b"noise")
+    output = tmp_path / "background"
+    command = ["-d", str(tmp_path / "things"), "-f", str(SHIPPED), "-o", str(output)]
+    assert mine.main(command) == 1
+    assert capfd.readouterr().err.splitlines()[-1].startswith(f"error: {tmp_path / 'things' / 'broken.jpg'}: ")
+    assert not output.exists()
+    assert mine.main(command) == 1
+    expected = f"error: {output}.partial: exists already; remove it, or give another -o"
+    assert capfd.readouterr().err.splitlines()[-1] == expected
