@@ -54,6 +54,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 def evaluate(args: argparse.Namespace) -> int:
     from facemask.evaluation.report import set_report, summary_legend, summary_table
+    from facemask.evaluation.run import measure, run_detector
     from facemask.evaluation.sets import Kind
     from facemask.io.outputs import text_output
 
@@ -61,14 +62,14 @@ def evaluate(args: argparse.Namespace) -> int:
     folders = make_folders(sets, args.output)
     detector = options.load_detector(args)
     warn_of_unknown_labels(sets, detector, args)
+    confidences = args.confidence, min(args.confidence, args.min_confidence)
     metrics, skipped = {}, 0
     for one in sets:
-        photos, failures = run_detector(detector, one, args)
-        metrics[one.name] = measure(one, photos, detector, args)
+        photos = run_detector(detector, one, min(confidences), args.max_pixels)
+        metrics[one.name] = measure(one, photos, detector.classifier.info.labels, args.confidence)
         if one.kind is Kind.ANNOTATED:
             write_plots(folders[one.name], one, photos, metrics[one.name], detector, args)
-        skipped += failures
-    confidences = args.confidence, min(args.confidence, args.min_confidence)
+        skipped += len(one.photos) - len(photos)
     lines = [f"# {args.model.name} and {args.face.name}", "", *summary_table(metrics), "", *summary_legend(*confidences)]
     for one in sets:
         if one.kind is Kind.ANNOTATED:
@@ -124,44 +125,6 @@ def warn_of_unknown_labels(sets: list, detector, args: argparse.Namespace) -> No
             "%s does not know the labels %s: such faces count as wrong labels; --rename renames them",
             args.model, ", ".join(unknown),
         )  # fmt: skip
-
-
-def run_detector(detector, one, args: argparse.Namespace) -> tuple[list, int]:
-    """Run the detector on the photos of a set; returns the results, and how many photos were skipped."""
-    from tqdm import tqdm
-    from tqdm.contrib.logging import logging_redirect_tqdm
-
-    from facemask.evaluation.metrics import evaluate_photo
-
-    confidence = min(args.min_confidence, args.confidence)
-    photos = []
-    with logging_redirect_tqdm([logging.getLogger()]):
-        for photo in tqdm(one.photos, desc=one.name, unit="image"):
-            try:
-                photos.append(evaluate_photo(detector, photo, confidence, args.max_pixels))
-            except InputError as error:
-                logger.warning("skipped: %s", error)
-    skipped = len(one.photos) - len(photos)
-    if skipped:
-        logger.warning("%s: %d of %d photos were skipped", one.name, skipped, len(one.photos))
-    return photos, skipped
-
-
-def measure(one, photos: list, detector, args: argparse.Namespace) -> dict:
-    """Return the metrics of a set. Raises InputError if none of its photos could be used."""
-    from facemask.evaluation.report import annotated_metrics, class_folder_metrics, no_face_metrics
-    from facemask.evaluation.sets import Kind
-
-    if not photos or (one.kind is Kind.ANNOTATED and not any(photo.truth.labels for photo in photos)):
-        raise InputError(f"{one.name}: no photo could be read, or none has a face; see the warnings above")
-    if one.kind is Kind.ANNOTATED:
-        metrics = annotated_metrics(photos, detector.classifier.info.labels, args.confidence, one.iou_threshold)
-    elif one.kind is Kind.NO_FACES:
-        metrics = no_face_metrics([photo.detections for photo in photos], args.confidence)
-    else:
-        labels = [photo.truth.path.parent.name for photo in photos]
-        metrics = class_folder_metrics(labels, [photo.detections for photo in photos], args.confidence)
-    return {"kind": one.kind.value, **metrics}
 
 
 def write_plots(folder: Path, one, photos: list, metrics: dict, detector, args: argparse.Namespace) -> None:

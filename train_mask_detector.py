@@ -14,10 +14,7 @@ the best model so far; the same command with --resume resumes it, also after a c
 """
 
 import argparse
-import hashlib
-import json
 import logging
-import shutil
 import sys
 import time
 from contextlib import redirect_stdout
@@ -96,14 +93,17 @@ def train(args: argparse.Namespace) -> int:
     from facemask.models.keras_network import build_network
     from facemask.models.model_info import ModelInfo
     from facemask.training.batches import FaceBatches
-    from facemask.training.fit import calibrate
+    from facemask.training.checkpoint import open_checkpoint, record_settings
+    from facemask.training.fit import calibrate, has_gpu
     from facemask.training.onnx_export import save_detector
+    from facemask.training.phases import Recipe, train_network
     from facemask.training.quantize import write_int8_classifier
     from facemask.training.report import split_report
 
     start = time.perf_counter()
-    checkpoint = args.model.with_name(f"{args.model.stem}.checkpoint")
-    settings, resumed = prepare_checkpoint(checkpoint, args)
+    if args.mixed_precision is None:
+        args.mixed_precision = has_gpu()
+    checkpoint = open_checkpoint(args.model, record_settings(args, SETTINGS), resume=args.resume)
     keras.utils.set_random_seed(args.seed)
     info = ModelInfo(tuple(classes), args.size, args.margin)
     network = build_network(info, args.weights)
@@ -114,56 +114,23 @@ def train(args: argparse.Namespace) -> int:
         features = network.features.predict(FaceBatches(crops, info, args.batch_size))
     split, groups = split_by_similarity(features, crops, classes, args.seed)
     print(f"\n{split_report(crops, split, groups, classes)}\n", flush=True)
-    splits = [(str(crop.path), crop.face_id, name) for crop, name in zip(crops, split.names(len(crops)), strict=True)]
-    settings["split of the photos"] = hashlib.sha256(json.dumps(splits).encode()).hexdigest()
 
-    history, fine_tuned = train_network(network, crops, features, split, settings, resumed, checkpoint, args)
+    recipe = Recipe(args.epochs, args.batch_size, args.learning_rate, args.mixed_precision, args.seed, args.workers)
+    histories = train_network(network, crops, features, split, recipe, checkpoint)
     held_out = FaceBatches([crops[index] for index in split.validation], info, args.batch_size)
     temperature = calibrate(network, network.features.predict(held_out, verbose=0), held_out.labels)
     logger.info("probabilities calibrated on the validation split: temperature %.2f", temperature)
     onnx_path = save_detector(network.model, info, args.model)
     int8_path = write_int8_classifier(onnx_path, [crops[index] for index in split.train], info, args.seed)
-    if fine_tuned:
-        shutil.rmtree(checkpoint, ignore_errors=True)
-    report_test(network, crops, split, history, args)
+    if histories.is_complete:
+        checkpoint.remove()
+    report_test(network, crops, split, histories, args)
     minutes = (time.perf_counter() - start) / 60
     logger.info("saved to %s, %s, %s and %s; %.1f minutes", args.model, onnx_path, int8_path, args.plot, minutes)
     return DONE
 
 
-def train_network(network, crops: list, features, split, settings: dict, resumed: bool, checkpoint: Path, args) -> tuple:
-    """Train the head, then the whole network; returns the histories of both, and whether it did all epochs."""
-    from facemask.training.batches import AugmentedBatches, FaceBatches
-    from facemask.training.checkpoint import can_resume, start_checkpoint
-    from facemask.training.fit import fine_tune, train_head
-
-    training, validation = ([crops[index] for index in indices] for indices in (split.train, split.validation))
-    train = AugmentedBatches(training, network.info, args.batch_size, seed=args.seed, workers=args.workers)
-    held_out = FaceBatches(validation, network.info, args.batch_size)
-    if resumed:
-        can_resume(checkpoint, settings)
-    logger.info("phase 1: the head, on those features")
-    head = train_head(network, features[split.train], train.labels, (features[split.validation], held_out.labels), args.seed)
-    logger.info("%d epochs, validation accuracy %.4f", len(head["loss"]), max(head["val_accuracy"]))
-    if not args.epochs:
-        return (head, {}), True
-    how = "where it was interrupted" if resumed else "on augmented faces; Ctrl-C ends it early, --resume resumes it"
-    logger.info("phase 2: the whole network, %s", how)
-    if not resumed:
-        start_checkpoint(checkpoint, settings)
-    with redirect_stdout(sys.stderr):
-        whole = fine_tune(
-            network, train, held_out,
-            epochs=args.epochs, learning_rate=args.learning_rate, mixed_precision=args.mixed_precision, checkpoint=checkpoint,
-        )  # fmt: skip
-    epochs = len(whole["loss"])
-    if epochs < args.epochs:
-        message = "fine-tuning ended early, after %d of %d epochs; the same command with --resume resumes it"
-        logger.info(message, epochs, args.epochs)
-    return (head, whole), epochs == args.epochs
-
-
-def report_test(network, crops: list, split, history: tuple, args: argparse.Namespace) -> None:
+def report_test(network, crops: list, split, histories, args: argparse.Namespace) -> None:
     """Print how the network does on the test split, and write the plot."""
     from facemask.evaluation.plots import plot_training
     from facemask.training.batches import FaceBatches
@@ -176,8 +143,7 @@ def report_test(network, crops: list, split, history: tuple, args: argparse.Name
     unseen = "the model at the start may have learnt" if args.weights.endswith(".keras") else "no epoch has learnt"
     print(f"Faces of the test split, which {unseen}:\n\n{report}")
     print(f"\nAccuracy {confusion.trace() / confusion.sum():.4f} on {len(test)} faces")
-    head, whole = history
-    plot_training(args.plot, head, whole, confusion, classes)
+    plot_training(args.plot, histories.head, histories.fine_tuning, confusion, classes)
 
 
 def check_arguments(args: argparse.Namespace) -> None:
@@ -193,22 +159,6 @@ def check_arguments(args: argparse.Namespace) -> None:
     weights = [] if args.weights == "imagenet" else [Path(args.weights)]
     onnx_path = args.model.with_suffix(".onnx")
     check_outputs((args.model, onnx_path, int8_file(onnx_path), args.plot), weights)
-
-
-def prepare_checkpoint(checkpoint: Path, args: argparse.Namespace) -> tuple[dict[str, str], bool]:
-    """Return the settings that a checkpoint records, and whether it holds an interrupted training to resume."""
-    from facemask.training.checkpoint import can_resume, check_checkpoint, record_settings
-    from facemask.training.fit import has_gpu
-
-    if args.mixed_precision is None:
-        args.mixed_precision = has_gpu()
-    settings = record_settings(args, SETTINGS)
-    resumed = args.resume and can_resume(checkpoint, settings)
-    if args.resume and not resumed:
-        logger.warning("--resume: there is no interrupted training of %s; a new one starts", args.model)
-    if not resumed:
-        check_checkpoint(checkpoint)
-    return settings, resumed
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -3,8 +3,10 @@
 import argparse
 import csv
 import json
+import logging
 import shutil
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import keras
@@ -12,6 +14,8 @@ import keras
 from facemask.errors import InputError
 
 SETTINGS_NAME = "settings.json"  # in a checkpoint: the options of its training
+
+logger = logging.getLogger(__name__)
 
 
 def record_settings(args: argparse.Namespace, names: Sequence[str]) -> dict[str, str]:
@@ -71,3 +75,41 @@ def read_history(log: Path) -> dict[str, list[float]]:
     rows = list({row["epoch"]: row for row in whole}.values())  # an epoch whose checkpoint was not saved was repeated
     names = [name for name in rows[0] if name != "epoch" and rows[0][name] != "NA"] if rows else []
     return {name: [float(row[name]) for row in rows] for name in names}
+
+
+@dataclass
+class Checkpoint:
+    """The checkpoint of a training, and the settings that it records."""
+
+    folder: Path
+    settings: dict[str, str]
+    is_resumed: bool
+
+    def add_setting(self, name: str, value: str) -> None:
+        """Record a setting that is known only now. Raises InputError if the training to resume was started with another."""
+        self.settings[name] = value
+        if self.is_resumed:
+            can_resume(self.folder, self.settings)
+
+    def start(self) -> None:
+        """Make the folder, unless a training is resumed."""
+        if not self.is_resumed:
+            start_checkpoint(self.folder, self.settings)
+
+    def remove(self) -> None:
+        """Remove the folder of a training that is complete."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def open_checkpoint(model: Path, settings: dict[str, str], *, resume: bool) -> Checkpoint:
+    """Return the checkpoint beside a model, to `resume` its training if it was interrupted.
+
+    Raises InputError if that training was started with other settings, or if no training made what has the folder's name.
+    """
+    folder = model.with_name(f"{model.stem}.checkpoint")
+    is_resumed = resume and can_resume(folder, settings)
+    if resume and not is_resumed:
+        logger.warning("--resume: there is no interrupted training of %s; a new one starts", model)
+    if not is_resumed:
+        check_checkpoint(folder)
+    return Checkpoint(folder, settings, is_resumed)

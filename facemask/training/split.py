@@ -1,5 +1,7 @@
 """Split crops into training, validation and test, near-duplicates together."""
 
+import hashlib
+import json
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -39,6 +41,11 @@ class Split:
             for index in indices:
                 names[index] = name
         return names
+
+    def fingerprint(self, crops: Sequence[Crop]) -> str:
+        """Return a checksum of which crop is in which split."""
+        splits = [(str(crop.path), crop.face_id, name) for crop, name in zip(crops, self.names(len(crops)), strict=True)]
+        return hashlib.sha256(json.dumps(splits).encode()).hexdigest()
 
 
 def group_near_duplicates(features: np.ndarray, paths: Sequence[Path], threshold: float = DUPLICATE_THRESHOLDS[0]) -> np.ndarray:
