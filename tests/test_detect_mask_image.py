@@ -93,7 +93,7 @@ def test_confidence_limits_the_faces(capsys):
         pytest.param(["-i", "*.png"], "error: *.png: no file matches; check the pattern", id="glob"),
         pytest.param(["-i", ASTRONAUT, "-m", "none.keras"], "error: none.keras: no such file; give -m the model that train_mask_detector.py wrote", id="no model"),
         pytest.param(["-i", ASTRONAUT, "-f", "none"], "error: none: no such face detector; give -f the folder face_detector/ or its .onnx file", id="no face detector"),
-        pytest.param(["-i", ASTRONAUT, "-o", "none/a.jpg"], "error: none/a.jpg: folder none does not exist; make it first", id="no output folder"),
+        pytest.param(["-i", ASTRONAUT, "-o", "a.jpg/b.jpg"], "error: a.jpg/b.jpg: a.jpg is not a folder; choose another place", id="file as output folder"),
         pytest.param(["-i", "a.jpg", "-o", "a.jpg"], "error: a.jpg: is an input, or another output too; choose another name for it", id="over the input"),
         pytest.param(["-i", "a.jpg", "-o", "."], "error: a.jpg: is an input, or another output too; choose another name for it", id="into the input's folder"),
         pytest.param(["-i", ASTRONAUT, "-o", "text.jpg/x"], "error: text.jpg/x: cannot make this folder (Not a directory); choose another place", id="file as folder"),

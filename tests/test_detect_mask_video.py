@@ -161,6 +161,14 @@ def test_shared_cases(shared, tmp_path, capsys, name, frames, shape):
     assert "[WARN]" not in capsys.readouterr().err
 
 
+def test_missing_folders_are_made(tmp_path, people_video):
+    folder = tmp_path / "new" / "one"
+    outputs = ["-o", str(folder / "out.mp4"), "--jsonl", str(folder / "out.jsonl"), "--events", str(folder / "events.jsonl")]
+    arguments = ["-i", str(people_video), *outputs, "--snapshots", str(folder / "shots")]
+    assert detect_mask_video.main(arguments) == 0
+    assert sorted(path.name for path in folder.iterdir()) == ["events.jsonl", "out.jsonl", "out.mp4", "shots"]
+
+
 def test_max_frames(tmp_path, people_video):
     jsonl = tmp_path / "out.jsonl"
     assert detect_mask_video.main(["-i", str(people_video), "--jsonl", str(jsonl), "--max-frames", "3"]) == 0
@@ -368,10 +376,10 @@ def test_stream_that_is_cut_served_to_a_browser_and_stopped(tmp_path, start):
         pytest.param(["-i", "http://127.0.0.1:9/x"], "error: http://127.0.0.1:9/x: cannot be opened as a video; check that it is one and plays elsewhere", id="no stream"),
         pytest.param(["-i", "http://me:secret@127.0.0.1:9/x"], "error: http://127.0.0.1:9/x: cannot be opened as a video; check that it is one and plays elsewhere", id="password kept back"),
         pytest.param(["-i", "people.avi", "-o", "out.gif"], "error: out.gif: cannot write this kind of video; use .mp4 or .mkv", id="suffix"),
-        pytest.param(["-i", "people.avi", "-o", "none/out.mp4"], "error: none/out.mp4: folder none does not exist; make it first", id="no folder"),
+        pytest.param(["-i", "people.avi", "-o", "text.mp4/out.mp4"], "error: text.mp4/out.mp4: text.mp4 is not a folder; choose another place", id="file as folder"),
         pytest.param(["-i", "people.avi", "--jsonl", "people.avi"], "error: people.avi: is an input, or another output too; choose another name for it", id="over the input"),
         pytest.param(["-i", "people.avi", "--show"], "error: --show: there is no display, or OpenCV has no windows (opencv-python-headless); omit --show", id="no display"),
-        pytest.param(["-i", "people.avi", "--events", "none/e.jsonl"], "error: none/e.jsonl: folder none does not exist; make it first", id="no folder for events"),
+        pytest.param(["-i", "people.avi", "--events", "text.mp4/e.jsonl"], "error: text.mp4/e.jsonl: text.mp4 is not a folder; choose another place", id="file as folder for events"),
         pytest.param(["-i", "people.avi", "--jsonl", "a.jsonl", "--events", "a.jsonl"], "error: a.jsonl: is an input, or another output too; choose another name for it", id="two to one file"),
         pytest.param(["-i", "people.avi", "--snapshots", "people.avi"], "error: people.avi: cannot make this folder (File exists); choose another place", id="no folder for snapshots"),
         pytest.param(["-i", "people.avi", "--on-event", "no_such_program"], "error: --on-event: no program 'no_such_program'; give its path, or put it on the PATH", id="no command"),

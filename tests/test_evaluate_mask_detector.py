@@ -31,7 +31,7 @@ def annotated(tmp_path):
 
 
 def test_evaluate(annotated, tmp_path, capsys):
-    output = tmp_path / "report"
+    output = tmp_path / "new" / "report"  # which is made
     assert evaluate_mask_detector.main(["-d", str(annotated), "-o", str(output)]) == 0
     names = ["mistakes.png", "precision_recall.png", "reliability.png", "report.json", "report.md"]
     assert sorted(path.name for path in output.iterdir()) == names

@@ -31,10 +31,17 @@ def make_folder(path: Path) -> None:
 def partial_path(path: str | Path) -> Path:
     """Return the name, beside `path`, of its content until it is whole: NAME.partial.SUFFIX.
 
-    For an image it is NAME.SUFFIX.partial, which is not an image's name when its folder is an input. Raises InputError if
-    `path` cannot be written, or if something else than an unfinished output has that name.
+    For an image it is NAME.SUFFIX.partial, which is not an image's name when its folder is an input. The folder is made if
+    there is none. Raises InputError if `path` cannot be written, or if something else than an unfinished output has that name.
     """
     path = Path(path)
+    partial = _check_partial(path)
+    make_folder(path.parent)
+    return partial
+
+
+def _check_partial(path: Path) -> Path:
+    """Return what `partial_path` does, and raise what it raises, without making the folder."""
     check_writable(path)
     is_image = path.suffix.lower() in IMAGE_SUFFIXES
     partial = path.with_name(f"{path.name}.partial" if is_image else f"{path.stem}.partial{path.suffix}")
@@ -86,12 +93,13 @@ def text_output(path: str | Path, *, newline: str | None = None) -> Iterator[Tex
 
 
 def lock_output(path: Path, name: str | Path) -> "BaseFileLock":
-    """Lock the file `path`, which need not exist, against other runs; `unlock_output` ends it.
+    """Lock the file `path`, which need not exist, nor its folder, against other runs; `unlock_output` ends it.
 
     Raises InputError, calling the file `name`, if another run has locked it. A file system without locks is no error.
     """
     from filelock import FileLock, Timeout  # here, as it takes longer to import than this package
 
+    make_folder(path.parent)
     lock = FileLock(f"{path}.lock", timeout=0, thread_local=False)
     try:
         lock.acquire()
@@ -111,26 +119,27 @@ def unlock_output(lock: "BaseFileLock") -> None:
 
 
 def check_writable(path: str | Path) -> None:
-    """Raise InputError unless a file of that name can be made, without making it."""
+    """Raise InputError unless a file of that name can be made, and its folder if there is none, without making them."""
     path = Path(path)
     if path.is_dir():
         raise InputError(f"{path}: is a folder; give a file name")
     if path.exists() and not path.is_file():
         raise InputError(f"{path}: not a regular file; choose another name")
-    if not path.parent.is_dir():
-        raise InputError(f"{path}: folder {path.parent} does not exist; make it first")
+    existing = next(filter(os.path.exists, path.parents), path.parent)
+    if not existing.is_dir():
+        raise InputError(f"{path}: {existing} is not a folder; choose another place")
     try:
-        with tempfile.TemporaryFile(dir=path.parent):
+        with tempfile.TemporaryFile(dir=existing):
             pass
     except OSError as error:
         raise InputError(f"{path}: cannot write there ({error.strerror}); choose another place") from error
 
 
 def check_outputs(outputs: Iterable[Path], inputs: Iterable[Path]) -> None:
-    """Raise InputError unless all outputs can be written, none over an input and no two to the same file."""
+    """Raise InputError unless all outputs can be written, none over an input and no two to the same file; make nothing."""
     taken = {os.path.realpath(path) for path in inputs}  # which accepts a link to itself
     for output in outputs:
-        check_writable(output)
-        if os.path.realpath(output) in taken or os.path.realpath(partial_path(output)) in taken:
+        partial = _check_partial(Path(output))
+        if os.path.realpath(output) in taken or os.path.realpath(partial) in taken:
             raise InputError(f"{output}: is an input, or another output too; choose another name for it")
         taken.add(os.path.realpath(output))

@@ -19,9 +19,18 @@ pytestmark = needs_linux
 TABLE = FaultTable("Outputs")
 
 
-@TABLE.case("in a folder that does not exist")
+@TABLE.case("in a folder that does not exist: it is made, with its parents")
 def no_folder(folder):
-    return Run(["-i", str(ASTRONAUT), "--jsonl", "none/o.jsonl"])
+    def check() -> None:
+        assert sorted(path.name for path in Path("new/one").iterdir()) == ["a.jpg", "o.csv", "o.jsonl"]
+
+    arguments = ["-i", str(ASTRONAUT), "-o", "new/one/a.jpg", "--jsonl", "new/one/o.jsonl", "--csv", "new/one/o.csv"]
+    return Run(arguments, after=check)
+
+
+@TABLE.case("in a folder that is a file")
+def file_as_folder(folder):
+    return Run(["-i", copy_image("a.jpg"), "--jsonl", "a.jpg/o.jsonl"], after=lambda: check_input())
 
 
 @TABLE.case("in a folder that may not be written to")

@@ -1,13 +1,16 @@
 import subprocess
 import sys
 from contextlib import suppress
+from fractions import Fraction
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from facemask.errors import InputError
 from facemask.io.json_lines import JsonLines, json_lines, resumable_json_lines
 from facemask.io.outputs import atomic_path, check_outputs, check_writable, partial_path, text_output
+from facemask.video.writer import VideoSink
 from tests.helpers import ROOT
 
 
@@ -46,8 +49,8 @@ def test_text_output_after_error_keeps_the_old(tmp_path):
     ("name", "message"),
     [
         pytest.param("", "is a folder; give a file name", id="folder"),
-        pytest.param("none/a.txt", "does not exist; make it first", id="no folder"),
-        pytest.param("file/a.txt", "does not exist; make it first", id="file as folder"),
+        pytest.param("file/a.txt", "file is not a folder; choose another place", id="file as folder"),
+        pytest.param("file/none/a.txt", "file is not a folder; choose another place", id="file as folder's folder"),
     ],
 )
 def test_check_writable_refuses(tmp_path, name, message):
@@ -63,9 +66,37 @@ def test_check_outputs_refuses(tmp_path, names):
         check_outputs([tmp_path / name for name in names], [tmp_path / "in.jpg"])
 
 
-def test_check_writable_makes_nothing(tmp_path):
-    check_writable(tmp_path / "a.txt")
+@pytest.mark.parametrize("name", ["a.txt", "none/none/a.txt"])
+def test_checks_make_nothing(tmp_path, name):
+    check_writable(tmp_path / name)
+    check_outputs([tmp_path / name], [])
     assert list(tmp_path.iterdir()) == []
+
+
+def write_text(path):
+    with text_output(path) as file:
+        file.write("x")
+
+
+def write_lines(path):
+    with json_lines(path) as lines:
+        lines.write({})
+
+
+def append_line(path):
+    with JsonLines(path) as lines:
+        lines.write({})
+
+
+def write_frame(path):
+    with VideoSink(path.with_suffix(".mp4"), Fraction(25)) as sink:
+        sink.write(np.zeros((16, 16, 3), np.uint8), 0.0)
+
+
+@pytest.mark.parametrize("write", [write_text, write_lines, append_line, write_frame])
+def test_missing_folders_are_made(tmp_path, write):
+    write(tmp_path / "none" / "none" / "a.txt")
+    assert [path.stem for path in (tmp_path / "none" / "none").iterdir()] == ["a"]
 
 
 def test_json_lines_are_whole_as_they_come(tmp_path):

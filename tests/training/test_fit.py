@@ -42,19 +42,20 @@ def dataset(tmp_path_factory):
 
 @pytest.mark.slow
 def test_train_then_detect(dataset, tmp_path, capsys):
-    model, plot = tmp_path / "mine.keras", tmp_path / "plot.png"
+    folder = tmp_path / "new" / "one"  # which is made
+    model, plot = folder / "mine.keras", folder / "plot.png"
     arguments = ["-d", str(dataset), "-m", str(model), "-p", str(plot), "--weights", str(MODEL), "--size", "96", "-e", "1"]
     assert train_mask_detector.main(arguments) == 0
     out = capsys.readouterr().out
     assert "no group is in two splits" in out and "Confusion matrix" in out
     names = ["mine.int8.onnx", "mine.keras", "mine.onnx", "plot.png"]  # and no checkpoint
-    assert sorted(path.name for path in tmp_path.iterdir()) == names
+    assert sorted(path.name for path in folder.iterdir()) == names
     assert cv2.imread(str(plot)).shape[1] > 1000
 
     file = ModelFile.read(model)
     info = ModelInfo.of_keras(file)
     assert info == ModelInfo(("with_mask", "without_mask"), 96, 0.0)
-    (tmp_path / "mine.int8.onnx").unlink()  # its probabilities differ in the second digit
+    (folder / "mine.int8.onnx").unlink()  # its probabilities differ in the second digit
     classifier = MaskClassifier.load(model)
     assert classifier.backend == "onnxruntime"
     image = cv2.imread(str(EXAMPLES / "people.jpg"))
@@ -69,7 +70,7 @@ def test_train_then_detect(dataset, tmp_path, capsys):
         pytest.param(["-d", "none"], "error: none: no such folder; expected one folder per class", id="no dataset"),
         pytest.param(["-d", "one"], "error: dataset: found only one class (with_mask)", id="one class"),
         pytest.param(["-d", "two", "-m", "x.h5"], "error: x.h5: the name of a model must end in .keras; give -m NAME.keras", id="suffix"),
-        pytest.param(["-d", "two", "-m", "none/x.keras"], "error: none/x.keras: folder none does not exist", id="no folder"),
+        pytest.param(["-d", "two", "-m", "bad.keras/x.keras"], "error: bad.keras/x.keras: bad.keras is not a folder; choose", id="no folder"),
         pytest.param(["-d", "two", "--weights", "none.h5"], "error: none.h5: no such file; give --weights imagenet", id="no weights"),
         pytest.param(["-d", "two", "--weights", "bad.weights.h5"], "error: bad.weights.h5: not MobileNetV2(include_top=False)'s weights (", id="bad weights"),
         pytest.param(["-d", "two", "--weights", "bad.keras"], f"error: bad.keras: {CORRUPT}", id="bad .keras"),
