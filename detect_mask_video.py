@@ -89,6 +89,7 @@ def detect(args: argparse.Namespace) -> int:
     from tqdm.contrib.logging import logging_redirect_tqdm
 
     from facemask.parallel import thread_budget
+    from facemask.video.association import preload
     from facemask.video.display import Window
     from facemask.video.events import CommandRunner
     from facemask.video.live_server import LiveServer
@@ -98,6 +99,7 @@ def detect(args: argparse.Namespace) -> int:
     from facemask.video.tracker import MaskTracker
 
     show = check_outputs(args)
+    preload()
     with ExitStack() as stack:
         stack.enter_context(logging_redirect_tqdm([logging.getLogger()]))
         command = stack.enter_context(CommandRunner(args.on_event)) if args.on_event is not None else None

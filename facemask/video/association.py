@@ -1,11 +1,34 @@
 """Associate the faces of successive frames with tracks: the adapter to the library `trackers`."""
 
 import math
+import threading
 from collections.abc import Collection, Sequence
+from contextlib import suppress
+from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from facemask.types import Face
+
+if TYPE_CHECKING:
+    from trackers import ByteTrackTracker
+
+
+def preload() -> None:
+    """Begin to import the library on another thread: it takes half a second, and nothing needs it before the first faces."""
+
+    def load() -> None:
+        with suppress(ImportError):  # which the first use reports
+            _import_tracker()
+
+    threading.Thread(target=load, name="import", daemon=True).start()
+
+
+def _import_tracker() -> type["ByteTrackTracker"]:
+    from trackers import ByteTrackTracker
+
+    return ByteTrackTracker
 
 
 class ByteTrackAssociation:
@@ -20,13 +43,16 @@ class ByteTrackAssociation:
 
     def __init__(self, rate: float, confidence: float) -> None:
         """`rate` is in frames per second; a face needs `confidence`, 0..1, to begin a track."""
-        from trackers import ByteTrackTracker  # takes most of a second: for video alone
+        self._rate, self._confidence = rate, confidence
 
-        self._tracker = ByteTrackTracker(
-            lost_track_buffer=math.ceil(30 * max(self.MAX_GAP, self.MAX_GAP_FRAMES / rate)),  # at 30 a second, whatever the rate
-            frame_rate=rate,
-            track_activation_threshold=confidence,
-            high_conf_det_threshold=confidence,
+    @cached_property
+    def _tracker(self) -> "ByteTrackTracker":
+        return _import_tracker()(
+            # at 30 a second, whatever the rate
+            lost_track_buffer=math.ceil(30 * max(self.MAX_GAP, self.MAX_GAP_FRAMES / self._rate)),
+            frame_rate=self._rate,
+            track_activation_threshold=self._confidence,
+            high_conf_det_threshold=self._confidence,
             minimum_consecutive_frames=1,
             minimum_iou_threshold=self.MIN_IOU,
         )
