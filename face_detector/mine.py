@@ -13,6 +13,7 @@ import logging
 import sys
 from pathlib import Path
 
+from face_detector.progress import progress
 from facemask.cli import options as cli
 from facemask.cli.run import DONE, run
 from facemask.errors import InputError
@@ -49,7 +50,6 @@ def build_parser() -> argparse.ArgumentParser:
 def mine(args: argparse.Namespace) -> int:
     import cv2
 
-    from face_detector.train import progress
     from facemask.boxes import iou_matrix
     from facemask.io.images import read_image
     from facemask.models.center_face import CenterFaceDetector
@@ -86,7 +86,6 @@ def mine(args: argparse.Namespace) -> int:
 def list_candidates(folder: Path, complete: bool, cache: Path | None) -> list[tuple[Path, list]]:
     """Return (path, boxes that are or may be faces) of a folder's photos."""
     from face_detector.sources import cache_path, cached, find_unannotated, list_photos
-    from face_detector.train import progress
     from facemask.training.dataset import read_annotated_photos
 
     if not (folder / "annotations").is_dir():
@@ -95,9 +94,9 @@ def list_candidates(folder: Path, complete: bool, cache: Path | None) -> list[tu
     if complete:
         unannotated = {}
     elif cache:
-        unannotated = cached(cache_path(cache, "unannotated", folder), lambda: find_unannotated(photos, progress))
+        unannotated = cached(cache_path(cache, "unannotated", folder), lambda: find_unannotated(photos))
     else:
-        unannotated = find_unannotated(photos, progress)
+        unannotated = find_unannotated(photos)
     return [
         (photo.path, [*photo.boxes.tolist(), *photo.ignored.tolist(), *unannotated.get(photo.path.name, ())]) for photo in photos
     ]

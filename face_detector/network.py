@@ -24,7 +24,7 @@ BLOCKS = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3,
 TAPS = {16: "block12_add", 8: "block5_add", 4: "block2_add"}  # the backbone's last layer at each stride
 LAST_EXPANSION = 960
 EPSILON = 1e-3  # of BatchNorm
-UNCALIBRATED = PlattScaling(1.0, 0.0)
+UNCALIBRATED = PlattScaling()
 
 
 def build_network() -> keras.Model:

@@ -13,8 +13,10 @@ import cv2
 import numpy as np
 from PIL import Image
 
+from face_detector.calibrate import SAME_FACE
 from face_detector.data import Photo, Source
 from face_detector.network import build_network, start_from_centerface, to_onnx_file
+from face_detector.progress import progress
 from facemask.boxes import iou_matrix
 from facemask.errors import InputError
 from facemask.io.find_images import IMAGE_SUFFIXES
@@ -37,15 +39,10 @@ TEACHER_SCALE, TEACHER_SIDES = 2, (800, 1120)  # CenterFace runs on photos so mu
 TEACHER_CONFIDENCE = 0.3  # from which a face that it finds counts
 LIKELY, POSSIBLE = 0.32, 0.15  # uncalibrated scores from which a detection in an unboxed photo is its face, and is ignored
 FALSE_POSITIVE = 0.1  # uncalibrated score from which a detection in a photo without faces is shown more often
-SAME_FACE = 0.2  # intersection over union with an annotated face from which a detection is that face
 ORIENTATION = 0x0112  # EXIF tag
 
-Progress = Callable[[str], Callable[[Sequence], Sequence]]  # a description -> what wraps a sequence (tqdm)
 
-
-def read_annotated(
-    photos: Sequence[AnnotatedPhoto], weight: float, unannotated: Mapping[str, list], progress: Progress
-) -> list[Source]:
+def read_annotated(photos: Sequence[AnnotatedPhoto], weight: float, unannotated: Mapping[str, list]) -> list[Source]:
     """Return annotated photos as sources, one for each prefix of their names: annotators draw boxes differently.
 
     `unannotated` is what `find_unannotated` returns; the sources share `weight` by their numbers of photos.
@@ -67,7 +64,7 @@ def read_annotated(
     return sources
 
 
-def read_unboxed(network, folder: Path, weight: float, cache: Path, progress: Progress) -> Source:
+def read_unboxed(network, folder: Path, weight: float, cache: Path) -> Source:
     """Return the photos of class folders as a source, pseudo-labelled: their faces are what the network finds.
 
     Photos in which it is confident of none are dropped. `cache` (JSON) keeps what it finds.
@@ -75,7 +72,7 @@ def read_unboxed(network, folder: Path, weight: float, cache: Path, progress: Pr
 
     def find() -> dict[str, list]:
         paths = [photo.path for photo in read_class_folders(folder)]
-        found = detect_all(network, paths, POSSIBLE, progress=progress("faces"))
+        found = detect_all(network, paths, POSSIBLE, "faces")
         return {
             str(path): [[face.box for face in faces if (face.confidence >= LIKELY) == likely] for likely in (True, False)]
             for path, faces in zip(paths, found, strict=True)
@@ -92,12 +89,12 @@ def read_unboxed(network, folder: Path, weight: float, cache: Path, progress: Pr
     return Source(photos, weight, UNBOXED_SIDES, UNBOXED_GRIDS)
 
 
-def read_negatives(network, folder: Path, weight: float, cache: Path, progress: Progress) -> Source:
+def read_negatives(network, folder: Path, weight: float, cache: Path) -> Source:
     """Return the photos below a folder, none of which shows a face, as a source; `cache` (JSON) keeps the false positives."""
 
     def find() -> dict[str, list]:
         paths = list_photos(folder)
-        found = detect_all(network, paths, FALSE_POSITIVE, progress=progress("false positives"))
+        found = detect_all(network, paths, FALSE_POSITIVE, "false positives")
         return {str(path): [face.box for face in faces] for path, faces in zip(paths, found, strict=True)}
 
     photos = [load_photo(Path(path), false_positives=as_boxes(boxes)) for path, boxes in cached(cache, find).items()]
@@ -125,7 +122,7 @@ def load_photo(path: Path, **boxes: np.ndarray) -> Photo:
     return Photo(encoded, size, **boxes)
 
 
-def find_unannotated(photos: Sequence[AnnotatedPhoto], progress: Progress) -> dict[str, list]:
+def find_unannotated(photos: Sequence[AnnotatedPhoto]) -> dict[str, list]:
     """Return, by a photo's name, the boxes of likely faces that its annotators left out: what CenterFace finds besides."""
     teacher = build_network()
     start_from_centerface(teacher, centerface_path())
@@ -133,7 +130,7 @@ def find_unannotated(photos: Sequence[AnnotatedPhoto], progress: Progress) -> di
     def size(shape: tuple) -> int:
         return int(np.clip(TEACHER_SCALE * max(shape[:2]), *TEACHER_SIDES))
 
-    found = detect_all(teacher, [photo.path for photo in photos], TEACHER_CONFIDENCE, size, progress("unannotated faces"))
+    found = detect_all(teacher, [photo.path for photo in photos], TEACHER_CONFIDENCE, "unannotated faces", size)
     return {
         photo.path.name: [face.box for face in faces if (iou_matrix([face.box], photo.boxes) < SAME_FACE).all()]
         for photo, faces in zip(photos, found, strict=True)
@@ -149,15 +146,18 @@ def centerface_path() -> Path:
 
 
 def detect_all(
-    network, paths: Sequence[Path], confidence: float, size: Callable[[tuple], int] | None = None, progress: Callable = iter
+    network, paths: Sequence[Path], confidence: float, description: str, size: Callable[[tuple], int] | None = None
 ) -> list[list[Face]]:
-    """Return the faces that the network finds in each photo; `size` maps an image's shape to the detector's size in px."""
+    """Return the faces that the network finds in each photo; `size` maps an image's shape to the detector's size in px.
+
+    `description` names the progress bar.
+    """
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "network.onnx"
         to_onnx_file(network, file)
         detector = CenterFaceDetector.load(file)
     found = []
-    for path in progress(paths):
+    for path in progress(description)(paths):
         image = read_image(path)
         found.append(detector.detect(image, confidence, size(image.shape) if size else None))
     return found

