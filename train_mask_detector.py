@@ -63,6 +63,11 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--learning-rate", type=options.positive_number, default=2e-4, help="maximum learning rate of Adam in fine-tuning"
     )
+    parser.add_argument(
+        "--interpolate", type=options.probability, default=1.0, metavar="SHARE",
+        help="share of the fine-tuned weights in the model, 0 to 1; the rest are the weights before fine-tuning: less than 1 "
+        "keeps more of what a trained --weights knew (Wortsman et al., 2022)",
+    )  # fmt: skip
     parser.add_argument("--resume", action="store_true", help="resume the fine-tuning of this model that was interrupted")
     parser.add_argument(
         "--mixed-precision", action=argparse.BooleanOptionalAction,
@@ -115,7 +120,9 @@ def train(args: argparse.Namespace) -> int:
     split, groups = split_by_similarity(features, crops, classes, args.seed)
     print(f"\n{split_report(crops, split, groups, classes)}\n", flush=True)
 
-    recipe = Recipe(args.epochs, args.batch_size, args.learning_rate, args.mixed_precision, args.seed, args.workers)
+    recipe = Recipe(
+        args.epochs, args.batch_size, args.learning_rate, args.interpolate, args.mixed_precision, args.seed, args.workers
+    )
     histories = train_network(network, crops, features, split, recipe, checkpoint)
     held_out = FaceBatches([crops[index] for index in split.validation], info, args.batch_size)
     temperature = calibrate(network, network.features.predict(held_out, verbose=0), held_out.labels)

@@ -19,7 +19,7 @@ def run_detector(detector: MaskDetector, one: EvaluationSet, confidence: float, 
     """Run the detector, from this confidence on, on the photos of a set; those it cannot use are skipped with a warning."""
     photos = []
     with logging_redirect_tqdm([logging.getLogger()]):
-        for photo in tqdm(one.photos, desc=one.name, unit="image"):
+        for photo in tqdm(one.photos, desc=one.name, unit="image", disable=None):
             try:
                 photos.append(evaluate_photo(detector, photo, confidence, max_pixels))
             except InputError as error:

@@ -32,8 +32,8 @@ def build_network(info: ModelInfo, weights: str) -> Network:
     """Build MobileNetV2 with a new head for `info`'s classes, scaling to [-1, 1] inside.
 
     `weights` is "imagenet" (downloaded by Keras), a `.weights.h5` file of MobileNetV2(include_top=False), or a
-    detector `.keras` to continue from, whose head is kept if its classes are the same. Raises InputError if they cannot be
-    read or do not fit.
+    detector `.keras` to continue from, whose head is kept for the classes that both have. Raises InputError if they cannot
+    be read or do not fit.
     """
     backbone = _load_backbone(info.input_size, "imagenet" if weights == "imagenet" else None)
     network = _build_on(backbone, info)
@@ -74,8 +74,12 @@ def _load_backbone(size: int, weights: str | None) -> keras.Model:
 def _copy_weights(network: Network, info: ModelInfo, path: str) -> None:
     source = load_keras(path)
     network.model.get_layer("mobilenet_v2").set_weights(source.model.get_layer("mobilenet_v2").get_weights())
-    if source.info.classes == info.classes:
-        network.head.set_weights(source.head.get_weights())
+    head = network.head.get_weights()  # kernel (1280, classes), bias (classes,)
+    for index, name in enumerate(info.classes):
+        if name in source.info.classes:
+            for array, theirs in zip(head, source.head.get_weights(), strict=True):
+                array[..., index] = theirs[..., source.info.classes.index(name)]
+    network.head.set_weights(head)
 
 
 def load_keras(model: ModelFile | str | Path) -> Network:

@@ -1,6 +1,7 @@
 """Fine-tune MobileNetV2 to classify masks: any Keras 3 backend, on a CPU or a GPU."""
 
 import sys
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -84,6 +85,15 @@ def fine_tune(
     if trained is not network:
         network.model.set_weights(trained.model.get_weights())
     return read_history(log)
+
+
+def interpolate(before: Sequence[np.ndarray], after: Sequence[np.ndarray], share: float) -> list[np.ndarray]:
+    """Return weights between those before and after fine-tuning; `share` is the part of those after, 0..1.
+
+    What a fine-tuned network gains on new photos and what it loses on old ones change at different paces on the way, so
+    that a point between is better on both (WiSE-FT; Wortsman et al., "Robust fine-tuning of zero-shot models", 2022).
+    """
+    return [(1 - share) * old + share * new for old, new in zip(before, after, strict=True)]
 
 
 def _compile(network: Network, learning_rate: float, steps: int) -> None:

@@ -12,7 +12,7 @@ from facemask.models.keras_network import Network
 from facemask.training.batches import AugmentedBatches, FaceBatches
 from facemask.training.checkpoint import Checkpoint
 from facemask.training.crops import Crop
-from facemask.training.fit import fine_tune, train_head
+from facemask.training.fit import fine_tune, interpolate, train_head
 from facemask.training.split import Split
 
 logger = logging.getLogger(__name__)
@@ -25,6 +25,7 @@ class Recipe:
     epochs: int  # of fine-tuning; 0 trains only the head
     batch_size: int
     learning_rate: float  # maximum of Adam's, in fine-tuning
+    interpolation: float  # share of the fine-tuned weights in the result, 0..1; the rest are those after the head's training
     mixed_precision: bool
     seed: int
     workers: int  # threads that prepare faces
@@ -55,6 +56,7 @@ def train_network(
     logger.info("%d epochs, validation accuracy %.4f", len(head["loss"]), max(head["val_accuracy"]))
     if not recipe.epochs:
         return Histories(head, {}, is_complete=True)
+    before = network.model.get_weights()
     how = "where it was interrupted" if checkpoint.is_resumed else "on augmented faces; Ctrl-C ends it early, --resume resumes it"
     logger.info("phase 2: the whole network, %s", how)
     checkpoint.start()
@@ -68,6 +70,7 @@ def train_network(
             mixed_precision=recipe.mixed_precision,
             checkpoint=checkpoint.folder,
         )
+    network.model.set_weights(interpolate(before, network.model.get_weights(), recipe.interpolation))
     epochs = len(history["loss"])
     if epochs < recipe.epochs:
         message = "fine-tuning ended early, after %d of %d epochs; the same command with --resume resumes it"

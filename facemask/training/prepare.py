@@ -49,7 +49,7 @@ def cut_faces(photos: Sequence[Photo], face_detector: FaceDetector, size: int, *
         size,
         workers=workers,
         max_pixels=max_pixels,
-        progress=lambda items: tqdm(items, desc="cutting out faces", unit="image"),
+        progress=lambda items: tqdm(items, desc="cutting out faces", unit="image", disable=None),
     )
     for message in loaded.unreadable:
         logger.warning("skipped: %s", message)

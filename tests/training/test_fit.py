@@ -26,7 +26,7 @@ from facemask.models.model_info import ModelInfo  # noqa: E402
 from facemask.training.batches import AugmentedBatches, FaceBatches  # noqa: E402
 from facemask.training.checkpoint import can_resume, read_history, start_checkpoint  # noqa: E402
 from facemask.training.crops import Crop, FacePatch  # noqa: E402
-from facemask.training.fit import calibrate, fine_tune  # noqa: E402
+from facemask.training.fit import calibrate, fine_tune, interpolate  # noqa: E402
 from facemask.training.onnx_export import to_onnx  # noqa: E402
 from tests.helpers import CORRUPT, EXAMPLES, ROOT, write_class_folders  # noqa: E402
 
@@ -62,6 +62,29 @@ def test_train_then_detect(dataset, tmp_path, capsys):
     boxes = [(65, 55, 236, 262), (370, 380, 538, 551), (87, 434, 213, 591), (378, 44, 515, 249)]
     from_keras = MaskClassifier._load_keras(file, info).classify(image, boxes)
     np.testing.assert_allclose(classifier.classify(image, boxes), from_keras, atol=1e-4)
+
+
+@pytest.mark.slow
+def test_interpolate_nothing_of_the_fine_tuning(dataset, tmp_path):
+    model = tmp_path / "mine.keras"
+    arguments = ["-d", str(dataset), "-m", str(model), "-p", str(tmp_path / "plot.png"), "--size", "96", "-e", "1"]
+    assert train_mask_detector.main([*arguments, "--weights", str(MODEL), "--interpolate", "0"]) == 0
+    before, after = (load_keras(path).model.get_layer("mobilenet_v2").get_weights() for path in (MODEL, model))
+    assert all(np.array_equal(old, new) for old, new in zip(before, after, strict=True))
+
+
+def test_interpolate_between():
+    before, after = [np.zeros(2), np.ones((2, 1))], [np.ones(2), np.full((2, 1), 3.0)]
+    mixed = interpolate(before, after, 0.25)
+    np.testing.assert_allclose(mixed[0], [0.25, 0.25])
+    np.testing.assert_allclose(mixed[1], [[1.5], [1.5]])
+
+
+def test_head_is_kept_for_the_classes_that_both_have():
+    info = ModelInfo(("background", "mask_weared_incorrect", "with_mask", "without_mask"), 128, 0.0)
+    source, network = load_keras(MODEL), build_network(info, str(MODEL))
+    for theirs, ours in zip(source.head.get_weights(), network.head.get_weights(), strict=True):
+        np.testing.assert_array_equal(ours[..., 1:], theirs)
 
 
 @pytest.mark.parametrize(
