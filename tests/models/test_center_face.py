@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from facemask.errors import InputError
-from facemask.models.center_face import CenterFaceDetector, _resize, cut_tiles, decode
+from facemask.models.center_face import CenterFaceDetector, PlattScaling, _resize, cut_tiles, decode
 from facemask.models.model_file import ModelFile
 from facemask.models.onnx_session import open_onnx, open_with_opencv
 from tests.helpers import CORRUPT, EXAMPLES, PEOPLE, ROOT
@@ -142,6 +142,71 @@ def test_large_face_is_found_downscaled(astronaut):
 def test_large_faces_are_not_inferred_in_tiles(monkeypatch):
     people = cv2.imread(str(EXAMPLES / "people.jpg"))
     assert network_runs(people, monkeypatch, tiles=True) == network_runs(people, monkeypatch)
+
+
+class FakeNetwork:
+    """A network whose every call gives the same face heights in px, far apart, by the longest side of its input."""
+
+    def __init__(self, heights: dict[int, list[float]], logit: float = 3.0) -> None:
+        self.heights, self.logit = heights, logit
+        self.calls: list[tuple[int, int, int]] = []  # images, height and width of each input
+
+    def __call__(self, images: np.ndarray) -> np.ndarray:
+        count, _, height, width = images.shape
+        self.calls.append((count, height, width))
+        heights = self.heights.get(max(height, width), [])
+        faces = [(4, 8 + 12 * n, self.logit, 0, 0, px / 4, px / 4) for n, px in enumerate(heights)]
+        return np.stack([output_with(*faces, rows=height // 4, columns=width // 4)] * count)
+
+    def detector(self, size: int, tiles: bool = False) -> CenterFaceDetector:
+        return CenterFaceDetector(self, PlattScaling(1.0, 0.0), size, tiles)
+
+
+@pytest.mark.parametrize(("height", "count"), [(19.9, 0), (20.1, 1)])
+def test_faces_of_20_px_are_found_downscaled(height, count):
+    """Smaller ones come from the scale above."""
+    network = FakeNetwork({192: [height]})
+    faces = network.detector(512).detect(np.zeros((512, 512, 3), np.uint8))
+    assert network.calls == [(1, 512, 512), (1, 192, 192)]
+    assert [face.box[3] - face.box[1] for face in faces] == [pytest.approx(height / 0.375, abs=1.5)] * count
+
+
+@pytest.mark.parametrize(
+    ("width", "height", "tiles"),
+    [
+        pytest.param(256, 107, [(4, 256, 448)], id="to three times its pixels"),
+        pytest.param(254, 127, [], id="not to more"),
+        pytest.param(512, 256, [(4, 256, 448)] * 5, id="twice, in four and in sixteen tiles"),
+    ],
+)  # fmt: skip
+def test_a_crowd_is_enlarged(width, height, tiles):
+    """Tiles have 64 px more than their share, which is 384 x 161 px at first, and a call of the network gets four."""
+    network = FakeNetwork({side: [12] * 6 for side in (384, 448)})
+    network.detector(384, tiles=True).detect(np.zeros((height, width, 3), np.uint8))
+    assert network.calls[1:-1] == tiles
+
+
+@pytest.mark.parametrize(
+    ("heights", "logit", "is_crowd"),
+    [
+        pytest.param([15.8] * 6, -1.9, True, id="six small faces"),
+        pytest.param([15.8] * 5, -1.9, False, id="five"),
+        pytest.param([15.8] * 5 + [16.2], -1.9, False, id="one of them larger"),
+        pytest.param([15.8] * 6, -2.0, False, id="too uncertain"),
+    ],
+)
+def test_what_a_crowd_is(heights, logit, is_crowd):
+    """Six faces below 16 px, of a confidence of 0.3."""
+    network = FakeNetwork({512: heights}, logit)
+    network.detector(512, tiles=True).detect(np.zeros((256, 512, 3), np.uint8))
+    assert ((4, 320, 576) in network.calls) == is_crowd
+
+
+def test_each_small_face_is_whole_in_a_tile():
+    side = round(CenterFaceDetector.MAX_SMALL_FACE * CenterFaceDetector.ZOOM * 1.2)
+    tiles, corners = cut_tiles(np.zeros((8, 1001, 3), np.uint8), 4, CenterFaceDetector.TILE_OVERLAP)
+    parts = [(x, x + tile.shape[1]) for tile, (x, _) in zip(tiles, corners, strict=True)]
+    assert all(any(left <= x and x + side <= right for left, right in parts) for x in range(1001 - side + 1))
 
 
 @pytest.mark.parametrize(
