@@ -309,7 +309,7 @@ def test_killed_process_leaves_what_it_had(tmp_path, start):
     assert lines.read_bytes().endswith(b"\n")
     count = len(lines_of(lines))
     assert count - 100 < len(frames_of(video)) <= count  # two seconds per fragment, and the frames that the encoder holds
-    assert "settled" in {event["event"] for event in lines_of(tmp_path / "e.jsonl")}
+    assert "confirmed" in {event["event"] for event in lines_of(tmp_path / "e.jsonl")}
 
 
 @pytest.mark.slow
@@ -352,8 +352,8 @@ def test_stream_that_is_cut_served_to_a_browser_and_stopped(tmp_path, start):
     assert len(frames_of(out)) == len(records)
     assert frames_of(out)[-1].time == pytest.approx(records[-1]["time"], abs=0.01)
     event_records = lines_of(events)
-    bare = sorted(event["track"] for event in event_records if event["event"] == "settled")
-    assert (is_slow or len(bare) == 4) and bare == sorted(event["track"] for event in event_records if event["event"] == "left")
+    bare = sorted(event["track"] for event in event_records if event["event"] == "confirmed")
+    assert (is_slow or len(bare) == 4) and bare == sorted(event["track"] for event in event_records if event["event"] == "ended")
     assert lines_of(reported) == event_records
     shots = sorted((tmp_path / "shots").iterdir())
     assert sorted(event["snapshot"] for event in event_records if "snapshot" in event) == list(map(str, shots))

@@ -22,7 +22,7 @@ from facemask.io.images import write_image
 from facemask.types import FrameResult, Track
 from facemask.video.outputs import FrameOutput
 
-CONFIRMED, ENDED = "settled", "left"  # kinds of events, named as in the files of earlier versions
+CONFIRMED, ENDED = "confirmed", "ended"  # kinds of events
 
 logger = logging.getLogger(__name__)
 EventReceiver = Callable[[dict], None]  # takes an event, as a dictionary for JSON; must not wait

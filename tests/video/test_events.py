@@ -63,7 +63,7 @@ def test_confirmed_once_and_ended(tmp_path):
             "best_box": [1, 2, 3, 4],
             "best_time": 1.2346,
         }
-        for event, last in (("settled", 2.5), ("left", 9.0))
+        for event, last in (("confirmed", 2.5), ("ended", 9.0))
     ]
 
 
@@ -86,7 +86,7 @@ MASKED, BARE, WRONG = person("with_mask"), person("without_mask"), person("mask_
 )
 def test_labels_that_are_reported(tmp_path, tracks, reported):
     events = record(tmp_path, [([track], []) for track in tracks], close=False)
-    assert [(event["event"], event["label"]) for event in events] == [("settled", label) for label in reported]
+    assert [(event["event"], event["label"]) for event in events] == [("confirmed", label) for label in reported]
 
 
 def test_masked_person_ends_without_an_event(tmp_path):
@@ -95,21 +95,24 @@ def test_masked_person_ends_without_an_event(tmp_path):
 
 def test_tracks_that_go_on_end_with_the_video(tmp_path):
     events = record(tmp_path, [([person(id=1), person("with_mask", id=2)], []), ([person(id=1, last=4.0)], []), ([], [])])
-    assert [(event["event"], event["track"], event["last_time"]) for event in events] == [("settled", 1, 2.5), ("left", 1, 4.0)]
+    assert [(event["event"], event["track"], event["last_time"]) for event in events] == [
+        ("confirmed", 1, 2.5),
+        ("ended", 1, 4.0),
+    ]
 
 
 def test_label_that_is_unsure_at_the_end(tmp_path):
     """An unsure label is never confirmed, but a confirmed one may become unsure."""
     ended = replace(person(last=4.0), probabilities={"without_mask": 0.55, "other": 0.45})
     events = record(tmp_path, [([person()], []), ([], [ended])])
-    assert [(event["event"], event["unsure"]) for event in events] == [("settled", False), ("left", True)]
+    assert [(event["event"], event["unsure"]) for event in events] == [("confirmed", False), ("ended", True)]
 
 
 def test_several_receivers_get_each_event():
     received = [], []
     recorder = EventRecorder(ALERT, [received[0].append, received[1].append])
     recorder.write(result_of([person()]), IMAGE)
-    assert [event["event"] for event in received[0]] == ["settled"] and received[0] == received[1]
+    assert [event["event"] for event in received[0]] == ["confirmed"] and received[0] == received[1]
 
 
 def test_image_is_needed_for_snapshots_alone(tmp_path):
@@ -118,7 +121,7 @@ def test_image_is_needed_for_snapshots_alone(tmp_path):
 
 def test_events_of_two_people(tmp_path):
     events = record(tmp_path, [([person(id=1), person(id=2)], []), ([person(id=2)], [person(id=1)])], close=False)
-    assert [(event["event"], event["track"]) for event in events] == [("settled", 1), ("settled", 2), ("left", 1)]
+    assert [(event["event"], event["track"]) for event in events] == [("confirmed", 1), ("confirmed", 2), ("ended", 1)]
 
 
 @pytest.mark.parametrize("live", [False, True])
@@ -161,10 +164,9 @@ def script(tmp_path):
 def test_command_gets_the_events_in_order_and_is_not_waited_for(tmp_path, script):
     with CommandRunner(script) as command:
         recorder = EventRecorder(ALERT, [command.submit])
-        start = time.monotonic()
         for number in range(4):
             recorder.write(result_of([person(id=number)]), IMAGE)
-        assert time.monotonic() - start < 1 and not (tmp_path / "got").exists()
+        assert not (tmp_path / "got").exists()  # the command runs until it may go
         (tmp_path / "go").touch()
     assert [json.loads(line)["track"] for line in (tmp_path / "got").read_text().splitlines()] == [0, 1, 2, 3]
 
