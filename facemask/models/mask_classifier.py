@@ -67,14 +67,20 @@ class MaskClassifier:
 
         The latter are 1 - P(background), and 1 for a model without that class.
         """
-        outputs = [np.empty((0, len(self.info.classes)), np.float32)]
-        for start in range(0, len(boxes), self.BATCH_SIZE):
-            outputs.append(self.infer(self.preprocess(image, boxes[start : start + self.BATCH_SIZE])))
-        return self.postprocess(np.concatenate(outputs))
+        return self.classify_images([(image, boxes)])[0]
 
-    def preprocess(self, image: np.ndarray, boxes: Sequence[Box]) -> np.ndarray:
-        """Return the crops of boxes of `image`, uint8 (H, W, 3) BGR, as float32 (n, 3, size, size) RGB 0..255."""
-        crops = [crop_face(image, box, self.info.input_size, self.info.margin) for box in boxes]
+    def classify_images(self, images: Sequence[tuple[np.ndarray, Sequence[Box]]]) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Return what `classify_and_verify` does for each image with its boxes; faces of several images share a batch."""
+        faces = [(image, box) for image, boxes in images for box in boxes]
+        outputs = [np.empty((0, len(self.info.classes)), np.float32)]
+        for start in range(0, len(faces), self.BATCH_SIZE):
+            outputs.append(self.infer(self.preprocess(faces[start : start + self.BATCH_SIZE])))
+        ends = np.cumsum([len(boxes) for _, boxes in images])[:-1]
+        return [self.postprocess(rows) for rows in np.split(np.concatenate(outputs), ends)]
+
+    def preprocess(self, faces: Sequence[tuple[np.ndarray, Box]]) -> np.ndarray:
+        """Return the crops of faces, each an image, uint8 (H, W, 3) BGR, and a box, as float32 (n, 3, size, size) RGB 0..255."""
+        crops = [crop_face(image, box, self.info.input_size, self.info.margin) for image, box in faces]
         return cv2.dnn.blobFromImages(crops, swapRB=True)
 
     def infer(self, inputs: np.ndarray) -> np.ndarray:

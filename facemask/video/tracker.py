@@ -8,12 +8,28 @@ import numpy as np
 
 from facemask.boxes import clip_boxes, square_around
 from facemask.detector import MaskDetector
-from facemask.types import Box, Detection, Face, FrameResult, Track
+from facemask.types import Box, Detection, Face, Frame, FrameResult, Track
 from facemask.video.association import ByteTrackAssociation
 from facemask.video.label_average import LabelAverage
 
-# Image and n boxes to the probabilities (n, classes) of the labels, and (n,) that the boxes show faces.
-Classify = Callable[[np.ndarray, Sequence[Box]], tuple[np.ndarray, np.ndarray]]
+# The probabilities (n, classes) of the labels of n faces, and (n,) that they are faces.
+Classification = tuple[np.ndarray, np.ndarray]
+Classify = Callable[[np.ndarray, Sequence[Box]], Classification]  # of an image and n boxes
+
+
+@dataclass(frozen=True)
+class AssociatedFrame:
+    """A frame whose faces have track IDs, before those that are due are classified."""
+
+    frame: Frame
+    faces: list[Face]
+    ids: list[int | None]  # track ID of each face; None where it has none yet
+    due: list[int]  # indices of the faces to classify
+
+    @property
+    def due_boxes(self) -> list[Box]:
+        """Return the boxes of the faces to classify."""
+        return [self.faces[index].box for index in self.due]
 
 
 @dataclass
@@ -71,13 +87,24 @@ class MaskTracker:
 
         `number` is the frame's; None counts the calls, from 0.
         """
+        called = next(self._numbers)
+        frame = self.associate(Frame(called if number is None else number, time, image), faces)
+        return self.complete(frame, self._classify(image, frame.due_boxes) if frame.due else (np.empty((0, 0)), np.empty(0)))
+
+    def associate(self, frame: Frame, faces: Sequence[Face]) -> AssociatedFrame:
+        """Give the `faces` detected in a frame track IDs: the first half of `update`, before faces are classified."""
         faces = [face for face in faces if face.confidence >= self.min_confidence(self._confidence)]
-        ids = self._associate(time, faces)
-        due = [index for index, face in enumerate(faces) if self._is_due(ids[index], face, time)]
-        classified: dict[int, tuple[np.ndarray, float]] = {}
-        if due:
-            rows, face_probabilities = self._classify(image, [faces[index].box for index in due])
-            classified.update(zip(due, zip(rows, face_probabilities.tolist(), strict=True), strict=True))
+        ids = self._associate(frame.time, faces)
+        due = [index for index, face in enumerate(faces) if self._is_due(ids[index], face, frame.time)]
+        return AssociatedFrame(frame, faces, ids, due)
+
+    def complete(self, associated: AssociatedFrame, classification: Classification) -> FrameResult:
+        """Add the classification of the faces that were due to their tracks: the second half of `update`."""
+        image, time = associated.frame.image, associated.frame.time
+        faces, ids = associated.faces, associated.ids
+        rows, face_probabilities = classification
+        pairs = zip(rows, face_probabilities.tolist(), strict=True)
+        classified: dict[int, tuple[np.ndarray, float]] = dict(zip(associated.due, pairs, strict=True))
         boxes = self._predicted_boxes(image)
         detections, tracks = [], []
         for index, (face, id) in enumerate(zip(faces, ids, strict=True)):
@@ -97,8 +124,7 @@ class MaskTracker:
                 label = max(probabilities, key=probabilities.__getitem__)
                 detections.append(Detection(face.box, face.confidence, label, probabilities[label], probabilities))
         predicted = [*boxes.values(), *self._last_places(set(ids), image)]
-        called = next(self._numbers)
-        return FrameResult(called if number is None else number, time, detections, tracks, predicted, self._remove_ended())
+        return FrameResult(associated.frame.number, time, detections, tracks, predicted, self._remove_ended())
 
     def finish(self) -> list[Track]:
         """End all tracks, and return those that had not ended."""
