@@ -20,11 +20,13 @@ import math
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 from facemask.cli import options
 from facemask.cli.run import DONE, FAILED, run, stop_on_signals
-from facemask.errors import InputError
+
+FIRST_CAMERA = "0"
 
 logger = logging.getLogger("facemask")
 
@@ -35,9 +37,11 @@ def build_parser() -> argparse.ArgumentParser:
     source.add_argument(
         "-i",
         "--input",
-        default="0",
+        nargs="+",
+        action="extend",
         metavar="SOURCE",
-        help="a camera's index, a video file, images (a folder, a glob, frame_%%04d.jpg), a stream's URL, - (standard input)",
+        help="a camera's index, a video file, a folder or glob of videos or images, frame_%%04d.jpg, a stream's URL, - (standard "
+        "input); several files run one after the other, several cameras and streams at once (default: 0)",
     )
     source.add_argument(
         "--width", type=options.positive_int, metavar="PX", help="ask a camera for that width; scale wider frames down to it"
@@ -59,7 +63,9 @@ def build_parser() -> argparse.ArgumentParser:
     source.add_argument("--max-frames", type=options.positive_int, metavar="N", help="stop after that many frames")
     options.add_detector_arguments(parser, tiles="off")
     output = parser.add_argument_group("outputs")
-    output.add_argument("-o", "--output", type=Path, metavar="FILE", help="write the annotated video: .mp4 or .mkv")
+    output.add_argument(
+        "-o", "--output", type=Path, metavar="FILE", help="write the annotated video, .mp4 or .mkv; for several sources a folder"
+    )
     output.add_argument("--jsonl", type=Path, metavar="FILE", help="write one JSON line per frame, with its faces and tracks")
     output.add_argument(
         "--events",
@@ -90,60 +96,48 @@ def detect(args: argparse.Namespace) -> int:
 
     from facemask.parallel import thread_budget
     from facemask.video.association import preload
-    from facemask.video.display import Window
-    from facemask.video.events import CommandRunner
-    from facemask.video.live_server import LiveServer
-    from facemask.video.outputs import LivePage, ProgressBar, Statistics, WindowOutput
-    from facemask.video.session import Session, face_detection
-    from facemask.video.sources import open_source
-    from facemask.video.tracker import MaskTracker
+    from facemask.video.find_sources import find_sources, is_waiting, name_outputs
+    from facemask.video.report import Report
+    from facemask.video.session import Session
+    from facemask.video.sources import open_sources, stop_sources
 
-    show = check_outputs(args)
+    jobs = name_outputs(find_sources(args.input or [FIRST_CAMERA], args.output), args.output)
+    show = check_outputs(args, jobs)
     preload()
+    groups = [jobs] if is_waiting(jobs[0].source) else [[job] for job in jobs]  # at once, or one after the other
+    report = Report(len(jobs), args.max_frames)
+    signals: list[int] = []
     with ExitStack() as stack:
         stack.enter_context(logging_redirect_tqdm([logging.getLogger()]))
-        command = stack.enter_context(CommandRunner(args.on_event)) if args.on_event is not None else None
-        server = stack.enter_context(LiveServer(*args.serve)) if args.serve else None
-        source = stack.enter_context(open_source(args.input, args.width, args.stride, args.rate, args.reconnect, args.max_pixels))
-        signals = stack.enter_context(stop_on_signals(source.stop))
-        # Each frame of a live source is done before the next is begun, with all cores: the soonest result counts.
-        workers, threads = (1, 0) if source.is_live else thread_budget()
-        detector = options.load_detector(args, threads)
-        faces = face_detection(detector.faces, args.confidence, args.blur, args.detector_size)
-        labels = detector.classifier.info.labels
-        tracker = MaskTracker.for_detector(detector, float(source.output_fps), args.confidence)
+        shared = Shared(args, stack, show)
+        for group in groups:
+            with report.failure_allowed():
+                with ExitStack() as group_stack:
+                    names = [job.source for job in group]
+                    sources = open_sources(names, args.width, args.stride, args.rate, args.reconnect, args.max_pixels)
+                    for source in sources:
+                        group_stack.enter_context(source)
+                    signals = group_stack.enter_context(stop_on_signals(partial(stop_sources, sources)))
+                    # A live frame is done before the next is begun, with all cores: the soonest result counts.
+                    is_alone = len(sources) == 1 and sources[0].is_live
+                    workers, threads = (1, 0) if is_alone else thread_budget()
+                    shared.load(threads)
+                    channels = shared.open_channels(group_stack, sources, group)
+                    Session(channels, shared.detect_faces, shared.classify, workers, args.blur).run(args.max_frames)
+                report.add(channels, shared.is_stopped(signals))
+            if shared.is_stopped(signals):
+                break
+        if shared.command and signals:
+            shared.command.exit_timeout = shared.command.EXIT_TIMEOUT_ON_SIGNAL
 
-        statistics = Statistics()
-        events = open_events(args, stack, labels, source.is_live, command)
-        window = WindowOutput(Window(), statistics, source.stop) if show else None
-        page = LivePage(server, statistics) if server else None
-        bar = ProgressBar(min(filter(None, (source.frame_count, args.max_frames)), default=None))
-        outputs = [statistics, *open_files(args, stack, source), events, window, page, bar]
-        wanted = [stack.enter_context(output) for output in outputs if output is not None]
-        if server:
-            logger.info("watch at %s%s", server.url, "" if server.is_local else " (anyone who reaches this machine can)")
-        Session(source, faces, tracker, wanted, workers, args.blur).run(args.max_frames)
-        if command and signals:
-            command.exit_timeout = command.EXIT_TIMEOUT_ON_SIGNAL
-
-    is_stopped = bool(signals) or (window is not None and window.is_closed)
-    if statistics.frames == 0 and not is_stopped:
-        hint = "is the camera free, the video whole, an MP4 that is streamed made with -movflags faststart?"
-        raise InputError(f"{source.name}: opened, but gave no image; {hint}")
     for path in (args.output, args.jsonl, args.events, args.snapshots):
-        if path and statistics.frames:
+        if path and report.frames:
             logger.info("saved to %s", path)
-    logger.info("%s", statistics.summary(is_stopped, source.losses, events.count if events else None))
-    if signals:
-        return 128 + signals[0]
-    if is_stopped or statistics.frames == args.max_frames:
-        return DONE
-    if source.fault:
-        logger.warning("%s %s", source.name, source.fault)
-    return FAILED if source.fault or source.dropped_frames else DONE
+    has_failed = report.finish(shared.is_stopped(signals))
+    return 128 + signals[0] if signals else FAILED if has_failed else DONE
 
 
-def check_outputs(args: argparse.Namespace) -> bool:
+def check_outputs(args: argparse.Namespace, jobs: Sequence) -> bool:
     """Check that all outputs can be written, before anything is loaded; return whether to open a window."""
     from facemask.io.outputs import check_outputs, check_writable, make_folder
     from facemask.video.display import wants_window
@@ -152,38 +146,103 @@ def check_outputs(args: argparse.Namespace) -> bool:
     show = wants_window(args.show)
     if args.show is None and not show:
         logger.info("no display: no window%s", "" if args.serve else "; --serve 8000 shows the video to a browser")
-    if args.output:
-        check_video_output(args.output)
-    check_outputs(filter(None, (args.output, args.jsonl, args.events)), [Path(args.input)])
+    videos = [job.video for job in jobs if job.video]
+    for video in videos:
+        check_video_output(video)
+    inputs = [path for job in jobs for path in job.files]
+    check_outputs([*videos, *filter(None, (args.jsonl, args.events))], inputs)
     if args.snapshots:
         make_folder(args.snapshots)
         check_writable(args.snapshots / "snapshot.jpg")
     return show
 
 
-def open_files(args: argparse.Namespace, stack: ExitStack, source) -> list:
-    """Return the outputs for --jsonl and -o that are wanted."""
-    from facemask.io.json_lines import json_lines
-    from facemask.video.outputs import FrameRecords, VideoFile
-    from facemask.video.writer import VideoSink
+class Shared:
+    """What all sources of a run share: the networks, the page, the window, and the files that have lines of each."""
 
-    records = [FrameRecords(stack.enter_context(json_lines(args.jsonl)))] if args.jsonl else []
-    return records + ([VideoFile(VideoSink(args.output, source.output_fps, source.is_live))] if args.output else [])
+    def __init__(self, args: argparse.Namespace, stack: ExitStack, show: bool) -> None:
+        """Open what must not fail later; the rest is opened with the first source (`load`). `stack` closes all of it."""
+        from facemask.video.display import Window
+        from facemask.video.events import CommandRunner
+        from facemask.video.live_server import LiveServer
 
+        self._args, self._stack = args, stack
+        self.command = stack.enter_context(CommandRunner(args.on_event)) if args.on_event is not None else None
+        self._server = stack.enter_context(LiveServer(*args.serve)) if args.serve else None
+        self._window = Window() if show else None
+        self._is_loaded = False
 
-def open_events(args: argparse.Namespace, stack: ExitStack, labels: Sequence[str], is_live: bool, command):
-    """Return the output for --events, --snapshots and --on-event, which has a CommandRunner; None if none is wanted."""
-    from facemask.io.json_lines import JsonLines
-    from facemask.labels import WITH_MASK, alerts
-    from facemask.video.events import EventRecorder
+    def load(self, threads: int) -> None:
+        """Load the networks, which compute with `threads` threads, and open the files, unless that was done."""
+        from facemask.io.json_lines import JsonLines, json_lines
+        from facemask.labels import WITH_MASK
+        from facemask.video.session import face_detection
 
-    if not (args.events or args.snapshots or command):
-        return None
-    if WITH_MASK not in labels:
-        logger.warning("the model has no class %s: every label is an event", WITH_MASK)
-    receivers = [stack.enter_context(JsonLines(args.events)).write] if args.events else []
-    receivers += [command.submit] if command else []
-    return EventRecorder(alerts(labels), receivers, args.snapshots, is_live)
+        if self._is_loaded:
+            return
+        args, enter = self._args, self._stack.enter_context
+        self._detector = options.load_detector(args, threads)
+        self.classify = self._detector.classifier.classify_images
+        self.detect_faces = face_detection(self._detector.faces, args.confidence, args.blur, args.detector_size)
+        self._lines = enter(json_lines(args.jsonl)) if args.jsonl else None
+        self._receivers = [enter(JsonLines(args.events)).write] if args.events else []
+        self._receivers += [self.command.submit] if self.command else []
+        self._has_events = bool(self._receivers or args.snapshots)
+        if self._has_events and WITH_MASK not in self._detector.classifier.info.labels:
+            logger.warning("the model has no class %s: every label is an event", WITH_MASK)
+        if self._server:
+            logger.info(
+                "watch at %s%s", self._server.url, "" if self._server.is_local else " (anyone who reaches this machine can)"
+            )
+        self._is_loaded = True
+
+    def is_stopped(self, signals: Sequence[int]) -> bool:
+        """Return whether a signal or the window has ended the run."""
+        return bool(signals) or (self._window is not None and self._window.is_closed)
+
+    def open_channels(self, stack: ExitStack, sources: Sequence, jobs: Sequence) -> list:
+        """Return a channel for each open source, in the order of `jobs`; `stack` closes their outputs."""
+        from facemask.video.grid import Grid
+        from facemask.video.outputs import ProgressBar
+        from facemask.video.sources import stop_sources
+
+        names = [source.name for source in sources]
+        frames = [min(filter(None, (source.frame_count, self._args.max_frames)), default=0) for source in sources]
+        bar = stack.enter_context(ProgressBar(sum(frames) if all(frames) else None))
+        window = page = None
+        if self._window:
+            self._window.on_close = partial(stop_sources, sources)
+            window = Grid(self._window.show, names, captions=True)
+        if self._server:
+            page = Grid(self._server.show, names, captions=len(names) > 1)
+        return [
+            self._open_channel(stack, source, job, window and window.tiles[index], page and page.tiles[index], bar)
+            for index, (source, job) in enumerate(zip(sources, jobs, strict=True))
+        ]
+
+    def _open_channel(self, stack: ExitStack, source, job, window_tile, page_tile, bar):
+        from facemask.labels import alerts
+        from facemask.video.events import EventRecorder
+        from facemask.video.outputs import FrameRecords, LivePage, Statistics, VideoFile, WindowOutput
+        from facemask.video.session import Channel
+        from facemask.video.tracker import MaskTracker
+        from facemask.video.writer import VideoSink
+
+        args, name, statistics = self._args, source.name, Statistics()
+        tracker = MaskTracker.for_detector(self._detector, float(source.output_fps), args.confidence)
+        labels = alerts(self._detector.classifier.info.labels)
+        events = None
+        if self._has_events:
+            events = EventRecorder(labels, name, self._receivers, args.snapshots, source.is_live, job.prefix)
+        outputs = [
+            FrameRecords(self._lines, name) if self._lines else None,
+            VideoFile(VideoSink(job.video, source.output_fps, source.is_live)) if job.video else None,
+            events,
+            WindowOutput(window_tile, statistics) if window_tile else None,
+            LivePage(self._server, page_tile, name, statistics) if self._server and page_tile else None,
+        ]
+        wanted = [stack.enter_context(output) for output in outputs if output is not None]
+        return Channel(source, tracker, [*wanted, bar], statistics, events)
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -331,7 +331,8 @@ def test_stream_that_is_cut_served_to_a_browser_and_stopped(tmp_path, start):
 
         def state() -> dict:
             with urllib.request.urlopen(url + "state", timeout=WAIT) as response:
-                return json.load(response)
+                (state,) = json.load(response)["sources"]
+                return state
 
         wait_until(lambda: any(f"{camera.url}: back after " in line for line in lines))
         first = state()["time"]
@@ -434,8 +435,8 @@ def test_closed_window_of_a_silent_camera(monkeypatch, tmp_path, capsys):
     """It can be closed while there is no image, and shows for how long."""
     images, texts = [], []
     monkeypatch.setattr("facemask.video.display.has_display", lambda: True)
-    monkeypatch.setattr("facemask.video.display.STALL", 0.3)
-    monkeypatch.setattr("facemask.video.display.draw_status", lambda image, text: texts.append(text))
+    monkeypatch.setattr("facemask.video.grid.STALL", 0.3)
+    monkeypatch.setattr("facemask.video.grid.draw_status", lambda image, text: texts.append(text))
     monkeypatch.setattr(cv2, "namedWindow", lambda name, flags: None)
     monkeypatch.setattr(cv2, "resizeWindow", lambda name, width, height: None)
     monkeypatch.setattr(cv2, "imshow", lambda name, image: images.append(image))

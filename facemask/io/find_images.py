@@ -20,39 +20,42 @@ def find_images(sources: Iterable[str]) -> list[Path]:
     for source in sources:
         path = Path(source)
         if path.is_dir():
-            paths = _walk(path)
+            paths = walk_files(path, IMAGE_SUFFIXES)
             if not paths:
                 raise InputError(f"{source}: no images in this folder; known are {' '.join(IMAGE_SUFFIXES)}")
         elif path.exists() or not glob.has_magic(source):
             paths = [path]
         else:
-            paths = sorted(_glob(path))
+            paths = match_files(path)
             if not paths:
                 raise InputError(f"{source}: no file matches; check the pattern")
         images.update(dict.fromkeys(paths))
     return list(images)
 
 
-def _walk(folder: Path) -> list[Path]:
-    """Return the images in a folder and its subfolders, and the subfolders that cannot be opened, sorted."""
+def walk_files(folder: Path, suffixes: tuple[str, ...]) -> list[Path]:
+    """Return the files in a folder and its subfolders, and the subfolders that cannot be opened, sorted.
+
+    `suffixes` are those of the files, in lower case.
+    """
     closed: list[OSError] = []
     try:
         paths = [
             Path(parent, name)
             for parent, _, names in os.walk(folder, onerror=closed.append)
             for name in names
-            if name.lower().endswith(IMAGE_SUFFIXES)
+            if name.lower().endswith(suffixes)
         ]
     except RecursionError as error:
         raise InputError(f"{folder}: its folders are nested too deep; give those below it") from error
     return sorted([*paths, *(Path(error.filename) for error in closed)])
 
 
-def _glob(pattern: Path) -> list[Path]:
-    """Return the files that match, without the hidden ones; unlike in the glob module, `**` follows no links."""
+def match_files(pattern: Path) -> list[Path]:
+    """Return the files that match, sorted, without the hidden ones; unlike in the glob module, `**` follows no links."""
     fixed = next(number for number, part in enumerate(pattern.parts) if glob.has_magic(part))
     try:
         matches = Path(*pattern.parts[:fixed]).glob(str(Path(*pattern.parts[fixed:])))
-        return [match for match in matches if match.is_file() and not any(name[0] == "." for name in match.parts[fixed:])]
+        return sorted(match for match in matches if match.is_file() and not any(name[0] == "." for name in match.parts[fixed:]))
     except (ValueError, RecursionError) as error:
         raise InputError(f"{pattern}: cannot be matched ({error}); give folders or files") from error

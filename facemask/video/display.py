@@ -3,18 +3,17 @@
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 
 import cv2
 import numpy as np
 
-from facemask.drawing import draw_status
 from facemask.errors import InputError
 
 TRIAL_TIMEOUT = 10.0  # s for a window to open
 
 WINDOW = "Face masks"
 MAX_WINDOW_WIDTH = 1280  # px, when it opens
-STALL = 2.0  # s without an image, after which the window shows it
 
 
 def has_display() -> bool:
@@ -61,27 +60,24 @@ class Window:
     """A window for a video; it can be made larger and keeps the aspect ratio."""
 
     def __init__(self) -> None:
-        self._image: np.ndarray | None = None
-        self._text = ""
+        self.on_close: Callable[[], None] = lambda: None  # called once q or Esc is pressed in the window, or it is closed
+        self._is_open: bool | None = None  # None before the first image
 
-    def show(self, image: np.ndarray, text: str) -> bool:
-        """Show `image`, uint8 (H, W, 3) BGR, with a line of text; return False once q or Esc is pressed or it is closed."""
-        if self._image is None:
+    @property
+    def is_closed(self) -> bool:
+        """Return whether it was opened and is not open any more."""
+        return self._is_open is False
+
+    def show(self, image: np.ndarray) -> None:
+        """Show `image`, uint8 (H, W, 3) BGR."""
+        if self.is_closed:
+            return
+        if self._is_open is None:
             cv2.namedWindow(WINDOW, cv2.WINDOW_NORMAL | cv2.WINDOW_KEEPRATIO | cv2.WINDOW_GUI_NORMAL)
             scale = min(MAX_WINDOW_WIDTH / image.shape[1], 1)
             cv2.resizeWindow(WINDOW, round(scale * image.shape[1]), round(scale * image.shape[0]))
-        self._image, self._text = image, text
-        return self._draw(image, text)
-
-    def show_stall(self, seconds: float) -> bool:
-        """Show over the last image for how many seconds there has been no new one; returns as `show` does."""
-        return self._image is None or self._draw(self._image, f"no image for {seconds:.0f} s" if seconds >= STALL else self._text)
-
-    @staticmethod
-    def _draw(image: np.ndarray, text: str) -> bool:
-        if text:
-            image = image.copy()
-            draw_status(image, text)
         cv2.imshow(WINDOW, image)
         key = cv2.waitKey(1) & 0xFF
-        return key not in (ord("q"), 27) and window_is_open(WINDOW)
+        self._is_open = key not in (ord("q"), 27) and window_is_open(WINDOW)
+        if self.is_closed:
+            self.on_close()

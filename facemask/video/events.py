@@ -37,12 +37,18 @@ class EventRecorder(FrameOutput):
     def __init__(
         self,
         alerts: Collection[str],
+        source: str,
         receivers: Sequence[EventReceiver] = (),
         snapshots: Path | None = None,
         is_live: bool = False,
+        prefix: str = "",
     ) -> None:
-        """`snapshots` is a folder. Events of a live source carry the time of day as well, as "at"."""
-        self._alerts, self._receivers, self._snapshots, self._is_live = set(alerts), receivers, snapshots, is_live
+        """`source` is the name of the source in events. Events of a live one carry the time of day as well, as "at".
+
+        `snapshots` is a folder, in which the names of images begin with `prefix`.
+        """
+        self._alerts, self._source, self._receivers = set(alerts), source, receivers
+        self._snapshots, self._is_live, self._prefix = snapshots, is_live, prefix
         self._reported: dict[int, Track] = {}  # tracks with an event, as they were last, by ID
         self.shows_image = snapshots is not None
         self.count = 0  # events
@@ -69,6 +75,7 @@ class EventRecorder(FrameOutput):
         now = datetime.now(UTC)
         record = {
             "event": event,
+            "source": self._source,
             "track": track.id,
             "label": track.label,
             "probability": round(track.probability, 4),
@@ -90,7 +97,7 @@ class EventRecorder(FrameOutput):
     def _save(self, folder: Path, track: Track, image: np.ndarray, now: datetime) -> Path:
         """Write a snapshot under a name that is free, as another run's may be there; return its path."""
         stamp = f"{now:%Y%m%dT%H%M%S}" if self._is_live else f"{track.last_time:09.2f}s"
-        name = f"{stamp}-{track.id:04d}-{track.label}"
+        name = f"{self._prefix}{stamp}-{track.id:04d}-{track.label}"
         paths = (folder / f"{name}{f'-{number}' if number > 1 else ''}.jpg" for number in count(1))
         path = next(path for path in paths if not path.exists())
         write_image(path, image)

@@ -26,8 +26,9 @@ WAIT = 1.0  # s for a new image, before it is checked whether the server is to s
 
 @dataclass
 class State:
-    """What the page shows beside the video."""
+    """What the page shows of a source beside the video."""
 
+    source: str  # its name
     frames: int = 0
     time: float = 0.0  # s, of the frame shown
     rate: float = 0.0  # frames per second
@@ -45,7 +46,7 @@ class LiveServer(AbstractContextManager):
 
     def __init__(self, host: str, port: int) -> None:
         """Listen. Raises InputError if it cannot. Port 0 is any free one; `url` has it."""
-        self.state = State()
+        self.states: list[State] = []  # of the sources, in the order of their places
         self._image: np.ndarray | None = None
         self._jpeg: tuple[int, bytes] = (0, b"")  # number of the image, and its bytes
         self._number = 0  # of images shown so far
@@ -66,16 +67,12 @@ class LiveServer(AbstractContextManager):
         self._thread = threading.Thread(target=self._server.serve_forever, name="serve", daemon=True)
         self._thread.start()
 
-    def show(self, image: np.ndarray, state: State) -> None:
+    def show(self, image: np.ndarray) -> None:
         """Send `image`, uint8 (H, W, 3) BGR, not changed later, to browsers from now on; returns at once."""
         with self._changed:
-            self._image, self.state = image, state
+            self._image = image
             self._number += 1
             self._changed.notify_all()
-
-    def show_stall(self, seconds: float) -> None:
-        """Show on the page for how long there has been no new image."""
-        self.state.stalled = seconds
 
     def wait_for_jpeg(self, after: int) -> tuple[int, bytes] | None:
         """Return the number and bytes of the newest image once its number exceeds `after`; None if none comes."""
@@ -127,7 +124,8 @@ class Handler(BaseHTTPRequestHandler):
         elif path == "/":
             self._send("text/html; charset=utf-8", PAGE.read_bytes())
         elif path == "/state":
-            self._send("application/json", json.dumps(asdict(live.state) | {"watching": viewer in live.watching}).encode())
+            state = {"sources": [asdict(state) for state in live.states], "watching": viewer in live.watching}
+            self._send("application/json", json.dumps(state).encode())
         elif path == "/picture.jpg":
             newest = live.wait_for_jpeg(0)
             if newest:

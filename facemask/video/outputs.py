@@ -3,7 +3,7 @@
 import time
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager
 
 import numpy as np
@@ -12,7 +12,7 @@ from facemask.io.json_lines import JsonLines
 from facemask.io.records import tracked_face_record
 from facemask.labels import display_name
 from facemask.types import FrameResult, Track
-from facemask.video.display import Window
+from facemask.video.grid import Tile
 from facemask.video.live_server import LiveServer, State
 from facemask.video.writer import VideoSink
 
@@ -69,7 +69,18 @@ class Statistics(FrameOutput):
         """Return the people so far by confirmed label, "" if none was confirmed."""
         return self._ended + Counter(track.confirmed_label for track in self._present.values())
 
-    def summary(self, is_stopped: bool, losses: Sequence[str], events: int | None) -> str:
+    @classmethod
+    def total(cls, several: Iterable["Statistics"]) -> "Statistics":
+        """Return the sum over sources, whose people are different ones."""
+        total = cls()
+        for each in several:
+            total._start, total._last = min(total._start, each._start), max(total._last if total.frames else 0.0, each._last)
+            total.frames += each.frames
+            total.faces += each.faces
+            total._ended += each.people
+        return total
+
+    def summary(self, is_stopped: bool, losses: Mapping[str, int], events: int | None) -> str:
         """Return one line: frames and `losses`, faces and people, the number of `events` unless None, time."""
         people = self.people
         unconfirmed = people.pop("", 0)
@@ -77,10 +88,11 @@ class Statistics(FrameOutput):
         labels += [f"too brief to confirm {unconfirmed}"] if unconfirmed else []
         by_label = f" ({', '.join(labels)})" if labels else ""
         frames = f"{self.frames} frames{' (stopped)' if is_stopped else ''}"
+        lost = [f"{number} {how}" for how, number in losses.items()]
         faces = f"{self.faces} faces of {people.total() + unconfirmed} people{by_label}"
         seconds = self._last - self._start
         speed = f"{seconds:.1f} s, {self.frames / max(seconds, 1e-9):.1f} frames/s"
-        return "; ".join([", ".join([frames, *losses, faces]), *([] if events is None else [f"{events} events"]), speed])
+        return "; ".join([", ".join([frames, *lost, faces]), *([] if events is None else [f"{events} events"]), speed])
 
 
 def count_faces(result: FrameResult) -> dict[str, int]:
@@ -93,12 +105,13 @@ class FrameRecords(FrameOutput):
 
     shows_image = False
 
-    def __init__(self, lines: JsonLines) -> None:
-        self._lines = lines
+    def __init__(self, lines: JsonLines, source: str) -> None:
+        """`source` is the name of the frames' source; several may write to the same file."""
+        self._lines, self._source = lines, source
 
     def write(self, result: FrameResult, image: np.ndarray) -> None:
         faces = [tracked_face_record(face) for face in result.faces]
-        self._lines.write({"frame": result.number, "time": round(result.time, 4), "faces": faces})
+        self._lines.write({"source": self._source, "frame": result.number, "time": round(result.time, 4), "faces": faces})
 
 
 class VideoFile(FrameOutput):
@@ -115,52 +128,54 @@ class VideoFile(FrameOutput):
 
 
 class LivePage(FrameOutput):
-    """Shows the video and the counts to browsers."""
+    """Shows the video and the counts of a source to browsers."""
 
-    def __init__(self, server: LiveServer, statistics: Statistics) -> None:
-        """`statistics` must receive each frame before this output does."""
-        self._server, self._statistics = server, statistics
+    def __init__(self, server: LiveServer, tile: Tile, source: str, statistics: Statistics) -> None:
+        """`tile` is the place of the source, whose name is `source`. `statistics` receive each frame before this output."""
+        self._server, self._tile, self._statistics = server, tile, statistics
+        self._state = State(source)
+        server.states.append(self._state)
 
     def write(self, result: FrameResult, image: np.ndarray) -> None:
-        people = {display_name(label): number for label, number in self._statistics.people.most_common() if label}
-        state = State(self._statistics.frames, result.time, self._statistics.rate, 0.0, count_faces(result), people)
-        self._server.show(image, state)
+        state = self._state
+        state.frames, state.time, state.rate, state.stalled = self._statistics.frames, result.time, self._statistics.rate, 0.0
+        state.faces = count_faces(result)
+        state.people = {display_name(label): number for label, number in self._statistics.people.most_common() if label}
+        self._tile.show(image, "")
 
     def stalled(self, seconds: float) -> None:
-        self._server.show_stall(seconds)
+        self._state.stalled = seconds
+        self._tile.show_stall(seconds)
+
+    def close(self) -> None:
+        self._server.states.remove(self._state)
 
 
 class WindowOutput(FrameOutput):
-    """Shows the video and the counts in a window, until it is closed."""
+    """Shows the video and the counts of a source in a window."""
 
-    def __init__(self, window: Window, statistics: Statistics, on_close: Callable[[], None]) -> None:
-        """`statistics` must receive each frame before this output does. `on_close` is called once the window is closed."""
-        self._window, self._statistics, self._on_close = window, statistics, on_close
-        self.is_closed = False
+    def __init__(self, tile: Tile, statistics: Statistics) -> None:
+        """`tile` is the place of the source. `statistics` receive each frame before this output."""
+        self._tile, self._statistics = tile, statistics
 
     def write(self, result: FrameResult, image: np.ndarray) -> None:
         text = "  ".join(f"{label} {number}" for label, number in count_faces(result).items())
-        self._check(self._window.show(image, f"{self._statistics.rate:.0f} frames/s  {text}"))
+        self._tile.show(image, f"{self._statistics.rate:.0f} frames/s  {text}")
 
     def stalled(self, seconds: float) -> None:
-        self._check(self._window.show_stall(seconds))
-
-    def _check(self, is_open: bool) -> None:
-        if not is_open:
-            self.is_closed = True
-            self._on_close()
+        self._tile.show_stall(seconds)
 
 
 class ProgressBar(FrameOutput):
-    """Shows on stderr how far the video is."""
+    """Shows on stderr how far the video is, or how many frames several sources have given together."""
 
     shows_image = False
 
-    def __init__(self, total: int | None) -> None:
-        """`total` is the number of frames to be expected; None if unknown."""
+    def __init__(self, total: int | None, name: str | None = None) -> None:
+        """`total` is the number of frames to be expected; None if unknown. `name` is put before the bar."""
         from tqdm import tqdm
 
-        self._bar = tqdm(total=total, unit="frame", disable=None)
+        self._bar = tqdm(total=total, desc=name, unit="frame", disable=None)
 
     def write(self, result: FrameResult, image: np.ndarray) -> None:
         self._bar.update()

@@ -1,24 +1,33 @@
-"""Process a video: detect the faces of each frame, track them, and pass each frame to every output."""
+"""Process video: detect the faces of each frame, track them, and pass each frame to every output of its source."""
 
-from collections.abc import Callable, Sequence
+import logging
+import math
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from itertools import islice
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from facemask.drawing import draw_tracked, pixelate_faces
+from facemask.errors import InputError
 from facemask.models.center_face import CenterFaceDetector
 from facemask.models.face_detectors import FaceDetector
 from facemask.parallel import prefetch_map
 from facemask.types import Box, Face, Frame, FrameResult
-from facemask.video.outputs import FrameOutput
-from facemask.video.sources import VideoSource
-from facemask.video.tracker import MaskTracker
+from facemask.video.events import EventRecorder
+from facemask.video.outputs import FrameOutput, Statistics
+from facemask.video.sources import TICK, VideoSource
+from facemask.video.tracker import Classification, MaskTracker
 
 PREFETCH = 4  # frames per worker, of a file: classifications come in bursts, when many people come
 HIDE_CONFIDENCE = 0.1  # from which a face is hidden, though less confident ones than asked for are not reported
 
 DetectFaces = Callable[[np.ndarray], list[Face]]
+ClassifyImages = Callable[[Sequence[tuple[np.ndarray, Sequence[Box]]]], list[Classification]]  # of images and their boxes
+
+logger = logging.getLogger(__name__)
 
 
 def face_detection(faces: FaceDetector, confidence: float, hide: bool, size: int | None = None) -> DetectFaces:
@@ -39,50 +48,105 @@ def face_detection(faces: FaceDetector, confidence: float, hide: bool, size: int
     return detect
 
 
-class Session:
-    """The processing of one source.
+@dataclass
+class Channel:
+    """One source with what belongs to it alone: its tracker, its counts, and the outputs that receive its frames in order."""
 
-    Faces of several frames of a file are detected at once; a live source's frame is finished before the next is taken, so
-    that outputs are not late.
-    """
+    source: VideoSource
+    tracker: MaskTracker
+    outputs: Sequence[FrameOutput]
+    statistics: Statistics = field(default_factory=Statistics)  # the first to receive a frame: others show its counts
+    events: EventRecorder | None = None  # one of the outputs
+    error: InputError | None = None  # why the source failed while others went on, as was reported
+    frames_taken: int = 0
 
-    def __init__(
-        self,
-        source: VideoSource,
-        detect: DetectFaces,
-        tracker: MaskTracker,
-        outputs: Sequence[FrameOutput],
-        workers: int,
-        hide: bool = False,
-    ) -> None:
-        """`outputs` receive each frame in their order. With `hide` all faces are pixelated in what they show."""
-        self.source, self.tracker, self.outputs = source, tracker, outputs
-        self._detect, self._workers, self._hide = detect, workers, hide
-
-    def run(self, max_frames: int | None = None) -> None:
-        """Process the source to its end, to `max_frames`, or until it is stopped. Raises InputError if an output fails."""
-        frames = islice(self.source.frames(self._stalled), max_frames)
-        prefetch = 1 if self.source.is_live else PREFETCH
-        with closing(prefetch_map(lambda frame: self._detect(frame.image), frames, self._workers, prefetch)) as detections:
-            for frame, faces in detections:
-                self._write(frame, faces.result())
-                if self.source.is_stopped:  # frames that were read ahead are dropped
-                    break
-
-    def _write(self, frame: Frame, faces: list[Face]) -> None:
-        result = self.tracker.update(frame.image, frame.time, faces, frame.number)
+    def write(self, frame: Frame, detected: list[Face], result: FrameResult, hide: bool) -> None:
+        """Pass a frame to the outputs, annotated if one shows it; with `hide` all faces `detected` are pixelated."""
+        self.statistics.write(result, frame.image)
         image = frame.image
         if any(output.shows_image for output in self.outputs):
-            image = self._annotate(image, result, [face.box for face in faces])
+            if hide:
+                boxes = [face.box for face in detected] + [face.box for face in result.faces] + result.predicted
+                image = pixelate_faces(image, boxes)
+            image = draw_tracked(image, result.faces)
         for output in self.outputs:
             output.write(result, image)
 
-    def _annotate(self, image: np.ndarray, result: FrameResult, detected: list[Box]) -> np.ndarray:
-        """Return a copy of `image` with a box and a label on each face, the faces hidden first if asked for."""
-        if self._hide:
-            image = pixelate_faces(image, [*detected, *(face.box for face in result.faces), *result.predicted])
-        return draw_tracked(image, result.faces)
-
-    def _stalled(self, seconds: float) -> None:
+    def stalled(self, seconds: float) -> None:
+        """Tell the outputs for how long the source has given no frame."""
         for output in self.outputs:
             output.stalled(seconds)
+
+
+Batch = list[tuple[Channel, Frame]]  # frames that are processed together, at most one of each channel
+
+
+class Session:
+    """The processing of one source, or of several at once.
+
+    Of one source that is stored, faces of several frames are detected at once. Of live sources the frames that are there
+    are finished before the next are taken, so that outputs are not late; one that gives none is not waited for.
+    """
+
+    def __init__(
+        self, channels: Sequence[Channel], detect: DetectFaces, classify: ClassifyImages, workers: int, hide: bool = False
+    ) -> None:
+        """`workers` frames are detected at once. With `hide` all faces are pixelated in what the outputs show."""
+        self.channels = channels
+        self._detect, self._classify, self._workers, self._hide = detect, classify, workers, hide
+
+    def run(self, max_frames: int | None = None) -> None:
+        """Process the sources to their ends, to `max_frames` of each, or until all are stopped.
+
+        Raises InputError if an output fails, or the only source does; of several that one ends, with a warning.
+        """
+        is_live = any(channel.source.is_live for channel in self.channels)
+        ahead = (1, 1) if is_live else (self._workers, PREFETCH)
+        with (
+            ThreadPoolExecutor(self._workers, thread_name_prefix="detector") as pool,
+            closing(prefetch_map(lambda batch: self._detect_faces(batch, pool), self._batches(max_frames), *ahead)) as detections,
+        ):
+            for batch, faces in detections:
+                self._write(batch, faces.result())
+                if all(channel.source.is_stopped for channel in self.channels):  # frames that were read ahead are dropped
+                    break
+
+    def _batches(self, max_frames: int | None) -> Iterator[Batch]:
+        """Yield the frames as they come."""
+        arrived = threading.Event()
+        for channel in self.channels:
+            channel.source.arrived = arrived
+        going_on = list(self.channels)
+        while going_on:
+            arrived.clear()
+            batch = [(channel, frame) for channel in going_on if (frame := self._poll(channel)) is not None]
+            going_on = [
+                channel
+                for channel in going_on
+                if not channel.source.has_ended and channel.frames_taken < (max_frames or math.inf)
+            ]
+            if batch:
+                yield batch
+            elif going_on:
+                arrived.wait(TICK)
+
+    def _poll(self, channel: Channel) -> Frame | None:
+        try:
+            frame = channel.source.poll(channel.stalled)
+        except InputError as error:
+            if len(self.channels) == 1:
+                raise
+            logger.warning("%s", error)
+            channel.error = error
+            return None
+        channel.frames_taken += frame is not None
+        return frame
+
+    def _detect_faces(self, batch: Batch, pool: ThreadPoolExecutor) -> list[list[Face]]:
+        return list(pool.map(self._detect, [frame.image for _, frame in batch]))
+
+    def _write(self, batch: Batch, faces: list[list[Face]]) -> None:
+        associated = [channel.tracker.associate(frame, found) for (channel, frame), found in zip(batch, faces, strict=True)]
+        classified = self._classify([(each.frame.image, each.due_boxes) for each in associated])
+        for (channel, frame), found, each, labels in zip(batch, faces, associated, classified, strict=True):
+            channel.write(frame, found, channel.tracker.complete(each, labels), self._hide)

@@ -8,12 +8,14 @@ import re
 import threading
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, suppress
 from fractions import Fraction
+from functools import partial
 from itertools import count
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol, TypeVar
 
 import cv2
 import numpy as np
@@ -25,10 +27,18 @@ from facemask.io.images import MAX_PIXELS, read_image
 from facemask.types import Frame
 from facemask.video.camera import CameraReader
 from facemask.video.decoder import MAX_RATE, MIN_RATE, DecodedFrame, VideoDecoder, check_size
+from facemask.video.find_sources import (
+    STANDARD_INPUT,
+    SourceName,
+    is_animation,
+    is_camera,
+    is_remote,
+    is_waiting,
+    source_name,
+)
 
 DEFAULT_RATE = 25.0  # frames per second, for sources that state none
 MAX_DENOMINATOR = 1001  # of rates as broadcasters have them: 30000/1001
-STANDARD_INPUT = "-"
 RAW_MOTION_JPEG = ("mjpeg", "jpeg_pipe")  # FFmpeg's formats that have neither rate nor times; it makes up both
 OPEN_TIMEOUT = 10.0  # s for a stream to open: FFmpeg reads some for five before it knows them
 READ_TIMEOUT = 3.5  # s for a stream to send the next packet
@@ -45,6 +55,8 @@ FAULTS = {
 ANIMATION_DELAY = 0.1  # s that a frame of an animation is shown if its file states none, as browsers do
 NUMBER_PLACE = re.compile(r"%0?\d*d")  # in the name of a sequence of images, as in frame_%04d.jpg
 
+Result = TypeVar("Result")
+
 logger = logging.getLogger(__name__)
 
 
@@ -59,10 +71,15 @@ class Reader(Protocol):
     def close(self) -> None: ...
 
 
+def ignore_stall(seconds: float) -> None:
+    """Do nothing about a stall."""
+
+
 class VideoSource(AbstractContextManager, ABC):
-    """Something that gives frames; `frames()` may be walked once."""
+    """Something that gives frames, once: walk `frames()`, or `poll` several sources in turn."""
 
     is_live = False  # gives the newest frame, and may come back when it has dropped
+    is_waiting = False  # frames come when they come: `poll` never waits for one, so that several sources can go on at once
 
     def __init__(self, name: str, rate: float, width: int | None, stride: int) -> None:
         """`rate` is in frames per second, as stated; out of range it counts as unknown (`has_rate`)."""
@@ -74,20 +91,73 @@ class VideoSource(AbstractContextManager, ABC):
         self.dropped_frames = 0  # that could not be read, or not be waited for
         self.quality = FrameQuality(name)
         self.fault = ""  # why the source has ended, if it should not have: a predicate
+        self.has_ended = False  # `poll` returns no more frames
+        self.arrived = threading.Event()  # set when there may be a frame; several sources may be given the same one
         self._width, self._stride = width, stride
         self._stopped = threading.Event()
+        self._empty_since: float | None = None  # time.monotonic() of the first poll without a frame since the last frame
+        self._next_stall = 0.0  # time.monotonic()
+        self._is_stall_reported = False
+
+    def rename(self, name: str) -> None:
+        """Be called `name` in messages and records."""
+        self.name = self.quality.name = name
 
     @property
-    def losses(self) -> list[str]:
-        """Return what was lost, as "3 dropped" and "2 corrupt"."""
-        return ([f"{self.dropped_frames} dropped"] if self.dropped_frames else []) + self.quality.losses
+    def losses(self) -> Counter[str]:
+        """Return how many frames were lost by how, as {"dropped": 3, "corrupt": 2}, without zeros."""
+        return Counter({"dropped": self.dropped_frames}) + self.quality.losses
 
-    @abstractmethod
-    def frames(self, on_stall: Callable[[float], None] = lambda seconds: None) -> Iterator[Frame]:
+    def frames(self, on_stall: Callable[[float], None] = ignore_stall) -> Iterator[Frame]:
         """Yield the frames in order.
 
         While a source gives no frame `on_stall` is called a few times a second, with the seconds since its last frame.
         """
+        while not self.has_ended:
+            self.arrived.clear()
+            frame = self.poll(on_stall)
+            if frame is not None:
+                yield frame
+            elif not self.has_ended:
+                self.arrived.wait(TICK)
+
+    def poll(self, on_stall: Callable[[float], None] = ignore_stall) -> Frame | None:
+        """Return the next frame; None if there is none now, or none any more (`has_ended`). `on_stall` as for `frames`.
+
+        Raises InputError if the source fails for good.
+        """
+        try:
+            frame = None if self._stopped.is_set() else self._take()
+        except BaseException:
+            self.has_ended = True
+            raise
+        self.has_ended = self.has_ended or self._stopped.is_set()
+        if frame is not None:
+            self._empty_since, self._is_stall_reported = None, False
+        elif not self.has_ended:
+            self._check_stall(on_stall)
+        return frame
+
+    @abstractmethod
+    def _take(self) -> Frame | None:
+        """Return the next frame; None if there is none now, or after the last one, when it sets `has_ended`."""
+
+    def _check_stall(self, on_stall: Callable[[float], None]) -> None:
+        now = time.monotonic()
+        if self._empty_since is None:
+            self._empty_since, self._next_stall = now, now + TICK / 2
+        if now < self._next_stall:
+            return
+        self._next_stall = now + TICK
+        stall = now - self._empty_since
+        on_stall(stall)
+        if stall >= STALL and not self._is_stall_reported and not self._is_away():
+            logger.warning("%s: no frame for %.0f s; waiting", self.name, stall)
+            self._is_stall_reported = True
+
+    def _is_away(self) -> bool:
+        """Return whether it was reported already that no frames come."""
+        return False
 
     @property
     def is_stopped(self) -> bool:
@@ -135,10 +205,10 @@ class FrameQuality:
             )
 
     @property
-    def losses(self) -> list[str]:
-        """Return the counts to report at the end, as "3 corrupt"; uniform frames count only if they lasted."""
-        corrupt = [f"{self.corrupt_frames} corrupt"] if self.corrupt_frames else []
-        return corrupt + ([f"{self.uniform_frames} of one colour"] if "uniform" in self._reported else [])
+    def losses(self) -> Counter[str]:
+        """Return the counts to report at the end, as {"corrupt": 3}; uniform frames count only if they lasted."""
+        uniform = self.uniform_frames if "uniform" in self._reported else 0
+        return +Counter({"corrupt": self.corrupt_frames, "of one colour": uniform})
 
 
 def is_uniform(image: np.ndarray) -> bool:
@@ -148,7 +218,7 @@ def is_uniform(image: np.ndarray) -> bool:
 
 
 def open_source(
-    source: str,
+    source: SourceName,
     width: int | None = None,
     stride: int = 1,
     rate: float | None = None,
@@ -162,43 +232,91 @@ def open_source(
     for images, for raw motion JPEG from a pipe and for what states none. A live source that has dropped is opened again
     for `timeout` seconds. Raises InputError if it cannot be opened, or its frames have more than `max_pixels`.
     """
+    if not isinstance(source, str):
+        return ImageSource(source, rate or DEFAULT_RATE, width, stride, max_pixels)
     path = Path(source)
-    is_remote = "://" in source
     are_images = path.suffix.lower() in IMAGE_SUFFIXES or (glob.has_magic(source) and not path.exists())
-    if path.is_dir() or (are_images and not is_remote):
+    if path.is_dir() or (are_images and not is_remote(source)):
         if is_animation(path):
             return _with_rate_checked(AnimationSource(path, width, stride, max_pixels), rate)
         return ImageSource(source, rate or DEFAULT_RATE, width, stride, max_pixels)
-    is_camera = (source.isdecimal() and int(source) < 1000) or path.is_char_device()
-    if not (is_camera or is_remote or source == STANDARD_INPUT or path.is_fifo() or path.is_file()):
-        raise InputError(f"{source}: no such video; give a file, a stream's URL, or a camera's index (0 is the first)")
-    if is_camera:
-        name = f"camera {source}"
+    name = source_name(source)
+    if not (is_waiting(source) or path.is_file()):
+        raise InputError(f"{name}: no such video; give a file, a stream's URL, or a camera's index (0 is the first)")
+    if is_camera(source) or is_remote(source):
+        open_reader = partial(_open_reader, source, width, max_pixels)
+        reader = open_reader()
+        stated = reader.rate or rate or 0
+        if isinstance(reader, CameraReader) or not reader.has_end:
+            return _with_rate_checked(LiveSource(name, stated, width, stride, reader, open_reader, timeout), rate)
+        return _with_rate_checked(PipeSource(name, stated, width, stride, reader), rate)
 
-        def open_camera() -> CameraReader:
-            return CameraReader(int(source) if source.isdecimal() else source, name, width)
-
-        camera = open_camera()
-        check_size(name, camera.width, camera.height, max_pixels)
-        live = LiveSource(name, camera.rate or rate or 0, width, stride, camera, open_camera, timeout)
-        return _with_rate_checked(live, rate)
-
-    is_pipe = source == STANDARD_INPUT or path.is_fifo()
-    name = "standard input" if source == STANDARD_INPUT else without_secrets(source)
     # absolute, for in a name alone FFmpeg takes a colon for a protocol's
-    url = source if is_remote else "pipe:0" if source == STANDARD_INPUT else str(path.absolute())
-
-    def open_decoder(is_live: bool = True) -> VideoDecoder:
-        limits = (OPEN_TIMEOUT, READ_TIMEOUT) if is_remote else None
-        return VideoDecoder(url, name, width, max_pixels, limits, is_live)
-
-    decoder = in_thread(lambda: open_decoder(is_live=is_remote)) if is_remote or is_pipe else open_decoder(is_live=False)
+    url = "pipe:0" if source == STANDARD_INPUT else str(path.absolute())
+    is_pipe = is_waiting(source)
+    decoder = VideoDecoder(url, name, width, max_pixels, None)
     is_made_up = rate is not None and is_pipe and decoder.format in RAW_MOTION_JPEG
     stated = rate if rate is not None and (is_made_up or not decoder.rate) else decoder.rate
-    if is_remote and not decoder.has_end:
-        return _with_rate_checked(LiveSource(name, stated, width, stride, decoder, open_decoder, timeout), rate)
     kind = PipeSource if is_pipe else FileSource
     return _with_rate_checked(kind(name, stated, width, stride, decoder, not is_made_up), rate)
+
+
+def open_sources(
+    sources: Sequence[SourceName],
+    width: int | None = None,
+    stride: int = 1,
+    rate: float | None = None,
+    timeout: float = math.inf,
+    max_pixels: int = MAX_PIXELS,
+) -> list[VideoSource]:
+    """Open several sources at the same time, as `open_source` does; each gets a name of its own.
+
+    A camera or stream that cannot be opened is tried again for `timeout` seconds, if another one can. Raises InputError if
+    none can be opened, or one of another kind cannot.
+    """
+    opened = in_threads([partial(open_source, source, width, stride, rate, timeout, max_pixels) for source in sources])
+    errors = [result for result in opened if isinstance(result, InputError)]
+    is_fatal = [isinstance(result, InputError) and not _may_come(source) for source, result in zip(sources, opened, strict=True)]
+    if any(is_fatal) or len(errors) == len(sources):
+        for result in opened:
+            if not isinstance(result, InputError):
+                result.__exit__()
+        for error in errors[:-1]:
+            logger.warning("%s", error)
+        raise errors[-1]
+    numbers: Counter[str] = Counter()
+    ready = []
+    for source, result in zip(sources, opened, strict=True):
+        if isinstance(result, InputError):
+            logger.warning("%s", result)
+            open_reader = partial(_open_reader, str(source), width, max_pixels)
+            result = LiveSource(source_name(source), rate or 0, width, stride, None, open_reader, timeout)
+        numbers[result.name] += 1
+        if numbers[result.name] > 1:  # URLs that differ in what is not shown
+            result.rename(f"{result.name} #{numbers[result.name]}")
+        ready.append(result)
+    return ready
+
+
+def stop_sources(sources: Iterable[VideoSource]) -> None:
+    """Stop each source; may be called from a signal handler."""
+    for source in sources:
+        source.stop()
+
+
+def _may_come(source: SourceName) -> bool:
+    """Return whether a source that cannot be opened now may be later."""
+    return isinstance(source, str) and (is_camera(source) or is_remote(source))
+
+
+def _open_reader(source: str, width: int | None, max_pixels: int) -> "CameraReader | VideoDecoder":
+    """Open a camera or a stream. Raises InputError if it cannot be opened, or its frames have more than `max_pixels`."""
+    name = source_name(source)
+    if is_remote(source):
+        return VideoDecoder(source, name, width, max_pixels, (OPEN_TIMEOUT, READ_TIMEOUT), is_live=True)
+    camera = CameraReader(int(source) if source.isdecimal() else source, name, width)
+    check_size(name, camera.width, camera.height, max_pixels)
+    return camera
 
 
 def _with_rate_checked(source: VideoSource, rate: float | None) -> VideoSource:
@@ -210,33 +328,52 @@ def _with_rate_checked(source: VideoSource, rate: float | None) -> VideoSource:
     return source
 
 
-def in_thread(function: Callable[[], VideoDecoder]) -> VideoDecoder:
-    """Return what `function` returns, or raise what it raises; Ctrl-C is heard meanwhile, though it waits in C code."""
-    results: queue.Queue[VideoDecoder | Exception] = queue.Queue()
+def in_threads(functions: Sequence[Callable[[], Result]]) -> list[Result | InputError]:
+    """Call functions at the same time; return what each returns, or the InputError that it raises.
 
-    def call() -> None:
+    Ctrl-C is heard meanwhile, though they may wait in C code.
+    """
+    results: dict[int, Result | Exception] = {}
+
+    def call(index: int) -> None:
         try:
-            results.put(function())
+            results[index] = functions[index]()
         except Exception as error:  # the other thread's to raise
-            results.put(error)
+            results[index] = error
 
-    threading.Thread(target=call, name="opener", daemon=True).start()
-    while True:
-        with suppress(queue.Empty):
-            result = results.get(timeout=TICK)
-            if isinstance(result, Exception):
-                raise result
-            return result
+    threads = [threading.Thread(target=call, args=(index,), name="opener", daemon=True) for index in range(len(functions))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        while thread.is_alive():
+            thread.join(TICK)
+    returned: list[Result | InputError] = []
+    for index in range(len(functions)):
+        result = results[index]
+        if isinstance(result, Exception) and not isinstance(result, InputError):
+            raise result
+        returned.append(result)
+    return returned
 
 
-def without_secrets(source: str) -> str:
-    """Return a source as messages may name it: a URL without user, password and settings, where cameras take passwords too."""
-    if "://" not in source:
-        return source
-    return re.sub(r"/[^/]*=.*", "/…", re.sub(r"//.*@", "//", re.sub(r"\?.*", "?…", source)))
+class StoredSource(VideoSource):
+    """Frames that are there when they are asked for."""
+
+    _frames: Iterator[Frame] | None = None
+
+    def _take(self) -> Frame | None:
+        if self._frames is None:
+            self._frames = self._read()
+        frame = next(self._frames, None)
+        self.has_ended = frame is None
+        return frame
+
+    @abstractmethod
+    def _read(self) -> Iterator[Frame]:
+        """Yield the frames."""
 
 
-class FileSource(VideoSource):
+class FileSource(StoredSource):
     """A video that has an end: every frame is given, in order, at the time that the file states, or by the rate."""
 
     def __init__(
@@ -248,7 +385,7 @@ class FileSource(VideoSource):
         if decoder.frame_count:
             self.frame_count = math.ceil(decoder.frame_count / stride)
 
-    def frames(self, on_stall: Callable[[float], None] = lambda seconds: None) -> Iterator[Frame]:
+    def _read(self) -> Iterator[Frame]:
         first = last = None
         failures = 0  # frames one after the other that could not be decoded
         for number in count():
@@ -293,60 +430,65 @@ class FileSource(VideoSource):
 
 
 class PipeSource(FileSource):
-    """Standard input or a FIFO: read on a thread of its own, for nothing ends a wait for what a pipe may never bring."""
+    """What has an end and comes when it comes, as standard input: read on a thread, for nothing ends a wait for a pipe."""
 
+    is_waiting = True
     PREFETCH = 4  # frames read before they are taken
 
-    def frames(self, on_stall: Callable[[float], None] = lambda seconds: None) -> Iterator[Frame]:
-        waiting: queue.Queue[Frame | Exception | None] = queue.Queue(self.PREFETCH)
+    def __init__(self, *arguments: Any) -> None:
+        """Takes what `FileSource` takes."""
+        super().__init__(*arguments)
+        self._waiting: queue.Queue[Frame | Exception | None] = queue.Queue(self.PREFETCH)  # None is the end
+        self._thread: threading.Thread | None = None
 
-        def read() -> None:
-            try:
-                for frame in super(PipeSource, self).frames():
-                    waiting.put(frame)
-                waiting.put(None)
-            except Exception as error:  # the other thread's to raise
-                waiting.put(error)
+    def _take(self) -> Frame | None:
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._read_ahead, name="source", daemon=True)
+            self._thread.start()
+        try:
+            frame = self._waiting.get_nowait()
+        except queue.Empty:
+            return None
+        if isinstance(frame, Exception):
+            raise frame
+        self.has_ended = frame is None
+        return frame
 
-        threading.Thread(target=read, name="source", daemon=True).start()
-        last, is_reported = time.monotonic(), False
+    def _read_ahead(self) -> None:
+        try:
+            for frame in self._read():
+                self._put(frame)
+            self._put(None)
+        except Exception as error:  # the other thread's to raise
+            self._put(error)
+
+    def _put(self, frame: Frame | Exception | None) -> None:
         while not self._stopped.is_set():
-            try:
-                frame = waiting.get(timeout=TICK)
-            except queue.Empty:
-                stall = time.monotonic() - last
-                on_stall(stall)
-                if stall >= STALL and not is_reported:
-                    logger.warning("%s: no frame for %.0f s; waiting", self.name, stall)
-                    is_reported = True
-                continue
-            if isinstance(frame, Exception):
-                raise frame
-            if frame is None:
+            with suppress(queue.Full):
+                self._waiting.put(frame, timeout=TICK)
+                self.arrived.set()
                 return
-            yield frame
-            last, is_reported = time.monotonic(), False
 
     def __exit__(self, *_: object) -> None:
-        self.stop()  # the thread may be in a read that does not end: it is left, and the decoder with it
+        self.stop()
+        if self._thread is not None:
+            self._thread.join(2 * TICK)
+        if self._thread is None or not self._thread.is_alive():  # else it is in a read that may not end, and is left
+            self._decoder.close()
 
 
-class ImageSource(VideoSource):
+class ImageSource(StoredSource):
     """Images as frames, in the order of the numbers in their names; one that cannot be read is dropped, with a warning."""
 
-    def __init__(self, source: str, rate: float, width: int | None, stride: int, max_pixels: int = MAX_PIXELS) -> None:
+    def __init__(self, source: SourceName, rate: float, width: int | None, stride: int, max_pixels: int = MAX_PIXELS) -> None:
         """Raises InputError if no image matches `source`."""
-        super().__init__(source, rate, width, stride)
-        if NUMBER_PLACE.search(source):
-            parts = [glob.escape(part) for part in NUMBER_PLACE.split(source)]
-            if not glob.glob("[0-9]*".join(parts)):
-                raise InputError(f"{source}: no file matches; check the pattern")
-            source = "[0-9]*".join(parts)
+        super().__init__(source_name(source), rate, width, stride)
         self._max_pixels = max_pixels
-        self._paths = sorted(find_images([source]), key=_by_numbers)[::stride]
+        paths = find_images([_with_numbers_as_glob(source)]) if isinstance(source, str) else source
+        self._paths = sorted(paths, key=_by_numbers)[::stride]
         self.frame_count = len(self._paths)
 
-    def frames(self, on_stall: Callable[[float], None] = lambda seconds: None) -> Iterator[Frame]:
+    def _read(self) -> Iterator[Frame]:
         for index, path in enumerate(self._paths):
             if self._stopped.is_set():
                 return
@@ -363,11 +505,21 @@ class ImageSource(VideoSource):
             yield Frame(number, float(number / self.rate), self._fit(image))
 
 
+def _with_numbers_as_glob(source: str) -> str:
+    """Return frame_%04d.jpg as a glob, other names as they are. Raises InputError if no image matches."""
+    if not NUMBER_PLACE.search(source):
+        return source
+    parts = [glob.escape(part) for part in NUMBER_PLACE.split(source)]
+    if not glob.glob("[0-9]*".join(parts)):
+        raise InputError(f"{source}: no file matches; check the pattern")
+    return "[0-9]*".join(parts)
+
+
 def _by_numbers(path: Path) -> list[tuple[int, str]]:
     return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", str(path))]
 
 
-class AnimationSource(VideoSource):
+class AnimationSource(StoredSource):
     """An animated image (WebP, PNG, GIF), whose frames Pillow decodes: FFmpeg knows no animated WebP."""
 
     def __init__(self, path: Path, width: int | None, stride: int, max_pixels: int = MAX_PIXELS) -> None:
@@ -383,7 +535,7 @@ class AnimationSource(VideoSource):
         super().__init__(str(path), 1 / delay, width, stride)
         self.frame_count = math.ceil(getattr(self._image, "n_frames", 1) / stride)
 
-    def frames(self, on_stall: Callable[[float], None] = lambda seconds: None) -> Iterator[Frame]:
+    def _read(self) -> Iterator[Frame]:
         time = 0.0
         try:
             for number, frame in enumerate(ImageSequence.Iterator(self._image)):
@@ -410,20 +562,13 @@ class AnimationSource(VideoSource):
         self._image.close()
 
 
-def is_animation(path: Path) -> bool:
-    """Return whether a file is an image of several frames."""
-    with suppress(Exception), Image.open(path) as image:  # of broken files Pillow raises what comes
-        return getattr(image, "is_animated", False) and image.format != "TIFF"  # its frames are pages
-    return False
-
-
 class LiveSource(VideoSource):
     """A camera or stream, read on a thread of its own: the newest frame is given, and what nobody waited for is dropped.
 
     Times are those of arrival. When it drops it is opened again, with growing waits, until `timeout` seconds have passed.
     """
 
-    is_live = True
+    is_live = is_waiting = True
     FIRST_WAIT, MAX_WAIT = 1.0, 30.0  # s, before it is opened again
 
     def __init__(
@@ -432,43 +577,40 @@ class LiveSource(VideoSource):
         rate: float,
         width: int | None,
         stride: int,
-        reader: Reader,
+        reader: Reader | None,
         open_reader: Callable[[], Reader],
         timeout: float,
     ) -> None:
-        """`reader` is open; `open_reader` opens it again, and raises InputError if it cannot."""
+        """`reader` is open, or None if it could not be; `open_reader` opens it again, and raises InputError if it cannot."""
         super().__init__(name, rate, width, stride)
-        self._reader: Reader | None = reader
+        self._reader = reader
         self._open_reader, self._timeout = open_reader, timeout
         self._newest: Frame | None = None  # its number and time since the source was opened
-        self._changed = threading.Condition()
-        self._is_lost = self._has_ended = False
+        self._lock = threading.Lock()  # of the newest frame
+        self._is_lost = reader is None  # there is no connection, as was reported
+        self._is_read = False  # there will be no more frames
+        self._first: Frame | None = None  # that was taken
         self._error: InputError | None = None  # the reading thread's
         self._thread = threading.Thread(target=self._read, name="source", daemon=True)
         self._thread.start()
 
-    def frames(self, on_stall: Callable[[float], None] = lambda seconds: None) -> Iterator[Frame]:
-        first, self.dropped_frames = None, 0
-        last, is_reported = time.monotonic(), False
-        while not self._stopped.is_set():
-            with self._changed:
-                self._changed.wait_for(lambda: self._newest is not None or self._has_ended, TICK)
-                frame, self._newest = self._newest, None
-            if frame is not None:
-                first = frame if first is None else first
-                yield Frame(frame.number - first.number, frame.time - first.time, frame.image)
-                last, is_reported = time.monotonic(), False
-            elif self._has_ended:
-                if self._error:
-                    raise self._error
-                self.fault = "has ended; start again when it is back"
-                return
-            else:
-                stall = time.monotonic() - last
-                on_stall(stall)
-                if stall >= STALL and not is_reported and not self._is_lost:
-                    logger.warning("%s: no frame for %.0f s; waiting", self.name, stall)
-                    is_reported = True
+    def _take(self) -> Frame | None:
+        is_read = self._is_read  # before the newest frame, which may be the last
+        with self._lock:
+            frame, self._newest = self._newest, None
+            if self._first is None:  # those before were not waited for
+                self._first, self.dropped_frames = frame, 0
+        if frame is not None and self._first is not None:
+            return Frame(frame.number - self._first.number, frame.time - self._first.time, frame.image)
+        if is_read:
+            self.has_ended = True
+            if self._error:
+                raise self._error
+            self.fault = "has ended; start again when it is back"
+        return None
+
+    def _is_away(self) -> bool:
+        return self._is_lost
 
     def _read(self) -> None:
         try:
@@ -477,9 +619,8 @@ class LiveSource(VideoSource):
             self._error = error
         finally:
             self._close()
-            with self._changed:
-                self._has_ended = True
-                self._changed.notify_all()
+            self._is_read = True
+            self.arrived.set()
 
     def _read_and_reopen(self) -> None:
         start, last, wait = None, time.monotonic(), self.FIRST_WAIT
@@ -516,10 +657,10 @@ class LiveSource(VideoSource):
                 self._reader = self._open_reader()
 
     def _give(self, frame: Frame) -> None:
-        with self._changed:
+        with self._lock:
             self.dropped_frames += self._newest is not None
             self._newest = frame
-            self._changed.notify_all()
+        self.arrived.set()
 
     def _close(self) -> None:
         if self._reader:

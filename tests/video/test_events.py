@@ -38,7 +38,7 @@ def record(tmp_path, frames, close=True, **arguments):
     """Return the events of frames, each (tracks, ended)."""
     path = tmp_path / "events.jsonl"
     with JsonLines(path) as file:
-        recorder = EventRecorder(ALERT, [file.write], **arguments)
+        recorder = EventRecorder(ALERT, "camera 0", [file.write], **arguments)
         for tracks, ended in frames:
             recorder.write(result_of(tracks, ended), IMAGE)
         if close:
@@ -53,6 +53,7 @@ def test_confirmed_once_and_ended(tmp_path):
     assert events == [
         {
             "event": event,
+            "source": "camera 0",
             "track": 1,
             "label": "without_mask",
             "probability": 0.8765,
@@ -110,13 +111,13 @@ def test_label_that_is_unsure_at_the_end(tmp_path):
 
 def test_several_receivers_get_each_event():
     received = [], []
-    recorder = EventRecorder(ALERT, [received[0].append, received[1].append])
+    recorder = EventRecorder(ALERT, "camera 0", [received[0].append, received[1].append])
     recorder.write(result_of([person()]), IMAGE)
     assert [event["event"] for event in received[0]] == ["confirmed"] and received[0] == received[1]
 
 
 def test_image_is_needed_for_snapshots_alone(tmp_path):
-    assert (EventRecorder(ALERT).shows_image, EventRecorder(ALERT, snapshots=tmp_path).shows_image) == (False, True)
+    assert (EventRecorder(ALERT, "a").shows_image, EventRecorder(ALERT, "a", snapshots=tmp_path).shows_image) == (False, True)
 
 
 def test_events_of_two_people(tmp_path):
@@ -136,6 +137,15 @@ def test_snapshots(tmp_path, live):
         assert shot.name.endswith("-0001-without_mask.jpg")
     else:
         assert shot.name == "000002.50s-0001-without_mask.jpg"
+
+
+def test_snapshots_of_several_sources(tmp_path):
+    (tmp_path / "shots").mkdir()
+    for prefix in ("door-", "till-"):
+        record(tmp_path, [([person()], [])], close=False, snapshots=tmp_path / "shots", prefix=prefix)
+        (tmp_path / "events.jsonl").unlink()
+    names = sorted(path.name for path in (tmp_path / "shots").iterdir())
+    assert names == [f"{prefix}000002.50s-0001-without_mask.jpg" for prefix in ("door-", "till-")]
 
 
 def test_snapshots_of_two_runs(tmp_path):
@@ -163,7 +173,7 @@ def script(tmp_path):
 
 def test_command_gets_the_events_in_order_and_is_not_waited_for(tmp_path, script):
     with CommandRunner(script) as command:
-        recorder = EventRecorder(ALERT, [command.submit])
+        recorder = EventRecorder(ALERT, "camera 0", [command.submit])
         for number in range(4):
             recorder.write(result_of([person(id=number)]), IMAGE)
         assert not (tmp_path / "got").exists()  # the command runs until it may go

@@ -59,24 +59,17 @@ def test_page(server):
 
 
 def test_state(server):
-    assert json.load(get(server, "/state")) == {
-        "frames": 0,
-        "time": 0.0,
-        "rate": 0.0,
-        "stalled": 0.0,
-        "faces": {},
-        "people": {},
-        "watching": False,
-    }
-    server.show(grey(1), State(7, 1.5, 24.9, 0.0, {"Mask": 2}, {"No mask": 1}))
-    server.show_stall(3.5)
-    assert json.load(get(server, "/state?1")) == {
-        "frames": 7, "time": 1.5, "rate": 24.9, "stalled": 3.5, "faces": {"Mask": 2}, "people": {"No mask": 1}, "watching": False
+    assert json.load(get(server, "/state")) == {"sources": [], "watching": False}
+    server.states += [State("door", 7, 1.5, 24.9, 3.5, {"Mask": 2}, {"No mask": 1}), State("till")]
+    door, till = json.load(get(server, "/state?1"))["sources"]
+    assert door == {
+        "source": "door", "frames": 7, "time": 1.5, "rate": 24.9, "stalled": 3.5, "faces": {"Mask": 2}, "people": {"No mask": 1}
     }  # fmt: skip
+    assert till == {"source": "till", "frames": 0, "time": 0.0, "rate": 0.0, "stalled": 0.0, "faces": {}, "people": {}}
 
 
 def test_image(server):
-    server.show(grey(50), State())
+    server.show(grey(50))
     response = get(server, "/picture.jpg")
     assert response.headers["Content-Type"] == "image/jpeg"
     image = cv2.imdecode(np.frombuffer(response.read(), np.uint8), cv2.IMREAD_COLOR)
@@ -94,29 +87,29 @@ def test_unknown_path(server, path):
 
 
 def test_video_gives_the_newest_image(server):
-    server.show(grey(10), State())
+    server.show(grey(10))
     response = get(server, "/video")
     assert response.headers["Content-Type"] == "multipart/x-mixed-replace; boundary=frame"
     assert abs(read_part(response).mean() - 10) < 2
     for level in (90, 170):
-        server.show(grey(level), State())
+        server.show(grey(level))
         assert abs(read_part(response).mean() - level) < 2
 
 
 def test_state_tells_who_watches(server):
-    server.show(grey(10), State())
+    server.show(grey(10))
     response = get(server, "/video?me")
     read_part(response)
     assert [json.load(get(server, f"/state?{name}"))["watching"] for name in ("me", "you", "")] == [True, False, False]
     response.close()
     deadline = time.monotonic() + WAIT
     while json.load(get(server, "/state?me"))["watching"] and time.monotonic() < deadline:
-        server.show(grey(20), State())
+        server.show(grey(20))
     assert not json.load(get(server, "/state?me"))["watching"]
 
 
 def test_video_with_two_viewers(server):
-    server.show(grey(10), State())
+    server.show(grey(10))
     responses = [get(server, "/video") for _ in range(2)]
     assert [round(read_part(response).mean() / 10) for response in responses] == [1, 1]
 
@@ -144,19 +137,19 @@ def wait_for(happens: Callable[[], bool]) -> None:
 def test_nobody_waits_for_a_slow_viewer(server, monkeypatch):
     """The slow one is still being served when the other has all images: nothing waited until it was dropped."""
     monkeypatch.setattr(serve.Handler, "timeout", WAIT)
-    server.show(NOISE, State())
+    server.show(NOISE)
     with slow_viewer(server):
         fast = get(server, "/video")
         read_part(fast)
         for level in (90, 170):
-            server.show(grey(level), State())
+            server.show(grey(level))
             assert abs(read_part(fast).mean() - level) < 2
         assert "slow" in server.watching
 
 
 def test_slow_viewer_is_dropped(server, monkeypatch):
     monkeypatch.setattr(serve.Handler, "timeout", 0.1)
-    server.show(NOISE, State())
+    server.show(NOISE)
     with slow_viewer(server):
         wait_for(lambda: not server.watching)
     wait_for(lambda: server.viewers._value == serve.MAX_VIEWERS)
@@ -165,7 +158,7 @@ def test_slow_viewer_is_dropped(server, monkeypatch):
 def test_viewers_are_limited(monkeypatch):
     monkeypatch.setattr(serve, "MAX_VIEWERS", 1)
     with LiveServer("127.0.0.1", 0) as server:
-        server.show(grey(10), State())
+        server.show(grey(10))
         first = get(server, "/video")
         read_part(first)
         assert get(server, "/video").status == 503
@@ -213,7 +206,7 @@ def test_no_such_host():
 
 def test_ends_with_viewers():
     with LiveServer("127.0.0.1", 0) as server:
-        server.show(grey(10), State())
+        server.show(grey(10))
         response = get(server, "/video")
         read_part(response)
     assert response.read() == b""
@@ -255,7 +248,8 @@ def moving(server):
             image = grey(40, 240, 320)
             left = 10 + 11 * number % 240
             cv2.rectangle(image, (left, 80), (left + 60, 160), (0, 255, 0), 4)
-            server.show(image, State(number, number / 20, 20.0, 0.0, {"Mask": 3}, {"No mask": 2}))
+            server.states[:] = [State("camera 0", number, number / 20, 20.0, 0.0, {"Mask": 3}, {"No mask": 2})]
+            server.show(image)
             number += 1
 
     mover = threading.Thread(target=move)

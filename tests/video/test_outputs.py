@@ -6,6 +6,7 @@ import pytest
 from facemask.io.json_lines import JsonLines
 from facemask.types import Detection, FrameResult, Track
 from facemask.video import outputs
+from facemask.video.grid import Grid
 from facemask.video.live_server import State
 from facemask.video.outputs import FrameRecords, LivePage, Statistics, WindowOutput
 
@@ -38,24 +39,24 @@ def test_statistics_count_faces_and_people(monkeypatch):
         result_of([detection("with_mask")], [person(3, "without_mask")], [person(1, "without_mask"), person(2, "")]), IMAGE
     )
     assert statistics.people == {"": 1, "without_mask": 2}
-    assert statistics.summary(False, [], None) == (
+    assert statistics.summary(False, {}, None) == (
         "3 frames, 4 faces of 3 people (No mask 2, too brief to confirm 1); 5.0 s, 0.6 frames/s"
     )
-    assert statistics.summary(True, ["2 dropped", "1 corrupt"], 4) == (
+    assert statistics.summary(True, {"dropped": 2, "corrupt": 1}, 4) == (
         "3 frames (stopped), 2 dropped, 1 corrupt, 4 faces of 3 people (No mask 2, too brief to confirm 1); "
         "4 events; 5.0 s, 0.6 frames/s"
     )
 
 
 def test_summary_of_nothing():
-    assert Statistics().summary(False, [], None) == "0 frames, 0 faces of 0 people; 0.0 s, 0.0 frames/s"
+    assert Statistics().summary(False, {}, None) == "0 frames, 0 faces of 0 people; 0.0 s, 0.0 frames/s"
 
 
 def test_records(tmp_path):
     with JsonLines(tmp_path / "a.jsonl") as lines:
-        FrameRecords(lines).write(result_of([detection("with_mask", 0.98765, 3)], number=7), IMAGE)
+        FrameRecords(lines, "a.mp4").write(result_of([detection("with_mask", 0.98765, 3)], number=7), IMAGE)
     (record,) = map(json.loads, (tmp_path / "a.jsonl").read_text().splitlines())
-    assert (record["frame"], record["time"]) == (7, 0.7)
+    assert (record["source"], record["frame"], record["time"]) == ("a.mp4", 7, 0.7)
     assert (record["faces"][0]["track"], record["faces"][0]["box"], record["faces"][0]["probability"]) == (
         3,
         [1, 2, 11, 12],
@@ -66,60 +67,45 @@ def test_records(tmp_path):
 @pytest.mark.parametrize(("probability", "unsure"), [(0.59, True), (0.6, False)])
 def test_records_of_unsure_labels(tmp_path, probability, unsure):
     with JsonLines(tmp_path / "a.jsonl") as lines:
-        FrameRecords(lines).write(result_of([detection("with_mask", probability)]), IMAGE)
+        FrameRecords(lines, "a.mp4").write(result_of([detection("with_mask", probability)]), IMAGE)
     assert json.loads((tmp_path / "a.jsonl").read_text())["faces"][0]["unsure"] is unsure
 
 
 class Server:
     def __init__(self) -> None:
-        self.shown, self.stalls = [], []
+        self.states: list[State] = []
+        self.images: list[np.ndarray] = []
 
-    def show(self, image: np.ndarray, state: State) -> None:
-        self.shown.append(state)
-
-    def show_stall(self, seconds: float) -> None:
-        self.stalls.append(seconds)
+    def show(self, image: np.ndarray) -> None:
+        self.images.append(image)
 
 
 def test_page_shows_the_counts():
     statistics, server = Statistics(), Server()
-    page = LivePage(server, statistics)
+    (tile,) = Grid(server.show, ["camera 0"], captions=False).tiles
+    page = LivePage(server, tile, "camera 0", statistics)
     faces = [detection("without_mask"), detection("with_mask"), detection("with_mask"), detection("with_mask", 0.55)]
     result = result_of(faces, [person(1, "with_mask"), person(2, "")], number=4)
     for output in (statistics, page):
         output.write(result, IMAGE)
     page.stalled(3.5)
-    (state,) = server.shown
+    (state,) = server.states
     assert (state.frames, state.time, state.faces, state.people) == (1, 0.4, {"Mask": 2, "No mask": 1, "Mask?": 1}, {"Mask": 1})
-    assert server.stalls == [3.5]
+    assert (state.source, state.stalled) == ("camera 0", 3.5)
+    assert all(image is IMAGE for image in server.images)  # the page has the text beside it
+    page.close()
+    assert server.states == []
 
 
-class Window:
-    def __init__(self, *answers: bool) -> None:
-        self.answers, self.texts = list(answers), []
-
-    def show(self, image: np.ndarray, text: str) -> bool:
-        self.texts.append(text)
-        return self.answers.pop(0)
-
-    def show_stall(self, seconds: float) -> bool:
-        return self.answers.pop(0)
-
-
-def test_window_stops_the_source_once_it_is_closed():
-    statistics, window, closed = Statistics(), Window(True, False), []
-    output = WindowOutput(window, statistics, lambda: closed.append(True))
+def test_window_shows_the_rate_and_the_faces(monkeypatch):
+    texts, images = [], []
+    monkeypatch.setattr("facemask.video.grid.draw_status", lambda image, text: texts.append(text))
+    (tile,) = Grid(images.append, ["camera 0"], captions=True).tiles
+    output = WindowOutput(tile, Statistics())
+    output.stalled(1.0)  # there is no image to show
     output.write(result_of([detection("with_mask")]), IMAGE)
-    assert (output.is_closed, closed) == (False, [])
-    output.write(result_of(), IMAGE)
-    assert (output.is_closed, closed) == (True, [True])
-    assert window.texts == ["0 frames/s  Mask 1", "0 frames/s  "]
-
-
-def test_window_that_is_closed_while_there_is_no_frame():
-    closed = []
-    output = WindowOutput(Window(True, False), Statistics(), lambda: closed.append(True))
     output.stalled(1.0)
-    assert not output.is_closed
     output.stalled(2.0)
-    assert output.is_closed and closed == [True]
+    output.write(result_of(), IMAGE)
+    assert texts == ["0 frames/s  Mask 1", "0 frames/s  Mask 1", "no image for 2 s", "0 frames/s  "]
+    assert len(images) == 4

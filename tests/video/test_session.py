@@ -8,8 +8,8 @@ from facemask.errors import InputError
 from facemask.models.face_detectors import load_face_detector
 from facemask.types import Face, Frame, FrameResult
 from facemask.video.outputs import FrameOutput
-from facemask.video.session import Session, face_detection
-from facemask.video.sources import VideoSource
+from facemask.video.session import Channel, Session, face_detection
+from facemask.video.sources import StoredSource, VideoSource
 from facemask.video.tracker import MaskTracker
 from tests.helpers import EXAMPLES, ROOT
 
@@ -17,19 +17,21 @@ CLASSES = ("with_mask", "without_mask")
 FACE = Face((100, 80, 130, 110), 0.9)
 
 
-class Source(VideoSource):
+class Source(StoredSource):
     """Gives grey frames, after a stall if asked for."""
 
     def __init__(self, count: int, is_live: bool = False, stall_before: int | None = None) -> None:
         super().__init__("frames", 25, None, 1)
         self.count, self.is_live, self.stall_before, self.given = count, is_live, stall_before, 0
 
-    def frames(self, on_stall=lambda seconds: None) -> Iterator[Frame]:
+    def poll(self, on_stall=lambda seconds: None) -> Frame | None:
+        if self.given == self.stall_before:
+            self.stall_before = on_stall(3.0)
+            return None
+        return super().poll(on_stall)
+
+    def _read(self) -> Iterator[Frame]:
         for number in range(self.count):
-            if self.is_stopped:
-                return
-            if number == self.stall_before:
-                on_stall(3.0)
             self.given += 1
             yield Frame(number, number / 25, np.full((200, 300, 3), number, np.uint8))
 
@@ -56,11 +58,19 @@ class Output(FrameOutput):
         self.closed += 1
 
 
+def classify(images: list) -> list:
+    """Call every face masked."""
+    return [(np.array([[0.9, 0.1]] * len(boxes)).reshape(-1, 2), np.ones(len(boxes))) for _, boxes in images]
+
+
+def channel(source: VideoSource, outputs: list) -> Channel:
+    return Channel(source, MaskTracker(lambda image, boxes: classify([(image, boxes)])[0], CLASSES, 25.0), outputs)
+
+
 def run(
     source: VideoSource, outputs: list, faces=(FACE,), hide: bool = False, max_frames: int | None = None, workers: int = 2
 ) -> None:
-    tracker = MaskTracker(lambda image, boxes: (np.array([[0.9, 0.1]] * len(boxes)), np.ones(len(boxes))), CLASSES, 25.0)
-    Session(source, lambda image: list(faces), tracker, outputs, workers, hide).run(max_frames)
+    Session([channel(source, outputs)], lambda image: list(faces), classify, workers, hide).run(max_frames)
 
 
 @pytest.mark.parametrize("is_live", [False, True])
@@ -87,7 +97,7 @@ def test_faces_are_hidden_in_the_image(hide):
     uncertain = Face((200, 20, 230, 50), 0.15)
 
     class Noise(Source):
-        def frames(self, on_stall=lambda seconds: None):
+        def _read(self):
             yield Frame(0, 0.0, noise)
 
     output = Output()
@@ -102,13 +112,12 @@ def test_place_of_a_face_that_is_not_detected_any_more_is_hidden():
     noise = np.random.default_rng(0).integers(0, 256, (200, 300, 3), dtype=np.uint8)
 
     class Noise(Source):
-        def frames(self, on_stall=lambda seconds: None):
+        def _read(self):
             yield from (Frame(number, number / 25, noise) for number in range(10))
 
     faces = iter([[FACE]] * 5 + [[]] * 5)
-    tracker = MaskTracker(lambda image, boxes: (np.array([[0.9, 0.1]] * len(boxes)), np.ones(len(boxes))), CLASSES, 25.0)
     output = Output()
-    Session(Noise(10), lambda image: next(faces), tracker, [output], 1, hide=True).run()
+    Session([channel(Noise(10), [output])], lambda image: next(faces), classify, 1, hide=True).run()
     assert [len(result.faces) for result in output.results] == [1] * 5 + [0] * 5
     for image in output.images:
         assert len(np.unique(image[85:105, 105:125].reshape(-1, 3), axis=0)) <= 25

@@ -17,7 +17,8 @@ from PIL import Image
 
 from facemask.errors import InputError
 from facemask.video.decoder import DecodedFrame, VideoDecoder
-from facemask.video.sources import LiveSource, is_uniform, open_source, without_secrets
+from facemask.video.find_sources import without_secrets
+from facemask.video.sources import LiveSource, is_uniform, open_source
 from facemask.video.writer import VideoSink, fit_into
 from tests.helpers import ROOT, Camera, hide_first_frames, number_of, numbered
 
@@ -127,7 +128,7 @@ def test_frames_that_an_edit_list_hides(tmp_path, stride):
     assert source.frame_count == len(frames) == len(range(0, 10, stride))
     assert [round(frame.image.mean() / 8) for frame in frames] == list(range(15, 25, stride))
     assert [frame.time for frame in frames] == pytest.approx([number / 25 for number in range(0, 10, stride)], abs=1e-3)
-    assert (source.fault, source.dropped_frames, source.quality.losses) == ("", 0, [])
+    assert (source.fault, source.dropped_frames, source.quality.losses) == ("", 0, {})
 
 
 def test_file_that_breaks_off(tmp_path):
@@ -181,7 +182,7 @@ def test_frames_that_cannot_be_decoded_are_dropped_and_counted(tmp_path, caplog)
         number for number in range(60) if number != 5 and not 20 <= number < 50
     ]  # fmt: skip
     assert [frame.time for frame in frames] == pytest.approx([frame.number / 10 for frame in frames])
-    assert (source.dropped_frames, source.quality.losses) == (31, ["31 corrupt"])
+    assert (source.dropped_frames, source.quality.losses) == (31, {"corrupt": 31})
     assert caplog.messages == [
         f"{tmp_path}/a.avi: all frames are corrupt for 2 s from 2.0 s on; check the file or the connection"
     ]
@@ -190,11 +191,11 @@ def test_frames_that_cannot_be_decoded_are_dropped_and_counted(tmp_path, caplog)
 @pytest.mark.parametrize(
     ("seconds", "messages", "summary"),
     [
-        pytest.param(1.8, [], [], id="short"),
+        pytest.param(1.8, [], {}, id="short"),
         pytest.param(
             2.2,
             ["{}: all frames are of one colour for 2 s from 1.0 s on; uncover the lens, or check the source"],
-            ["55 of one colour"],
+            {"of one colour": 55},
             id="long",
         ),
     ],

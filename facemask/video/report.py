@@ -1,0 +1,70 @@
+"""Report how the sources of a run ended: one line for each, one for all together, and the exit code."""
+
+import logging
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from facemask.errors import InputError, OutputError
+from facemask.video.outputs import Statistics
+from facemask.video.session import Channel
+
+logger = logging.getLogger(__name__)
+
+
+class Report:
+    """Collects the sources that are done, and those that failed, each with one line."""
+
+    def __init__(self, count: int, max_frames: int | None) -> None:
+        """`count` is the number of sources; the failure of an only one is an error that ends the run, not a warning."""
+        self._count, self._max_frames = count, max_frames
+        self._done: list[Channel] = []
+        self.failed = 0  # sources
+
+    @property
+    def frames(self) -> int:
+        """Return the number of frames so far."""
+        return sum(channel.statistics.frames for channel in self._done)
+
+    @contextmanager
+    def failure_allowed(self) -> Iterator[None]:
+        """Count an InputError of the block as the failure of a source, with a warning; the others continue."""
+        try:
+            yield
+        except OutputError:
+            raise
+        except InputError as error:
+            if self._count == 1:
+                raise
+            logger.warning("%s", error)
+            self.failed += 1
+
+    def add(self, channels: Sequence[Channel], is_stopped: bool) -> None:
+        """Add sources whose outputs are finished. Raises InputError if the only source gave no frame."""
+        for channel in channels:
+            self._done.append(channel)
+            if self._count > 1:
+                logger.info("%s: %s", channel.source.name, _summary([channel], is_stopped))
+            with self.failure_allowed():
+                if channel.statistics.frames == 0 and not is_stopped and channel.error is None:
+                    hint = "is the camera free, the video whole, an MP4 that is streamed made with -movflags faststart?"
+                    raise InputError(f"{channel.source.name}: opened, but gave no image; {hint}")
+
+    def finish(self, is_stopped: bool) -> bool:
+        """Log a summary of all sources, and what is wrong with those that ended too early; return whether one failed."""
+        logger.info("%s%s", f"{self._count} sources: " if self._count > 1 else "", _summary(self._done, is_stopped))
+        for channel in self._done:
+            source = channel.source
+            is_complete = is_stopped or channel.statistics.frames in (0, self._max_frames)
+            if source.fault and not is_complete:
+                logger.warning("%s %s", source.name, source.fault)
+            self.failed += bool(channel.error or ((source.fault or source.dropped_frames) and not is_complete))
+        return self.failed > 0
+
+
+def _summary(channels: Sequence[Channel], is_stopped: bool) -> str:
+    """Return the frames, losses, faces, people, events and time of sources as one line."""
+    losses = sum((channel.source.losses for channel in channels), Counter())
+    counts = [channel.events.count for channel in channels if channel.events is not None]
+    total = Statistics.total([channel.statistics for channel in channels])
+    return total.summary(is_stopped, losses, sum(counts) if counts else None)
