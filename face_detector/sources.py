@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 from face_detector.calibrate import SAME_FACE
-from face_detector.data import Photo, Source
+from face_detector.mosaics import Photo, Source
 from face_detector.network import build_network, start_from_centerface, to_onnx_file
 from face_detector.progress import progress
 from facemask.boxes import iou_matrix

@@ -171,8 +171,8 @@ def fit(network, sources: Sequence, negatives: Sequence, args: argparse.Namespac
     """Train the network, as the arguments say; where `checkpoint` holds a training, resume it."""
     import keras
 
-    from face_detector.data import MosaicDataset
     from face_detector.loss import detection_loss
+    from face_detector.mosaics import MosaicDataset
     from face_detector.network import freeze_first_blocks
     from facemask.training.checkpoint import read_history
     from facemask.training.fit import warmup_cosine_schedule

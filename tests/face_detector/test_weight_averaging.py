@@ -10,7 +10,7 @@ pytestmark = pytest.mark.training
 keras = pytest.importorskip("keras")
 
 from face_detector import train  # noqa: E402
-from face_detector.data import Photo, Source  # noqa: E402
+from face_detector.mosaics import Photo, Source  # noqa: E402
 
 MOMENTUM = 0.998
 STEPS = 3  # per epoch

@@ -9,7 +9,7 @@ import pytest
 pytestmark = pytest.mark.training
 pytest.importorskip("keras")
 
-from face_detector.data import MosaicDataset, Photo, Source  # noqa: E402
+from face_detector.mosaics import MosaicDataset, Photo, Source  # noqa: E402
 from facemask.boxes import crop_face  # noqa: E402
 from facemask.models.model_info import ModelInfo  # noqa: E402
 from facemask.training.batches import AugmentedBatches, FaceBatches  # noqa: E402

@@ -1,4 +1,4 @@
-"""The mosaics that the face detector learns from, face_detector/data.py."""
+"""The mosaics that the face detector learns from, face_detector/mosaics.py."""
 
 from dataclasses import replace
 
@@ -9,8 +9,8 @@ import pytest
 pytestmark = pytest.mark.training
 pytest.importorskip("keras")
 
-from face_detector import data  # noqa: E402
-from face_detector.data import Boxes, MosaicDataset, Photo, Source  # noqa: E402
+from face_detector import mosaics  # noqa: E402
+from face_detector.mosaics import Boxes, MosaicDataset, Photo, Source  # noqa: E402
 
 ASTRONAUT = (142, 60, 237, 178)
 
@@ -38,10 +38,10 @@ def single(photo: Photo, **settings) -> Source:
 
 def only_geometry(monkeypatch, **constants) -> None:
     """Switch light and camera off, and set constants of the transformation."""
-    monkeypatch.setattr(data, "relight", lambda image, rng: image)
-    monkeypatch.setattr(data, "degrade", lambda image, rng: image)
+    monkeypatch.setattr(mosaics, "relight", lambda image, rng: image)
+    monkeypatch.setattr(mosaics, "degrade", lambda image, rng: image)
     for name, value in constants.items():
-        monkeypatch.setattr(data, name, value)
+        monkeypatch.setattr(mosaics, name, value)
 
 
 def test_batches_repeat_by_seed_and_differ_by_number(photo):
@@ -75,9 +75,9 @@ def test_a_tilted_face_stays_in_its_box(photo, monkeypatch):
     cv2.rectangle(image, ASTRONAUT[:2], ASTRONAUT[2:], (0, 0, 0), cv2.FILLED)
     x1, y1, x2, y2 = ASTRONAUT
     cv2.ellipse(image, (((x1 + x2) / 2, (y1 + y2) / 2), (x2 - x1, y2 - y1), 0), (255, 255, 255), cv2.FILLED)
-    boxes = Boxes(photo.boxes, data.EMPTY, data.EMPTY)
+    boxes = Boxes(photo.boxes, mosaics.EMPTY, mosaics.EMPTY)
     for degrees in (-45, -20, 30, 45):
-        tilted, found = data.tilt(image, boxes, degrees, np.random.default_rng(3))
+        tilted, found = mosaics.tilt(image, boxes, degrees, np.random.default_rng(3))
         rows, columns = np.nonzero((tilted == 255).all(axis=2))
         np.testing.assert_allclose(found.faces[0], (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1), atol=2)
 
@@ -131,7 +131,7 @@ def test_small_and_cut_faces_are_ignored(photo, monkeypatch):
     only_geometry(monkeypatch, TURNED=0.0, TILTED=0.0)
     mosaic = np.zeros((64, 64, 3), np.uint8)
     image = np.zeros((100, 100, 3), np.uint8)
-    boxes = Boxes(np.array([(10, 10, 30, 30), (55, 5, 95, 45), (40, 40, 44, 44)], np.float32), data.EMPTY, data.EMPTY)
-    faces, ignored = data.paste(mosaic, (0, 0, 64, 64), image, (0, 0, 64, 64), boxes)
+    boxes = Boxes(np.array([(10, 10, 30, 30), (55, 5, 95, 45), (40, 40, 44, 44)], np.float32), mosaics.EMPTY, mosaics.EMPTY)
+    faces, ignored = mosaics.paste(mosaic, (0, 0, 64, 64), image, (0, 0, 64, 64), boxes)
     np.testing.assert_array_equal(faces, [(10, 10, 30, 30)])
     np.testing.assert_array_equal(ignored, [(55, 5, 64, 45), (40, 40, 44, 44)])
