@@ -12,8 +12,8 @@ keras = pytest.importorskip("keras")
 import onnxruntime  # noqa: E402
 
 from face_detector import sources, train  # noqa: E402
-from face_detector.mosaics import target_maps  # noqa: E402
 from face_detector.loss import detection_loss  # noqa: E402
+from face_detector.mosaics import target_maps  # noqa: E402
 from face_detector.network import build_network, freeze_first_blocks, start_from_imagenet, to_onnx_file  # noqa: E402
 from facemask.errors import InputError  # noqa: E402
 from facemask.models.center_face import CenterFaceDetector, decode  # noqa: E402
