@@ -60,7 +60,18 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="SECONDS",
         help="give up on a camera or stream that has dropped for so long; 0: at once (default: never)",
     )
-    source.add_argument("--max-frames", type=options.positive_int, metavar="N", help="stop after that many frames")
+    source.add_argument(
+        "--max-frames", type=options.positive_int, metavar="N", help="stop after that many frames, of each source"
+    )
+    source.add_argument(
+        "--zone",
+        type=zone,
+        action="append",
+        default=[],
+        metavar="[NAME:]X1,Y1,X2,Y2,…",
+        help="count only people whose face is in this polygon, in fractions of the image (0 to 1) or in pixels, and report no "
+        "others; may be repeated; NAME@2: is for the second source alone (default: the whole image)",
+    )
     options.add_detector_arguments(parser, tiles="off")
     output = parser.add_argument_group("outputs")
     output.add_argument(
@@ -91,17 +102,27 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def zone(text: str):
+    """Parse [NAME[@SOURCE]:]x1,y1,x2,y2,… (an argparse type); returns a Zone."""
+    from facemask.video.zones import Zone
+
+    try:
+        return Zone.parse(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{error}, received {text!r}") from error
+
+
 def detect(args: argparse.Namespace) -> int:
     from tqdm.contrib.logging import logging_redirect_tqdm
 
     from facemask.parallel import thread_budget
     from facemask.video.association import preload
-    from facemask.video.find_sources import find_sources, is_waiting, name_outputs
+    from facemask.video.find_sources import find_sources, is_waiting, make_jobs
     from facemask.video.report import Report
     from facemask.video.session import Session
     from facemask.video.sources import open_sources, stop_sources
 
-    jobs = name_outputs(find_sources(args.input or [FIRST_CAMERA], args.output), args.output)
+    jobs = make_jobs(find_sources(args.input or [FIRST_CAMERA], args.output), args.output, args.zone)
     show = check_outputs(args, jobs)
     preload()
     groups = [jobs] if is_waiting(jobs[0].source) else [[job] for job in jobs]  # at once, or one after the other
@@ -227,6 +248,7 @@ class Shared:
         from facemask.video.session import Channel
         from facemask.video.tracker import MaskTracker
         from facemask.video.writer import VideoSink
+        from facemask.video.zones import ZoneFilter
 
         args, name, statistics = self._args, source.name, Statistics()
         tracker = MaskTracker.for_detector(self._detector, float(source.output_fps), args.confidence)
@@ -242,7 +264,7 @@ class Shared:
             LivePage(self._server, page_tile, name, statistics) if self._server and page_tile else None,
         ]
         wanted = [stack.enter_context(output) for output in outputs if output is not None]
-        return Channel(source, tracker, [*wanted, bar], statistics, events)
+        return Channel(source, tracker, [*wanted, bar], ZoneFilter(job.zones, name), statistics, events)
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -10,6 +10,8 @@ from facemask.labels import Colour, colour, display_name
 from facemask.types import Box, Detection
 
 WHITE: Colour = (255, 255, 255)
+STATUS_COLOUR: Colour = (40, 40, 40)
+ZONE_COLOUR: Colour = (255, 220, 90)
 HIDDEN_MARGIN = 0.2  # of a face's longer side, on each side
 MOSAIC_CELLS = 5  # a side: too few to know anyone by
 FONT = cv2.FONT_HERSHEY_SIMPLEX
@@ -57,10 +59,18 @@ def _draw(image: np.ndarray, faces: Sequence[Detection], texts: Sequence[str]) -
     return canvas
 
 
+def draw_zone(image: np.ndarray, polygon: np.ndarray, name: str) -> None:
+    """Draw the outline of a polygon (n, 2) px and its name into `image`, thinly, in place."""
+    points = np.minimum(polygon.round().astype(np.int32), (image.shape[1] - 1, image.shape[0] - 1))  # edges can be seen
+    cv2.polylines(image, [points], isClosed=True, color=ZONE_COLOUR, thickness=1, lineType=cv2.LINE_AA)
+    left, top = points[points.sum(axis=1).argmin()].tolist()  # the upper left one
+    _put_label(image, name, left + 3, top + 18, 0.4, STATUS_COLOUR)
+
+
 def draw_status(image: np.ndarray, text: str) -> None:
     """Write a line in the lower left corner of `image`, in place."""
     scale = max(0.4, min(image.shape[:2]) / 900)
-    _put_label(image, text, 0, image.shape[0], scale, (40, 40, 40))
+    _put_label(image, text, 0, image.shape[0], scale, STATUS_COLOUR)
 
 
 def _put_label(canvas: np.ndarray, text: str, left: int, bottom: int, scale: float, colour: Colour) -> None:

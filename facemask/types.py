@@ -27,6 +27,7 @@ class Detection:
     probability: float  # 0..1, of that label
     probabilities: dict[str, float]  # of every label, summing to 1
     track: int | None = None  # the track's id; None in an image, and for a face of a video detected for the first time
+    zone: str | None = ""  # in which its centre is, of a video with zones; None outside of them: it is not counted
 
     @property
     def is_unsure(self) -> bool:
@@ -59,6 +60,7 @@ class Track:
     confirmed_label: str  # the last label that was confirmed; empty before
     best_box: Box  # in the frame that shows the face best
     best_time: float  # s, of that frame
+    zone: str | None = ""  # in which the face is, of a video with zones; None outside of them: it makes no events and counts
 
     @property
     def probability(self) -> float:

@@ -36,8 +36,8 @@ def face_record(face: Detection) -> dict:
 
 
 def tracked_face_record(face: Detection) -> dict:
-    """Return a face of a video as a dictionary for JSON: as `face_record` does, after its track."""
-    return {"track": face.track} | face_record(face)
+    """Return a face of a video as a dictionary for JSON: as `face_record` does, after its track and, if there are, its zone."""
+    return {"track": face.track} | ({} if face.zone == "" else {"zone": face.zone}) | face_record(face)
 
 
 @dataclass(frozen=True)

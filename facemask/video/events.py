@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import count
 from pathlib import Path
@@ -31,7 +32,7 @@ EventReceiver = Callable[[dict], None]  # takes an event, as a dictionary for JS
 class EventRecorder(FrameOutput):
     """Makes an event when the label of a track is confirmed as one of `alerts`, and when such a track ends.
 
-    Tracks that go on at the end of the video end when this output is closed.
+    Where there are zones, the track must be in one. Tracks that go on at the end of the video end when this output is closed.
     """
 
     def __init__(
@@ -60,11 +61,12 @@ class EventRecorder(FrameOutput):
                 self._report(ENDED, track)
         for track in result.tracks:
             previous = self._reported.get(track.id)
-            is_alert = track.confirmed and track.label in self._alerts
+            is_alert = track.confirmed and track.label in self._alerts and track.zone is not None
             if is_alert and (previous is None or previous.confirmed_label != track.label):
                 self._report(CONFIRMED, track, image)
             if is_alert or previous:
-                self._reported[track.id] = track
+                zone = previous.zone if previous is not None and track.zone is None else track.zone
+                self._reported[track.id] = replace(track, zone=zone)
 
     def close(self) -> None:
         for track in self._reported.values():
@@ -77,6 +79,7 @@ class EventRecorder(FrameOutput):
             "event": event,
             "source": self._source,
             "track": track.id,
+            **({} if track.zone == "" else {"zone": track.zone}),
             "label": track.label,
             "probability": round(track.probability, 4),
             "unsure": track.is_unsure,

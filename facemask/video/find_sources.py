@@ -14,6 +14,7 @@ from PIL import Image
 from facemask.errors import InputError
 from facemask.io.find_images import IMAGE_SUFFIXES, match_files, walk_files
 from facemask.video.writer import VIDEO_SUFFIXES
+from facemask.video.zones import Zone, zones_by_source
 
 STANDARD_INPUT = "-"
 MAX_CAMERA = 999  # index; a larger number is a file's name
@@ -141,11 +142,12 @@ def without_secrets(source: str) -> str:
 
 @dataclass(frozen=True)
 class Job:
-    """A source and the names of what is made of it."""
+    """A source, the names of what is made of it, and its zones."""
 
     source: SourceName
     video: Path | None  # the annotated video; None if it is not wanted
     prefix: str  # of the names of its snapshots; empty for an only source
+    zones: list[Zone]
 
     @property
     def files(self) -> list[Path]:
@@ -155,10 +157,11 @@ class Job:
         return [] if is_waiting(self.source) else [Path(self.source)]
 
 
-def name_outputs(sources: Sequence[SourceName], output: Path | None) -> list[Job]:
-    """Return each source with where its annotated video goes: `output` itself for one, else a file in that folder.
+def make_jobs(sources: Sequence[SourceName], output: Path | None, zones: Sequence[Zone] = ()) -> list[Job]:
+    """Return each source with its zones and where its annotated video goes: `output` for one, else a file in that folder.
 
-    The file has the name of the source. Raises InputError if `output` names one file for several sources.
+    The file has the name of the source. Raises InputError if `output` names one file for several sources, or a zone is for
+    none of them.
     """
     stems = source_stems(sources)
     prefixes = [f"{stem}-" for stem in stems] if len(sources) > 1 else [""]
@@ -172,7 +175,7 @@ def name_outputs(sources: Sequence[SourceName], output: Path | None) -> list[Job
         suffixes = [Path(source).suffix.lower() if isinstance(source, str) else "" for source in sources]
         suffixes = [suffix if suffix in VIDEO_SUFFIXES else VIDEO_SUFFIXES[0] for suffix in suffixes]
         videos = [output / f"{stem}{suffix}" for stem, suffix in zip(stems, suffixes, strict=True)]
-    return [Job(*names) for names in zip(sources, videos, prefixes, strict=True)]
+    return [Job(*each) for each in zip(sources, videos, prefixes, zones_by_source(zones, len(sources)), strict=True)]
 
 
 def source_stems(sources: Sequence[SourceName]) -> list[str]:

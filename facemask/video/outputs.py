@@ -39,7 +39,7 @@ class FrameOutput(AbstractContextManager, ABC):
 
 
 class Statistics(FrameOutput):
-    """Counts the frames, their rate, the faces and the people."""
+    """Counts the frames, their rate, the faces and the people: where there are zones, those that were in one."""
 
     shows_image = False
 
@@ -58,11 +58,11 @@ class Statistics(FrameOutput):
         self.rate = 1 / max(self._interval, 1e-9)
         self._last = now
         self.frames += 1
-        self.faces += len(result.faces)
-        self._present.update((track.id, track) for track in result.tracks)
+        self.faces += sum(face.zone is not None for face in result.faces)
+        self._present.update((track.id, track) for track in result.tracks if track.zone is not None or track.id in self._present)
         for track in result.ended:
-            del self._present[track.id]
-            self._ended[track.confirmed_label] += 1
+            if self._present.pop(track.id, None):
+                self._ended[track.confirmed_label] += 1
 
     @property
     def people(self) -> Counter[str]:
@@ -96,8 +96,9 @@ class Statistics(FrameOutput):
 
 
 def count_faces(result: FrameResult) -> dict[str, int]:
-    """Return the number of faces in a frame by displayed label, unsure ones apart, the most frequent first."""
-    return dict(Counter(display_name(face.label, face.is_unsure) for face in result.faces).most_common())
+    """Return the number of counted faces in a frame by displayed label, unsure ones apart, the most frequent first."""
+    counted = [face for face in result.faces if face.zone is not None]
+    return dict(Counter(display_name(face.label, face.is_unsure) for face in counted).most_common())
 
 
 class FrameRecords(FrameOutput):

@@ -20,6 +20,7 @@ from facemask.video.events import EventRecorder
 from facemask.video.outputs import FrameOutput, Statistics
 from facemask.video.sources import TICK, VideoSource
 from facemask.video.tracker import Classification, MaskTracker
+from facemask.video.zones import ZoneFilter
 
 PREFETCH = 4  # frames per worker, of a file: classifications come in bursts, when many people come
 HIDE_CONFIDENCE = 0.1  # from which a face is hidden, though less confident ones than asked for are not reported
@@ -55,6 +56,7 @@ class Channel:
     source: VideoSource
     tracker: MaskTracker
     outputs: Sequence[FrameOutput]
+    zones: ZoneFilter
     statistics: Statistics = field(default_factory=Statistics)  # the first to receive a frame: others show its counts
     events: EventRecorder | None = None  # one of the outputs
     error: InputError | None = None  # why the source failed while others went on, as was reported
@@ -62,6 +64,7 @@ class Channel:
 
     def write(self, frame: Frame, detected: list[Face], result: FrameResult, hide: bool) -> None:
         """Pass a frame to the outputs, annotated if one shows it; with `hide` all faces `detected` are pixelated."""
+        result = self.zones.apply(result, frame.image)
         self.statistics.write(result, frame.image)
         image = frame.image
         if any(output.shows_image for output in self.outputs):
@@ -69,6 +72,7 @@ class Channel:
                 boxes = [face.box for face in detected] + [face.box for face in result.faces] + result.predicted
                 image = pixelate_faces(image, boxes)
             image = draw_tracked(image, result.faces)
+            self.zones.draw(image)
         for output in self.outputs:
             output.write(result, image)
 

@@ -11,6 +11,7 @@ from facemask.video.outputs import FrameOutput
 from facemask.video.session import Channel, Session, face_detection
 from facemask.video.sources import StoredSource, VideoSource
 from facemask.video.tracker import MaskTracker
+from facemask.video.zones import ZoneFilter
 from tests.helpers import EXAMPLES, ROOT
 
 CLASSES = ("with_mask", "without_mask")
@@ -64,7 +65,9 @@ def classify(images: list) -> list:
 
 
 def channel(source: VideoSource, outputs: list) -> Channel:
-    return Channel(source, MaskTracker(lambda image, boxes: classify([(image, boxes)])[0], CLASSES, 25.0), outputs)
+    return Channel(
+        source, MaskTracker(lambda image, boxes: classify([(image, boxes)])[0], CLASSES, 25.0), outputs, ZoneFilter([], "frames")
+    )
 
 
 def run(
