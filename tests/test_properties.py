@@ -16,7 +16,7 @@ from onnx import TensorProto, helper
 
 from facemask.boxes import clip_boxes, crop_face, iou_matrix, nms, square_around
 from facemask.detector import enlarge
-from facemask.models.center_face import CenterFaceDetector, PlattScaling, _resize, cut_tiles, decode
+from facemask.models.center_face import CenterFaceDetector, PlattScaling, _resize, decode, tile_windows
 from facemask.models.model_file import read_onnx_metadata
 from facemask.models.res10 import Res10Detector
 from facemask.types import Detection, Face
@@ -274,16 +274,16 @@ def test_center_face_with_any_output(output, width, height, size, tiles, confide
 
 
 @given(width=SIDES, height=SIDES, count=st.integers(1, 8), overlap=st.integers(0, 64))
-def test_cut_tiles_covers_the_image(width, height, count, overlap):
-    image = np.zeros((height, width, 3), np.uint8)
-    tiles, corners = cut_tiles(image, count, overlap)
-    assert len(tiles) == len(corners) == count**2
-    assert {tile.shape[:2] for tile in tiles} == {tuple(min(-(-side // count) + overlap, side) for side in (height, width))}
-    for number, (tile, (x, y)) in enumerate(zip(tiles, corners, strict=True)):
-        assert np.shares_memory(tile, image)
-        tile[:] = number % 255 + 1
-        assert (image[y : y + tile.shape[0], x : x + tile.shape[1]] == number % 255 + 1).all()
-    assert (image > 0).all()
+def test_tile_windows_cover_the_image(width, height, count, overlap):
+    windows = tile_windows((height, width), count, overlap)
+    assert windows.shape == (count**2, 4)
+    sides = {tuple(min(-(-side // count) + overlap, side) for side in (width, height))}
+    assert {(x2 - x1, y2 - y1) for x1, y1, x2, y2 in windows.tolist()} == sides
+    covered = np.zeros((height, width), bool)
+    for x1, y1, x2, y2 in windows.tolist():
+        assert x1 >= 0 and x2 <= width and y1 >= 0 and y2 <= height
+        covered[y1:y2, x1:x2] = True
+    assert covered.all()
 
 
 @given(width=SIDES, height=SIDES, scale=st.floats(0.002, 4))

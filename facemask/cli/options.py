@@ -107,7 +107,7 @@ def add_detector_arguments(parser: argparse.ArgumentParser, tiles: str) -> None:
         "--tiles",
         choices=("auto", "off"),
         default=tiles,
-        help="auto: infer also tiles, at a larger scale, of an image with a crowd of small faces",
+        help="auto: infer also tiles, at a larger scale, of the parts of an image with small faces",
     )
     parser.add_argument(
         "--max-faces",

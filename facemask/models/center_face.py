@@ -63,7 +63,7 @@ class CenterFaceDetector:
     run: Run  # float32 (n, 3, H, W) RGB 0..255 -> (n, 5, H/4, W/4)
     calibration: PlattScaling
     size: int = 512  # px: longest side to which an image is scaled, unless a call says otherwise
-    tiles: bool = False  # infer crowds of small faces again, enlarged and in tiles
+    tiles: bool = False  # infer the parts with small faces again, enlarged
     max_faces: int = MAX_FACES  # returned for one image; the most confident are kept
     name: str = ""  # of the file that it was loaded from
 
@@ -79,11 +79,13 @@ class CenterFaceDetector:
     DOWNSCALE = 3 / 8  # from one scale to the next
     MIN_DOWNSCALED_SIDE = 256  # px: an input whose longest side is at most this is not downscaled again
     MIN_LARGE_FACE = 20  # px high in the downscaled input: smaller faces come from the scale above
-    # Tiled inference, for crowds of small faces:
+    # Tiled inference, for small faces:
     ZOOM = 2  # from one scale to the next
     MAX_SMALL_FACE = 16  # px high in the network's input: smaller faces come from the tiles, if there are any
-    MIN_CROWD = 6  # small faces, from which the image is enlarged
-    CROWD_CONFIDENCE = 0.3  # minimum of these faces
+    # Small faces expected in a tile (the sum of their confidences) from which it is inferred. In a crowd of tiny faces the
+    # confidence of each is low, but there are many: docs/experiments.md compares this with counts of confident faces.
+    MIN_EXPECTED_FACES = 0.4
+    MIN_EXPECTED_CONFIDENCE = 0.02  # of a face that is counted
     MAX_SCALE = 3.0  # of the image's own pixels
     TILE_OVERLAP = 64  # px: each small face is whole in at least one tile
     TILE_BATCH = 4  # tiles a network call: bounds the memory
@@ -123,7 +125,7 @@ class CenterFaceDetector:
         """
         height, width = image.shape[:2]
         scale = (size or self.size) / max(height, width)
-        min_confidence = min(confidence, self.CROWD_CONFIDENCE) if self.tiles else confidence
+        min_confidence = min(confidence, self.MIN_EXPECTED_CONFIDENCE) if self.tiles else confidence
         resized = _resize(image, scale)
         boxes, scores = self.infer([resized], min_confidence)[0]
         boxes = boxes / scale
@@ -180,24 +182,29 @@ class CenterFaceDetector:
     def infer_tiles(
         self, image: np.ndarray, scale: float, boxes: np.ndarray, scores: np.ndarray, confidence: float
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Replace the small ones of `boxes` (n, 4), px of `image`, by those of enlarged tiles, while they are a crowd.
+        """Replace the small ones of `boxes` (n, 4), px of `image`, by those of enlarged tiles in which some are expected.
 
         `scale` is that at which `boxes` and their `scores` (n,) were found.
         """
         tiles_a_side = 1
         while scale * self.ZOOM <= self.MAX_SCALE:
             small = (boxes[:, 3] - boxes[:, 1]) * scale < self.MAX_SMALL_FACE
-            if np.count_nonzero(small & (scores >= self.CROWD_CONFIDENCE)) < self.MIN_CROWD:
-                break
             scale, tiles_a_side = scale * self.ZOOM, tiles_a_side * self.ZOOM
-            tiles, corners = cut_tiles(_resize(image, scale), tiles_a_side, self.TILE_OVERLAP)
-            all_boxes, all_scores = [boxes[~small]], [scores[~small]]
-            for start in range(0, len(tiles), self.TILE_BATCH):
-                batch = slice(start, start + self.TILE_BATCH)
-                for (tile_boxes, tile_scores), corner in zip(self.infer(tiles[batch], confidence), corners[batch], strict=True):
+            windows = tile_windows(_scaled_size(image, scale), tiles_a_side, self.TILE_OVERLAP)
+            inside = _are_inside(boxes * scale, windows) & small  # (tiles, n)
+            inferred = inside @ scores >= self.MIN_EXPECTED_FACES
+            if not inferred.any():
+                break
+            replaced = inside[inferred].any(axis=0)
+            windows, enlarged = windows[inferred], _resize(image, scale)
+            all_boxes, all_scores = [boxes[~replaced]], [scores[~replaced]]
+            for start in range(0, len(windows), self.TILE_BATCH):
+                batch = windows[start : start + self.TILE_BATCH]
+                tiles = [enlarged[y1:y2, x1:x2] for x1, y1, x2, y2 in batch.tolist()]
+                for (tile_boxes, tile_scores), corner in zip(self.infer(tiles, confidence), batch[:, :2], strict=True):
                     # Larger faces were found at the scale before, and may be cut by a tile's edge.
                     kept = tile_boxes[:, 3] - tile_boxes[:, 1] < self.MAX_SMALL_FACE * self.ZOOM * 1.2
-                    all_boxes.append((tile_boxes[kept] + corner * 2) / scale)
+                    all_boxes.append((tile_boxes[kept] + np.tile(corner, 2)) / scale)
                     all_scores.append(tile_scores[kept])
             boxes, scores = np.concatenate(all_boxes), np.concatenate(all_scores)
         return boxes, scores
@@ -259,16 +266,28 @@ def _logit(probability: float) -> float:
     return math.log(probability / (1 - probability))
 
 
-def cut_tiles(image: np.ndarray, count: int, overlap: int) -> tuple[list[np.ndarray], list[tuple[int, int]]]:
-    """Cut `image` (H, W, 3) into `count` x `count` tiles of one size that overlap by about `overlap` px.
+def tile_windows(size: tuple[int, int], count: int, overlap: int) -> np.ndarray:
+    """Return the windows of `count` x `count` tiles of one size that cover an image of `size` (height, width) px.
 
-    Returns views of `image`, and the x, y of their upper left corners in px.
+    They overlap by about `overlap` px; int (count^2, 4) x1, y1, x2, y2 in px.
     """
-    height, width = (min(math.ceil(side / count) + overlap, side) for side in image.shape[:2])
-    rows = np.linspace(0, image.shape[0] - height, count).round().astype(int).tolist()
-    columns = np.linspace(0, image.shape[1] - width, count).round().astype(int).tolist()
-    corners = [(x, y) for y in rows for x in columns]
-    return [image[y : y + height, x : x + width] for x, y in corners], corners
+    height, width = (min(math.ceil(side / count) + overlap, side) for side in size)
+    top = np.linspace(0, size[0] - height, count).round().astype(int)
+    left = np.linspace(0, size[1] - width, count).round().astype(int)
+    left, top = (array.ravel() for array in np.meshgrid(left, top))
+    return np.column_stack([left, top, left + width, top + height])
+
+
+def _are_inside(boxes: np.ndarray, windows: np.ndarray) -> np.ndarray:
+    """Return which windows (m, 4) the centres of boxes (n, 4) lie in; (m, n) bool."""
+    centres = (boxes[:, :2] + boxes[:, 2:]) / 2
+    return ((centres >= windows[:, None, :2]) & (centres < windows[:, None, 2:])).all(axis=2)
+
+
+def _scaled_size(image: np.ndarray, scale: float) -> tuple[int, int]:
+    """Return the height and width in px of an image that is scaled by `scale`."""
+    height, width = image.shape[:2]
+    return max(1, round(height * scale)), max(1, round(width * scale))
 
 
 def _resize(image: np.ndarray, scale: float) -> np.ndarray:
@@ -276,12 +295,11 @@ def _resize(image: np.ndarray, scale: float) -> np.ndarray:
 
     Shrinks as INTER_AREA does, in a third of the time: it is halved while it can be, then blurred and interpolated.
     """
+    height, width = _scaled_size(image, scale)
     while scale <= 0.5 and min(image.shape[:2]) > 1:
         even = image[: image.shape[0] // 2 * 2, : image.shape[1] // 2 * 2]
         image = cv2.resize(even, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
         scale *= 2
     if scale < MIN_UNBLURRED_SCALE:
         image = cv2.GaussianBlur(image, (3, 3), PIXEL_SIGMA * math.sqrt(1 / scale**2 - 1))
-    height, width = image.shape[:2]
-    size = max(1, round(width * scale)), max(1, round(height * scale))
-    return cv2.resize(image, size, interpolation=cv2.INTER_LINEAR)
+    return cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from facemask.errors import InputError
-from facemask.models.center_face import CenterFaceDetector, PlattScaling, _resize, cut_tiles, decode
+from facemask.models.center_face import CenterFaceDetector, PlattScaling, _resize, decode, tile_windows
 from facemask.models.model_file import ModelFile
 from facemask.models.onnx_session import open_onnx, open_with_opencv
 from tests.helpers import CORRUPT, EXAMPLES, PEOPLE, ROOT
@@ -144,6 +144,9 @@ def test_large_faces_are_not_inferred_in_tiles(monkeypatch):
     assert network_runs(people, monkeypatch, tiles=True) == network_runs(people, monkeypatch)
 
 
+NO_FACES = [(np.empty((0, 4)), np.empty(0))]
+
+
 class FakeNetwork:
     """A network whose every call gives the same face heights in px, far apart, by the longest side of its input."""
 
@@ -174,43 +177,70 @@ def test_faces_of_20_px_are_found_downscaled(height, count):
 @pytest.mark.parametrize(
     ("width", "height", "tiles"),
     [
-        pytest.param(256, 107, [(4, 256, 448)], id="to three times its pixels"),
+        pytest.param(256, 107, [(1, 256, 448)], id="to three times its pixels"),
         pytest.param(254, 127, [], id="not to more"),
-        pytest.param(512, 256, [(4, 256, 448)] * 5, id="twice, in four and in sixteen tiles"),
+        pytest.param(512, 256, [(1, 256, 448)] * 2, id="twice, in one of four and in one of sixteen tiles"),
     ],
 )  # fmt: skip
-def test_a_crowd_is_enlarged(width, height, tiles):
-    """Tiles have 64 px more than their share, which is 384 x 161 px at first, and a call of the network gets four."""
-    network = FakeNetwork({side: [12] * 6 for side in (384, 448)})
+def test_tiles_with_small_faces_are_enlarged(width, height, tiles):
+    """The faces are at the upper left. Tiles have 64 px more than their share, which is 384 x 161 px at first."""
+    network = FakeNetwork({side: [12] * 3 for side in (384, 448)})
     network.detector(384, tiles=True).detect(np.zeros((height, width, 3), np.uint8))
     assert network.calls[1:-1] == tiles
 
 
+def test_a_call_of_the_network_gets_four_tiles():
+    network = FakeNetwork({})
+    detector = network.detector(512, tiles=True)
+    boxes = np.array([(x, y, x + 8, y + 8) for x in range(2, 500, 20) for y in range(2, 500, 20)], float)
+    detector.infer_tiles(np.zeros((512, 512, 3), np.uint8), 0.74, boxes, np.full(len(boxes), 0.9), 0.5)
+    assert [count for count, _, _ in network.calls] == [4]
+    detector.infer_tiles(np.zeros((512, 512, 3), np.uint8), 0.4, boxes * 0.8, np.full(len(boxes), 0.9), 0.5)
+    assert [count for count, _, _ in network.calls] == [4, 4]
+
+
 @pytest.mark.parametrize(
-    ("heights", "logit", "is_crowd"),
+    ("height", "scores", "is_enlarged"),
     [
-        pytest.param([15.8] * 6, -1.9, True, id="six small faces"),
-        pytest.param([15.8] * 5, -1.9, False, id="five"),
-        pytest.param([15.8] * 5 + [16.2], -1.9, False, id="one of them larger"),
-        pytest.param([15.8] * 6, -2.0, False, id="too uncertain"),
+        pytest.param(15.9, [0.401], True, id="one small face of 0.401"),
+        pytest.param(15.9, [0.399], False, id="of 0.399"),
+        pytest.param(16.1, [0.9], False, id="a larger one"),
+        pytest.param(15.9, [0.101] * 4, True, id="four of 0.101"),
+        pytest.param(15.9, [0.099] * 4, False, id="four of 0.099"),
     ],
 )
-def test_what_a_crowd_is(heights, logit, is_crowd):
-    """Six faces below 16 px, of a confidence of 0.3."""
-    network = FakeNetwork({512: heights}, logit)
-    network.detector(512, tiles=True).detect(np.zeros((256, 512, 3), np.uint8))
-    assert ((4, 320, 576) in network.calls) == is_crowd
+def test_tiles_where_small_faces_are_expected(height, scores, is_enlarged):
+    network = FakeNetwork({})
+    boxes = np.array([(20 * n, 0, 20 * n + 12, height) for n in range(len(scores))])
+    network.detector(512, tiles=True).infer_tiles(np.zeros((512, 512, 3), np.uint8), 1.0, boxes, np.array(scores), 0.5)
+    assert network.calls == [(1, 576, 576)] * is_enlarged
+
+
+def test_faces_of_little_confidence_count_as_expected(monkeypatch):
+    """Whatever confidence is asked for, those from 0.02 on are counted."""
+    asked = []
+    monkeypatch.setattr(CenterFaceDetector, "infer", lambda self, images, confidence: asked.append(confidence) or NO_FACES)
+    FakeNetwork({}).detector(256, tiles=True).detect(np.zeros((256, 256, 3), np.uint8), 0.5)
+    assert asked == [0.02]
+
+
+def test_tiles_replace_the_small_faces_that_they_show_and_keep_others():
+    """The enlarged tile shows no face: what was found in it goes, what was found elsewhere, or is larger, stays."""
+    detector = FakeNetwork({}).detector(512, tiles=True)
+    boxes = np.array([(10, 10, 20, 20), (480, 480, 490, 490), (30, 30, 60, 60)], float)
+    scores = np.array([0.9, 0.3, 0.9])
+    kept, _ = detector.infer_tiles(np.zeros((512, 512, 3), np.uint8), 1.0, boxes, scores, 0.5)
+    assert kept.tolist() == boxes[1:].tolist()
 
 
 def test_each_small_face_is_whole_in_a_tile():
     side = round(CenterFaceDetector.MAX_SMALL_FACE * CenterFaceDetector.ZOOM * 1.2)
-    tiles, corners = cut_tiles(np.zeros((8, 1001, 3), np.uint8), 4, CenterFaceDetector.TILE_OVERLAP)
-    parts = [(x, x + tile.shape[1]) for tile, (x, _) in zip(tiles, corners, strict=True)]
+    parts = tile_windows((8, 1001), 4, CenterFaceDetector.TILE_OVERLAP)[:, ::2].tolist()
     assert all(any(left <= x and x + side <= right for left, right in parts) for x in range(1001 - side + 1))
 
 
 @pytest.mark.parametrize(
-    ("shape", "count", "tile", "corners"),
+    ("size", "count", "tile", "corners"),
     [
         pytest.param((100, 200), 2, (60, 110), [(0, 0), (90, 0), (0, 40), (90, 40)], id="two by two"),
         pytest.param((8, 200), 2, (8, 110), [(0, 0), (90, 0), (0, 0), (90, 0)], id="low"),
@@ -218,12 +248,8 @@ def test_each_small_face_is_whole_in_a_tile():
         pytest.param((101, 99), 3, (44, 43), [(0, 0), (28, 0), (56, 0), (0, 28), (28, 28), (56, 28), (0, 57), (28, 57), (56, 57)], id="nine"),
     ],
 )  # fmt: skip
-def test_cut_tiles(shape, count, tile, corners):
-    image = np.arange(np.prod(shape) * 3, dtype=np.uint32).reshape(*shape, 3)
-    tiles, found = cut_tiles(image, count, 10)
-    assert found == corners
-    for cut, (x, y) in zip(tiles, corners, strict=True):
-        np.testing.assert_array_equal(cut, image[y : y + tile[0], x : x + tile[1]])
+def test_tile_windows(size, count, tile, corners):
+    assert tile_windows(size, count, 10).tolist() == [[x, y, x + tile[1], y + tile[0]] for x, y in corners]
 
 
 def test_load_truncated(tmp_path):
