@@ -21,10 +21,6 @@ from tests.helpers import EXAMPLES, PEOPLE, ROOT  # noqa: E402
 SHIPPED = ROOT / "face_detector" / CenterFaceDetector.FILE_NAME
 
 
-def plain(description):
-    return iter
-
-
 def annotated(tmp_path, name: str, height: int, count: int) -> list[AnnotatedPhoto]:
     path = tmp_path / f"{name}.png"
     cv2.imwrite(str(path), np.zeros((100, 200, 3), np.uint8))
@@ -36,7 +32,7 @@ def test_annotated_photos_are_sources_by_prefix(tmp_path, monkeypatch):
     monkeypatch.setattr(sources, "MIN_SOURCE", 3)
     photos = annotated(tmp_path, "street_1", 10, 3) + annotated(tmp_path, "news1", 40, 4) + annotated(tmp_path, "x", 20, 1)
     unannotated = {"news1.png": [(50, 50, 60, 60)]}
-    street, news, rest = sources.read_annotated(photos, 0.8, unannotated, lambda _: lambda items: items)
+    street, news, rest = sources.read_annotated(photos, 0.8, unannotated)
     assert [len(source.photos) for source in (street, news, rest)] == [3, 4, 1]
     assert [source.weight for source in (street, news, rest)] == pytest.approx([0.3, 0.4, 0.1])
     assert street.sides == pytest.approx((240, 1400)) and news.sides == pytest.approx((220, 350))
@@ -61,13 +57,13 @@ def test_pseudo_labels_and_false_positives_are_what_the_network_finds(tmp_path):
     shutil.copy(EXAMPLES / "astronaut.jpg", tmp_path / "photos" / "bare")
     cv2.imwrite(str(tmp_path / "photos" / "nobody" / "grey.png"), np.full((99, 99, 3), 127, np.uint8))
     cache = tmp_path / "cache.json"
-    source = sources.read_unboxed(network, tmp_path / "photos", 0.5, cache, plain)
+    source = sources.read_unboxed(network, tmp_path / "photos", 0.5, cache)
     (photo,) = source.photos
     np.testing.assert_allclose(photo.boxes, [(142, 60, 237, 178)], atol=15)
     cache.write_text(cache.read_text().replace("astronaut.jpg", "missing.jpg"))
     with pytest.raises(FileNotFoundError):  # so the cache is what counts from now on
-        sources.read_unboxed(network, tmp_path / "photos", 0.5, cache, plain)
-    negatives = sources.read_negatives(network, tmp_path / "photos", 0.5, tmp_path / "negatives.json", plain)
+        sources.read_unboxed(network, tmp_path / "photos", 0.5, cache)
+    negatives = sources.read_negatives(network, tmp_path / "photos", 0.5, tmp_path / "negatives.json")
     assert [len(photo.false_positives) for photo in negatives.photos] == [1, 0]
 
 
