@@ -18,6 +18,7 @@ import numpy as np
 
 from facemask.cli import options
 from facemask.cli.run import DONE, run
+from facemask.errors import InputError
 
 ROOT = Path(__file__).parents[1]
 SIZES = (256, 320, 384, 448, 512, 576, 640, 800)
@@ -46,6 +47,7 @@ def measure(args: argparse.Namespace) -> int:
     from facemask.evaluation.metrics import FACE, EvaluatedPhoto, match_faces, precision_recall
     from facemask.io.images import read_image
     from facemask.io.outputs import check_writable
+    from facemask.models.center_face import CenterFaceDetector
     from facemask.models.face_detectors import load_face_detector
     from facemask.training.dataset import read_annotated_photos
 
@@ -54,6 +56,8 @@ def measure(args: argparse.Namespace) -> int:
     photos = read_annotated_photos(args.dataset, options.listed_names(args.only, [args.dataset])[args.dataset])
     res10 = load_face_detector(ROOT / "face_detector" / "res10_300x300_ssd.onnx")
     ours = load_face_detector(args.face, args.sizes[0])
+    if not isinstance(ours, CenterFaceDetector):
+        raise InputError(f"{args.face}: is not this project's own face detector; give -f face_detector")
     tiled = replace(ours, tiles=True)  # one session for all: the memory and threads of many would disturb each other
     settings = {f"ours, {size} px": (size, False) for size in args.sizes} | {TILED: (512, True)}  # longest side, tiles
     names = [REFERENCE, *settings]
@@ -73,6 +77,7 @@ def measure(args: argparse.Namespace) -> int:
         right = sum(index is not None for of_photo in match.of_faces for index in of_photo)
         wrong = sum(map(len, match.false_positives))
         average_precision = precision_recall(evaluated, [FACE], lambda label: FACE)[FACE].average_precision
+        assert average_precision is not None, "a data set without faces is not read"
         rows.append((name, average_precision, right / max(right + wrong, 1), right / sum(len(photo.labels) for photo in photos)))
     seconds = defaultdict(list)
     for _ in tqdm(range(TURNS), desc="timing", unit="turn"):

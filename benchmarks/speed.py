@@ -19,7 +19,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -138,7 +137,8 @@ def measure(args: argparse.Namespace) -> int:
         video = args.video.resolve() if args.video else make_video(work / "people.mp4")
         frames = ["--max-frames", args.frames] if args.frames else []
         large = make_large_photos(work / "large")
-        rows, memory = [], {}
+        rows: list[Row] = []
+        memory: dict[str, float] = {}
         bar = tqdm(total=4 + bool(args.train) + bool(args.soak), unit="measurement")
 
         def add(new: list[Row]) -> None:
@@ -197,8 +197,8 @@ def measure_start(model: Path, turns: int, memory: dict) -> list[Row]:
         ours.append(detect_images([PEOPLE]))
     memory["one image, the tutorial's way"], memory["one image"] = theirs[0].memory, ours[0].memory
     return [
-        Row("start to the faces of one image", "s", *([one.seconds for one in side] for side in (theirs, ours))),
-        Row("the same, CPU time", "s", *([one.cpu_seconds for one in side] for side in (theirs, ours))),
+        Row("start to the faces of one image", "s", [one.seconds for one in theirs], [one.seconds for one in ours]),
+        Row("the same, CPU time", "s", [one.cpu_seconds for one in theirs], [one.cpu_seconds for one in ours]),
     ]
 
 
@@ -221,19 +221,26 @@ def measure_folder(model: Path, photos: list[Path], work: Path, turns: int, memo
 
 def measure_video(model: Path, video: Path, frames: list, work: Path, turns: int, memory: dict) -> list[Row]:
     """Measure frames per second, boxes drawn and written, networks loaded; `frames` is --max-frames and a number, or empty."""
-    rates = defaultdict(list)
+    rates: dict[str, list[float]] = {"tutorial": [], "at once": [], "ours": []}
     out = work / "out.mp4"
     for _ in range(turns):
-        for way in ([], ["--at-once"]):
+        for name, way in (("tutorial", []), ("at once", ["--at-once"])):
             found = tutorial(["video", model, video, out, *frames, *way]).last_json()
-            rates[len(way)].append(found["frames"] / found["seconds"])
+            rates[name].append(found["frames"] / found["seconds"])
         result = run(["detect_mask_video.py", "--no-show", "-i", video, "-o", out, *frames])
         rates["ours"].append(result.find(r"([\d.]+) frames/s"))
     memory["video"] = result.memory
     faces = f"{result.find(NUMBER_OF_FACES):.0f} faces found; the tutorial: {found['faces']}"
+    ours = rates["ours"]
     return [
-        Row(f"video, written, against `predict` for each face ({faces})", "frames/s", rates[0], rates["ours"], True),
-        Row("the same against `predict` for each frame, as its video script does", "frames/s", rates[1], rates["ours"], True),
+        Row(f"video, written, against `predict` for each face ({faces})", "frames/s", rates["tutorial"], ours, True),
+        Row(
+            "the same against `predict` for each frame, as its video script does",
+            "frames/s",
+            rates["at once"],
+            rates["ours"],
+            True,
+        ),
     ]
 
 
@@ -250,7 +257,7 @@ def measure_faces(model: Path, turns: int) -> list[Row]:
     image = read_image(PEOPLE)
     boxes = [face.box for face in ours.faces.detect(image)]
     parts = {1: read_image(ONE_FACE)} | {count: image[region].copy() for count, region in FACE_REGIONS.items()}
-    pairs = {}
+    pairs: dict[str, tuple[Callable[[], object], Callable[[], object]]] = {}
     for count, part in parts.items():
         found = len(theirs.detect(part)), len(ours.detect(part))
         if found != (count, count):
@@ -337,7 +344,7 @@ def measure_training(faces: Path, weights: Path, work: Path) -> list[Row]:
     """Measure from the command to a model; the tutorial always does all its epochs."""
     result = tutorial(["train", faces, "--weights", weights])
     theirs = result.last_json()["accuracy"]
-    rows = []
+    rows: list[Row] = []
     for what, epochs in (("the head alone, `-e 0`", ["-e", "0"]), ("default options", [])):
         model = work / f"trained{len(rows)}.keras"
         options = ["-d", faces, "--weights", weights, "-m", model, "-p", work / "plot.png", *epochs]

@@ -12,6 +12,7 @@ import argparse
 import sys
 import tempfile
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import count, pairwise
 from pathlib import Path
@@ -21,6 +22,7 @@ import numpy as np
 from facemask.cli import options
 from facemask.cli.run import DONE, run
 from facemask.errors import InputError
+from facemask.types import Detection
 
 ROOT = Path(__file__).parents[1]
 LABELS = {1: "with_mask", 2: "without_mask", 3: "mask_weared_incorrect"}  # by class of the truth
@@ -88,9 +90,10 @@ def measure(args: argparse.Namespace) -> int:
                 is_wanted = always_classify and (id is not None or face.confidence >= args.confidence)
                 return is_wanted or super()._is_due(id, face, time)
 
-        classified, now = 0, {}
+        classified = 0
+        now: dict[tuple[int, int, int, int], Detection] = {}
 
-        def classify(image: np.ndarray, boxes: list) -> tuple[np.ndarray, np.ndarray]:
+        def classify(image: np.ndarray, boxes: Sequence[tuple[int, int, int, int]]) -> tuple[np.ndarray, np.ndarray]:
             nonlocal classified
             classified += len(boxes)
             return np.array([[now[box].probabilities[name] for name in labels] for box in boxes]), np.ones(len(boxes))
@@ -131,10 +134,12 @@ def link(frames: list[list]) -> Video:
     """Give each face the id of the face of the frame before that it overlaps most, else a new one."""
     from facemask.boxes import iou_matrix
 
-    ids, previous, video = count(1), [], []
+    ids = count(1)
+    previous: list[TrackedFace] = []
+    video: Video = []
     for detections in frames:
         overlap = iou_matrix([face.box for face in detections], [face.box for face in previous])
-        linked: dict[int, int] = {}
+        linked: dict[int, int | None] = {}
         for face, other in sorted(np.argwhere(overlap >= LINK_IOU).tolist(), key=lambda pair: -overlap[tuple(pair)]):
             if face not in linked and previous[other].id not in linked.values():
                 linked[face] = previous[other].id

@@ -18,6 +18,7 @@ from facemask.cli import options as cli
 from facemask.cli.run import DONE, run
 from facemask.errors import InputError
 from facemask.labels import BACKGROUND
+from facemask.types import Face
 
 logger = logging.getLogger("facemask")
 
@@ -67,7 +68,7 @@ def mine(args: argparse.Namespace) -> int:
         image = read_image(path)
         found = [face for detector in detectors for face in detector.detect(image, CONFIDENCE)]
         found = [face for face in found if min(face.box[2] - face.box[0], face.box[3] - face.box[1]) >= MIN_SIDE]
-        chosen = []
+        chosen: list[Face] = []
         for face in sorted(found, key=lambda face: -face.confidence):
             is_new = (iou_matrix([face.box], [other.box for other in chosen]) < SAME_OBJECT).all()
             if len(chosen) < PER_PHOTO and is_new and not touches(face.box, occupied):

@@ -53,7 +53,7 @@ class Source:
     def draw(self, rng: np.random.Generator) -> Photo:
         """Draw a photo; HARD of the time one with false positives, if there are some."""
         photos = self.hard if self.hard and rng.random() < HARD else self.photos
-        return photos[rng.integers(len(photos))]
+        return photos[int(rng.integers(len(photos)))]
 
 
 class MosaicDataset(keras.utils.PyDataset):

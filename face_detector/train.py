@@ -17,6 +17,7 @@ import shutil
 import sys
 from collections.abc import Sequence
 from contextlib import redirect_stdout
+from functools import partial
 from pathlib import Path
 
 from facemask.cli import options as cli
@@ -157,7 +158,7 @@ def read_sources(network, annotated: dict[Path, list], args: argparse.Namespace,
         photos, unannotated = annotated[folder], {}
         if folder not in args.complete:
             file = cache_path(cache, "unannotated", folder)
-            unannotated = cached(file, lambda photos=photos: find_unannotated(photos))
+            unannotated = cached(file, partial(find_unannotated, photos))
         sources += read_annotated(photos, weight, unannotated)
     for folder, weight in args.unboxed:
         sources.append(read_unboxed(network, folder, weight, cache_path(cache, "unboxed", folder)))

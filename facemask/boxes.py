@@ -40,7 +40,7 @@ def clip_boxes(boxes: np.ndarray, width: int, height: int) -> tuple[np.ndarray, 
     return clipped[kept], kept
 
 
-def iou_matrix(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
+def iou_matrix(boxes: np.ndarray | Sequence[Sequence[float]], others: np.ndarray | Sequence[Sequence[float]]) -> np.ndarray:
     """Return the intersection over union, 0..1, of each of `boxes` (n, 4) with each of `others` (k, 4), as (n, k).
 
     Boxes or areas that are not finite overlap nothing.
