@@ -1,21 +1,29 @@
 """The table "Videos" of docs/errors.md, row by row."""
 
+import wave
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
 from pathlib import Path
+from types import SimpleNamespace
 
+import av
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 
-from tests.faults.fault_table import ASTRONAUT, FaultTable, Run, copy_image, needs_linux, write
+from facemask.video.decoder import VideoDecoder
+from tests.faults.fault_table import FaultTable, Run, copy_image, needs_linux, write
+from tests.helpers import Camera, numbered, write_video
 
 pytestmark = needs_linux
 TABLE = FaultTable("Videos")
 
 
-def on_video(*arguments: str) -> Run:
+def on_video(*arguments: str, after: Callable[[], None] = lambda: None) -> Run:
     import detect_mask_video
 
-    return Run(["-i", *arguments], script=detect_mask_video.main)
+    return Run(["-i", *arguments], script=detect_mask_video.main, after=after)
 
 
 @TABLE.case("missing video")
@@ -32,22 +40,100 @@ def no_video(folder):
     return runs
 
 
-@TABLE.case("cut off: the rest is processed")
-def cut_video(folder):
-    image = cv2.resize(cv2.imread(str(ASTRONAUT)), (96, 96))
-    writer = cv2.VideoWriter("v.avi", cv2.VideoWriter.fourcc(*"MJPG"), 10, (96, 96))
-    for _ in range(50):
+def write_avi(images: Iterable[np.ndarray], rate: float = 10) -> None:
+    """Write v.avi: motion JPEG."""
+    writer = cv2.VideoWriter("v.avi", cv2.VideoWriter.fourcc(*"MJPG"), rate, (192, 64))
+    for image in images:
         writer.write(image)
     writer.release()
+
+
+def check_frames(count: int) -> None:
+    """Fail unless o.jsonl has this number of frames."""
+    assert len(Path("o.jsonl").read_text().splitlines()) == count
+
+
+@TABLE.case("of a codec that FFmpeg cannot decode")
+def unknown_codec(folder):
+    data = write_video(Path("v.mp4"), map(numbered, range(4)), "mpeg4").read_bytes()
+    return on_video(write("v.mp4", data.replace(b"mp4v", b"zz91").replace(b"esds", b"free")))
+
+
+@TABLE.case("sound without video")
+def sound_alone(folder):
+    with wave.open("v.wav", "wb") as file:
+        file.setparams((1, 2, 8000, 0, "NONE", ""))
+        file.writeframes(bytes(1600))
+    return on_video("v.wav")
+
+
+@TABLE.case("cut off: the rest is processed")
+def cut_video(folder):
+    write_avi(numbered(1) for _ in range(50))
     data = Path("v.avi").read_bytes()
-    return on_video(write("v.avi", data[: len(data) // 2]), "--jsonl", "o.jsonl")
+    return on_video(write("v.avi", data[: len(data) // 2]), "--jsonl", "o.jsonl", after=lambda: check_frames(17))
+
+
+@TABLE.case("that cannot be read to its end, as on a broken disk: what was read is processed")
+def broken_disk(folder, monkeypatch):
+    write_avi(map(numbered, range(1, 10)))
+    packets = VideoDecoder._packets
+
+    def fail(decoder: VideoDecoder) -> Iterator:
+        container, demux = decoder._container, decoder._container.demux
+
+        def read() -> Iterator:
+            yield from islice(demux(), 5)
+            raise av.error.OSError(5, "Input/output error")
+
+        decoder._container = SimpleNamespace(demux=read, close=container.close, start_time=0)
+        return packets(decoder)
+
+    monkeypatch.setattr(VideoDecoder, "_packets", fail)
+    return on_video("v.avi", "--jsonl", "o.jsonl", after=lambda: check_frames(5))
+
+
+@TABLE.case("an animation that is cut off: the rest is processed")
+def cut_animation(folder):
+    frames = [Image.fromarray(numbered(number)) for number in range(1, 21)]
+    frames[0].save("v.png", save_all=True, append_images=frames[1:], duration=40)
+    data = Path("v.png").read_bytes()
+    tenth = [at for at in range(len(data)) if data.startswith(b"fdAT", at)][8]  # the first frame is in IDAT
+    return on_video(write("v.png", data[: tenth + 30]), "--jsonl", "o.jsonl", after=lambda: check_frames(9))
+
+
+@TABLE.case("frames that cannot be decoded, for two seconds or more: the others are processed")
+def corrupt_frames(folder):
+    write_avi(map(numbered, range(1, 61)))
+    data = bytearray(Path("v.avi").read_bytes())
+    starts = [at for at in range(len(data)) if data.startswith(b"\xff\xd8\xff", at)]
+    for number in range(20, 50):
+        size = starts[number + 1] - starts[number] - 8  # up to the next frame's head
+        data[starts[number] : starts[number] + size] = bytes(size)
+    return on_video(write("v.avi", bytes(data)), "--jsonl", "o.jsonl", after=lambda: check_frames(30))
+
+
+@TABLE.case("frames of one colour for two seconds, as of a covered lens")
+def covered_lens(folder):
+    write_avi(np.full((64, 192, 3), 9, np.uint8) for _ in range(25))
+    return on_video("v.avi", "--jsonl", "o.jsonl", after=lambda: check_frames(25))
+
+
+@TABLE.case("without a frame rate, or with one above 240 frames per second")
+def no_rate(folder):
+    write_avi(map(numbered, range(1, 10)), rate=1000)
+    return on_video("v.avi", "--jsonl", "o.jsonl", after=lambda: check_frames(9))
+
+
+@TABLE.case("--rate 5 for a video that has its own")
+def own_rate(folder):
+    write_avi(map(numbered, range(1, 10)))
+    return on_video("v.avi", "--rate", "5", "--jsonl", "o.jsonl", after=lambda: check_frames(9))
 
 
 @TABLE.case("frames larger than --max-pixels 1000")
 def large_frames(folder):
-    writer = cv2.VideoWriter("v.avi", cv2.VideoWriter.fourcc(*"MJPG"), 10, (96, 96))
-    writer.write(np.zeros((96, 96, 3), np.uint8))
-    writer.release()
+    write_avi([numbered(1)])
     return on_video("v.avi", "--max-pixels", "1000")
 
 
@@ -67,6 +153,17 @@ def no_camera(folder):
 @TABLE.case("a stream that nobody sends; the password is not shown")
 def no_stream(folder):
     return on_video("http://me:secret@127.0.0.1:9/x")
+
+
+@TABLE.case("a stream that ends, with --reconnect 0: what came is processed")
+def ended_stream(folder, monkeypatch):
+    monkeypatch.setattr("facemask.video.sources.source_name", lambda source: "http://camera/video")
+
+    def script(arguments: list[str]) -> int:
+        with Camera(map(numbered, range(1, 20)), 20) as camera:
+            return on_video(camera.url).script(["-i", camera.url, *arguments])
+
+    return Run(["--reconnect", "0", "--jsonl", "o.jsonl"], script=script)
 
 
 def test_each_row_has_a_case_and_each_case_a_row():
