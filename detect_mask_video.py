@@ -126,7 +126,7 @@ def detect(args: argparse.Namespace) -> int:
     show = check_outputs(args, jobs)
     preload()
     groups = [jobs] if is_waiting(jobs[0].source) else [[job] for job in jobs]  # at once, or one after the other
-    report = Report(len(jobs), args.max_frames)
+    report = Report(len(jobs), len(groups), args.max_frames)
     signals: list[int] = []
     with ExitStack() as stack:
         stack.enter_context(logging_redirect_tqdm([logging.getLogger()]))

@@ -15,9 +15,9 @@ logger = logging.getLogger(__name__)
 class Report:
     """Collects the sources that are done, and those that failed, each with one line."""
 
-    def __init__(self, count: int, max_frames: int | None) -> None:
-        """`count` is the number of sources; the failure of an only one is an error that ends the run, not a warning."""
-        self._count, self._max_frames = count, max_frames
+    def __init__(self, count: int, groups: int, max_frames: int | None) -> None:
+        """`count` is the number of sources, in `groups` one after the other; `max_frames` that of each source."""
+        self._count, self._groups, self._max_frames = count, groups, max_frames
         self._done: list[Channel] = []
         self.failed = 0  # sources
 
@@ -28,16 +28,19 @@ class Report:
 
     @contextmanager
     def failure_allowed(self) -> Iterator[None]:
-        """Count an InputError of the block as the failure of a source, with a warning; the others continue."""
+        """Count an InputError of the block as the failure of a source, with a warning, if others follow."""
         try:
             yield
         except OutputError:
             raise
         except InputError as error:
-            if self._count == 1:
+            if self._groups == 1:
                 raise
-            logger.warning("%s", error)
-            self.failed += 1
+            self._warn(error)
+
+    def _warn(self, error: InputError) -> None:
+        logger.warning("%s", error)
+        self.failed += 1
 
     def add(self, channels: Sequence[Channel], is_stopped: bool) -> None:
         """Add sources whose outputs are finished. Raises InputError if the only source gave no frame."""
@@ -45,20 +48,24 @@ class Report:
             self._done.append(channel)
             if self._count > 1:
                 logger.info("%s: %s", channel.source.name, _summary([channel], is_stopped))
-            with self.failure_allowed():
-                if channel.statistics.frames == 0 and not is_stopped and channel.error is None:
-                    hint = "is the camera free, the video whole, an MP4 that is streamed made with -movflags faststart?"
-                    raise InputError(f"{channel.source.name}: opened, but gave no image; {hint}")
+            if channel.statistics.frames == 0 and not is_stopped and channel.error is None:
+                hint = "is the camera free, the video whole, an MP4 that is streamed made with -movflags faststart?"
+                error = InputError(f"{channel.source.name}: opened, but gave no image; {hint}")
+                if self._count == 1:
+                    raise error
+                self._warn(error)
 
     def finish(self, is_stopped: bool) -> bool:
         """Log a summary of all sources, and what is wrong with those that ended too early; return whether one failed."""
-        logger.info("%s%s", f"{self._count} sources: " if self._count > 1 else "", _summary(self._done, is_stopped))
         for channel in self._done:
-            source = channel.source
             is_complete = is_stopped or channel.statistics.frames in (0, self._max_frames)
-            if source.fault and not is_complete:
-                logger.warning("%s %s", source.name, source.fault)
-            self.failed += bool(channel.error or ((source.fault or source.dropped_frames) and not is_complete))
+            if channel.error or ((channel.source.fault or channel.source.dropped_frames) and not is_complete):
+                self.failed += 1
+        failed = f", {self.failed} failed" if self.failed else ""
+        logger.info("%s%s", f"{self._count} sources{failed}: " if self._count > 1 else "", _summary(self._done, is_stopped))
+        for channel in self._done:
+            if channel.source.fault and channel.statistics.frames not in (0, self._max_frames) and not is_stopped:
+                logger.warning("%s %s", channel.source.name, channel.source.fault)
         return self.failed > 0
 
 
