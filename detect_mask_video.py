@@ -91,6 +91,19 @@ def build_parser() -> argparse.ArgumentParser:
         help="run a command for each event, which it gets as a JSON line on standard input, as \"sh -c 'cat >> log'\"; "
         "the video does not wait for it",
     )
+    output.add_argument(
+        "--notify",
+        action="append",
+        default=[],
+        metavar="URL",
+        help="send a notification with a snapshot for each event of the first kind; URL as apprise takes it, as mailto://… or "
+        "ntfy://… (https://appriseit.com/services/); repeatable",
+    )
+    output.add_argument(
+        "--mqtt",
+        metavar="[USER[:PASSWORD]@]HOST[:PORT]/TOPIC",
+        help="publish counts and events over MQTT, for Home Assistant too; with mqtts:// before it over TLS",
+    )
     output.add_argument("--blur", action="store_true", help="pixelate every detected face in all that is shown and written")
     output.add_argument(
         "--serve",
@@ -98,6 +111,15 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="[HOST:]PORT",
         help="show the live video and the counts to browsers (default host: 127.0.0.1, this machine alone)",
     )
+    output.add_argument(
+        "--password",
+        type=options.non_empty,
+        metavar="TEXT",
+        help="what browsers must give; better in the environment variable FACEMASK_PASSWORD, as other users of this machine see "
+        "command lines (default: none for this machine alone, otherwise one that is made and printed)",
+    )
+    output.add_argument("--tls-cert", type=Path, metavar="FILE", help="encrypt the page, with this certificate in PEM format")
+    output.add_argument("--tls-key", type=Path, metavar="FILE", help="the certificate's key (default: in its file)")
     options.add_show_argument(output)
     return parser
 
@@ -148,8 +170,8 @@ def detect(args: argparse.Namespace) -> int:
                 report.add(channels, shared.is_stopped(signals))
             if shared.is_stopped(signals):
                 break
-        if shared.command and signals:
-            shared.command.exit_timeout = shared.command.EXIT_TIMEOUT_ON_SIGNAL
+        if signals:
+            shared.services.hurry()
 
     for path in (args.output, args.jsonl, args.events, args.snapshots):
         if path and report.frames:
@@ -184,19 +206,17 @@ class Shared:
     def __init__(self, args: argparse.Namespace, stack: ExitStack, show: bool) -> None:
         """Open what must not fail later; the rest is opened with the first source (`load`). `stack` closes all of it."""
         from facemask.video.display import Window
-        from facemask.video.events import CommandRunner
-        from facemask.video.live_server import LiveServer
+        from facemask.video.services import Services
 
         self._args, self._stack = args, stack
-        self.command = stack.enter_context(CommandRunner(args.on_event)) if args.on_event is not None else None
-        self._server = stack.enter_context(LiveServer(*args.serve)) if args.serve else None
+        page = stack.enter_context(open_page(args)) if args.serve else None
+        self.services = stack.enter_context(Services(args.events, args.snapshots, args.on_event, args.notify, args.mqtt, page))
         self._window = Window() if show else None
         self._is_loaded = False
 
     def load(self, threads: int) -> None:
         """Load the networks, which compute with `threads` threads, and open the files, unless that was done."""
-        from facemask.io.json_lines import JsonLines, json_lines
-        from facemask.labels import WITH_MASK
+        from facemask.io.json_lines import json_lines
         from facemask.video.session import face_detection
 
         if self._is_loaded:
@@ -206,15 +226,6 @@ class Shared:
         self.classify = self._detector.classifier.classify_images
         self.detect_faces = face_detection(self._detector.faces, args.confidence, args.blur, args.detector_size)
         self._lines = enter(json_lines(args.jsonl)) if args.jsonl else None
-        self._receivers = [enter(JsonLines(args.events)).write] if args.events else []
-        self._receivers += [self.command.submit] if self.command else []
-        self._has_events = bool(self._receivers or args.snapshots)
-        if self._has_events and WITH_MASK not in self._detector.classifier.info.labels:
-            logger.warning("the model has no class %s: every label is an event", WITH_MASK)
-        if self._server:
-            logger.info(
-                "watch at %s%s", self._server.url, "" if self._server.is_local else " (anyone who reaches this machine can)"
-            )
         self._is_loaded = True
 
     def is_stopped(self, signals: Sequence[int]) -> bool:
@@ -230,21 +241,17 @@ class Shared:
         names = [source.name for source in sources]
         frames = [min(filter(None, (source.frame_count, self._args.max_frames)), default=0) for source in sources]
         bar = stack.enter_context(ProgressBar(sum(frames) if all(frames) else None))
-        window = page = None
+        window = None
         if self._window:
             self._window.on_close = partial(stop_sources, sources)
             window = Grid(self._window.show, names, captions=True)
-        if self._server:
-            page = Grid(self._server.show, names, captions=len(names) > 1)
         return [
-            self._open_channel(stack, source, job, window and window.tiles[index], page and page.tiles[index], bar)
+            self._open_channel(stack, source, job, window and window.tiles[index], bar)
             for index, (source, job) in enumerate(zip(sources, jobs, strict=True))
         ]
 
-    def _open_channel(self, stack: ExitStack, source, job, window_tile, page_tile, bar):
-        from facemask.labels import alerts
-        from facemask.video.events import EventRecorder
-        from facemask.video.outputs import FrameRecords, LivePage, Statistics, VideoFile, WindowOutput
+    def _open_channel(self, stack: ExitStack, source, job, window_tile, bar):
+        from facemask.video.outputs import FrameRecords, Statistics, VideoFile, WindowOutput
         from facemask.video.session import Channel
         from facemask.video.tracker import MaskTracker
         from facemask.video.writer import VideoSink
@@ -252,23 +259,32 @@ class Shared:
 
         args, name, statistics = self._args, source.name, Statistics()
         tracker = MaskTracker.for_detector(self._detector, float(source.output_fps), args.confidence)
-        labels = alerts(self._detector.classifier.info.labels)
-        events = None
-        if self._has_events:
-            events = EventRecorder(labels, name, self._receivers, args.snapshots, source.is_live, job.prefix)
+        shared, events = self.services.outputs_of(source, job.prefix, self._detector.classifier.info.labels, statistics)
         outputs = [
             FrameRecords(self._lines, name) if self._lines else None,
             VideoFile(VideoSink(job.video, source.output_fps, source.is_live)) if job.video else None,
-            events,
+            *shared,
             WindowOutput(window_tile, statistics) if window_tile else None,
-            LivePage(self._server, page_tile, name, statistics) if self._server and page_tile else None,
         ]
         wanted = [stack.enter_context(output) for output in outputs if output is not None]
         return Channel(source, tracker, [*wanted, bar], ZoneFilter(job.zones, name), statistics, events)
 
 
+def open_page(args: argparse.Namespace):
+    """Return the server for --serve."""
+    from facemask.video import live_server  # here, as it takes long to import
+
+    return live_server.open_page(args.serve, args.password, args.tls_cert, args.tls_key)
+
+
 def main(argv: list[str] | None = None) -> int:
-    return run(detect, build_parser().parse_args(argv))
+    parser = build_parser()
+    args = parser.parse_args(argv)
+    for option in ("password", "tls_cert", "tls_key"):
+        needed = "tls_cert" if option == "tls_key" and args.serve else "serve"
+        if getattr(args, option) and not getattr(args, needed):
+            parser.error(f"--{option.replace('_', '-')} needs --{needed.replace('_', '-')}")
+    return run(detect, args)
 
 
 if __name__ == "__main__":

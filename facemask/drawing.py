@@ -25,10 +25,31 @@ def draw_detections(image: np.ndarray, detections: Sequence[Detection]) -> np.nd
     return _draw(image, detections, [f"{display_name(face.label, face.is_unsure)} {face.probability:.0%}" for face in detections])
 
 
-def draw_tracked(image: np.ndarray, faces: Sequence[Detection]) -> np.ndarray:
-    """Return a copy of `image` as `draw_detections` does, the track ID before each label."""
-    names = [f"{face.track or ''} {display_name(face.label, face.is_unsure)}".strip() for face in faces]
-    return _draw(image, faces, [f"{name} {face.probability:.0%}" for name, face in zip(names, faces, strict=True)])
+def draw_tracked(image: np.ndarray, faces: Sequence[Detection], marked: int | None = None) -> np.ndarray:
+    """Return a copy of `image` as `draw_detections` does, the track ID before each label.
+
+    With `marked`, the face of that track alone gets a label, and a strong box with a white line around it; the others get
+    thin boxes.
+    """
+    if marked is None:
+        return _draw(image, faces, [tracked_label(face) for face in faces])
+    canvas = image.copy()
+    for face in faces:
+        _put_box(canvas, face.box, 0, 1, colour(face.label))
+    for face in faces:
+        if face.track == marked:
+            thickness = max(4, round(min(image.shape[:2]) / 120))  # px, about twice that of other images
+            outer = thickness + max(1, thickness // 2)
+            _put_box(canvas, face.box, outer, outer, WHITE)
+            _put_box(canvas, face.box, thickness, thickness, colour(face.label))
+            left, top = face.box[0] - outer, face.box[1] - outer
+            _put_label(canvas, tracked_label(face), left, top, max(0.5, min(image.shape[:2]) / 600), colour(face.label))
+    return canvas
+
+
+def tracked_label(face: Detection) -> str:
+    """Return the text on a face of a video: track ID, label and probability."""
+    return f"{face.track or ''} {display_name(face.label, face.is_unsure)} {face.probability:.0%}".strip()
 
 
 def pixelate_faces(image: np.ndarray, boxes: Sequence[Box]) -> np.ndarray:
@@ -71,6 +92,14 @@ def draw_status(image: np.ndarray, text: str) -> None:
     """Write a line in the lower left corner of `image`, in place."""
     scale = max(0.4, min(image.shape[:2]) / 900)
     _put_label(image, text, 0, image.shape[0], scale, STATUS_COLOUR)
+
+
+def _put_box(canvas: np.ndarray, box: Box, outside: int, thickness: int, colour: Colour) -> None:
+    """Draw a frame `thickness` px wide inwards, that begins `outside` px outside of `box`."""
+    x1, y1, x2, y2 = box
+    for inset in range(thickness):
+        by = outside - inset
+        cv2.rectangle(canvas, (x1 - by, y1 - by), (x2 - 1 + by, y2 - 1 + by), colour, 1)
 
 
 def _put_label(canvas: np.ndarray, text: str, left: int, bottom: int, scale: float, colour: Colour) -> None:

@@ -92,3 +92,11 @@ class Frame:
     number: int
     time: float
     image: np.ndarray  # uint8 (H, W, 3) BGR
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something that happened to a person in a video: `record` is for JSON (docs/video.md, Events)."""
+
+    record: dict
+    jpeg: bytes | None = None  # the frame; None unless the event has just come up and somebody wants images

@@ -331,7 +331,7 @@ def test_stream_that_is_cut_served_to_a_browser_and_stopped(tmp_path, start):
 
         def state() -> dict:
             with urllib.request.urlopen(url + "state", timeout=WAIT) as response:
-                (state,) = json.load(response)["sources"]
+                (state,) = json.load(response)["cameras"]
                 return state
 
         wait_until(lambda: any(f"{camera.url}: back after " in line for line in lines))

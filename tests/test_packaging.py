@@ -20,7 +20,7 @@ PROJECT = PYPROJECT["project"]
 EXTRAS = PROJECT["optional-dependencies"]
 WHEEL_FILES = PYPROJECT["tool"]["hatch"]["build"]["targets"]["wheel"]["force-include"]
 # What provides a module, where the names differ: the distribution itself, or the one that requires it.
-DISTRIBUTIONS = {"cv2": "opencv-python", "PIL": "pillow", "sklearn": "scikit-learn"}
+DISTRIBUTIONS = {"cv2": "opencv-python", "PIL": "pillow", "sklearn": "scikit-learn", "paho": "paho-mqtt"}
 DISTRIBUTIONS |= {
     "supervision": "trackers",
     "h5py": "keras",
@@ -30,6 +30,7 @@ DISTRIBUTIONS |= {
 MODULES_OF_EXTRAS = {
     "video": ["trackers", "supervision", "av"],
     "train": ["tensorflow", "keras", "h5py", "sklearn", "matplotlib", "onnx", "defusedxml", "scipy"],
+    "notify": ["apprise", "paho"],
 }
 
 
@@ -54,7 +55,8 @@ def read_requirements(name: str) -> list[str]:
     [
         ("requirements-detect.txt", ["video"]),
         ("requirements.txt", ["video", "train"]),
-        ("requirements-test.txt", ["video", "train", "dev"]),
+        ("requirements-notify.txt", ["video", "notify"]),
+        ("requirements-test.txt", ["video", "train", "notify", "dev"]),
     ],
 )
 def test_requirements_files_list_the_same_as_the_package(name, extras):
@@ -79,8 +81,11 @@ def imported_distributions(*sources: str) -> set[str]:
     ("sources", "extras"),
     [
         (["facemask/io", "facemask/detector.py", "facemask/boxes.py", "facemask/drawing.py", "detect_mask_image.py"], []),
-        (["facemask/video", "detect_mask_video.py"], ["video"]),
-        (["facemask", "detect_mask_image.py", "train_mask_detector.py", "evaluate_mask_detector.py"], ["video", "train"]),
+        (["facemask/video", "detect_mask_video.py"], ["video", "notify"]),
+        (
+            ["facemask", "detect_mask_image.py", "train_mask_detector.py", "evaluate_mask_detector.py"],
+            ["video", "train", "notify"],
+        ),
     ],
 )
 def test_what_is_imported_is_declared(sources, extras):
@@ -136,6 +141,8 @@ def test_images_need_no_extra_and_no_checkout(installed, tmp_path):
     ("script", "arguments", "extra", "requirements"),
     [
         ("detect_mask_video", ["-i", str(EXAMPLES / "people.jpg")], "video", "requirements-detect.txt"),
+        ("detect_mask_video", ["-i", str(EXAMPLES / "people.jpg"), "--notify", "ntfy://a"], "notify", "requirements-notify.txt"),
+        ("detect_mask_video", ["-i", str(EXAMPLES / "people.jpg"), "--mqtt", "127.0.0.1/a"], "notify", "requirements-notify.txt"),
         ("train_mask_detector", ["-d", "photos"], "train", "requirements.txt"),
         ("evaluate_mask_detector", ["-d", "photos"], "train", "requirements.txt"),
     ],

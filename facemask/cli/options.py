@@ -74,6 +74,13 @@ def host_and_port(text: str) -> tuple[str, int]:
     raise argparse.ArgumentTypeError(f"must be a port, as 8000, or a host and a port, as 0.0.0.0:8000, received {text!r}")
 
 
+def non_empty(text: str) -> str:
+    """Parse a text that is not empty (an argparse type)."""
+    if not text:
+        raise argparse.ArgumentTypeError("must not be empty")
+    return text
+
+
 def add_rename_argument(parser: argparse.ArgumentParser) -> None:
     """Add --rename, for the scripts that read annotated photos; its value is a list of pairs, for `dict`."""
     parser.add_argument(

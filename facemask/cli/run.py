@@ -19,6 +19,8 @@ from facemask.models.default_files import IS_INSTALLED
 DESKTOP_LIBRARIES = ("libGL", "libgthread", "libglib", "libX", "libSM")  # that opencv-python needs on Linux
 VIDEO_MODULES = ("trackers", "supervision", "av")  # of the extra "video"
 TRAINING_MODULES = ("tensorflow", "torch", "jax", "keras", "h5py", "sklearn", "matplotlib", "onnx", "defusedxml")
+REQUIREMENTS = {"[train]": "requirements.txt", "[notify]": "requirements-notify.txt"}  # of extras, in a checkout
+NOTIFY_MODULES = ("apprise", "paho")
 STOP_SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")  # Ctrl-C, kill, a closed terminal; Windows has no SIGHUP
 REPEAT_SECONDS = 5.0  # a second signal within this time ends the process at once
 DONE, FAILED = 0, 1  # exit codes; 2 is that of argparse, 128 + its number that of a signal
@@ -187,7 +189,8 @@ def explain_import(error: ImportError) -> str:
             "pip uninstall -y opencv-python; pip install --force-reinstall --no-deps opencv-python-headless"
         )
     name = (error.name or "").partition(".")[0]
-    extra = "[video]" if name in VIDEO_MODULES else "[train]" if name in TRAINING_MODULES else ""
-    requirements = "requirements.txt" if extra == "[train]" else "requirements-detect.txt"
+    modules = {"video": VIDEO_MODULES, "train": TRAINING_MODULES, "notify": NOTIFY_MODULES}
+    extra = next((f"[{extra}]" for extra, names in modules.items() if name in names), "")
+    requirements = REQUIREMENTS.get(extra, "requirements-detect.txt")
     what = f'"facemask-detector{extra}"' if IS_INSTALLED else f"-r {requirements}"
     return f"{error.name}: is not installed; pip install {what}"

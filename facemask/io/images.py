@@ -5,7 +5,7 @@ import os
 import re
 import stat
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -265,6 +265,18 @@ def _on_white(image: np.ndarray) -> np.ndarray:
     return opaque
 
 
+def encode_image(image: np.ndarray, suffix: str, options: Sequence[int] = ()) -> bytes | None:
+    """Return `image`, uint8 (H, W, 3) BGR, in the format of a suffix, as ".jpg"; None if this format cannot hold it.
+
+    `options` are OpenCV's, as `cv2.imwrite` takes them.
+    """
+    try:
+        is_encoded, data = cv2.imencode(suffix, image, options)
+    except cv2.error:
+        return None
+    return data.tobytes() if is_encoded else None
+
+
 def write_image(path: str | Path, image: np.ndarray) -> None:
     """Write `image`, uint8 (H, W, 3) BGR, in the format of the suffix, whole or not at all.
 
@@ -272,11 +284,8 @@ def write_image(path: str | Path, image: np.ndarray) -> None:
     fails.
     """
     path = Path(path)
-    try:
-        is_encoded, data = cv2.imencode(path.suffix, image)
-    except cv2.error:
-        is_encoded = False
-    if not is_encoded:
+    data = encode_image(image, path.suffix)
+    if data is None:
         raise InputError(f"{path}: cannot be written in this format; use .jpg or .png")
     try:
         with atomic_path(path) as temporary:

@@ -6,14 +6,12 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager
 
-import numpy as np
-
 from facemask.io.json_lines import JsonLines
 from facemask.io.records import tracked_face_record
 from facemask.labels import display_name
 from facemask.types import FrameResult, Track
 from facemask.video.grid import Tile
-from facemask.video.live_server import LiveServer, State
+from facemask.video.picture import Picture
 from facemask.video.writer import VideoSink
 
 RATE_SMOOTHING = 0.95  # weight of the past in the frame rate shown; frames come in bursts
@@ -22,11 +20,9 @@ RATE_SMOOTHING = 0.95  # weight of the past in the frame rate shown; frames come
 class FrameOutput(AbstractContextManager, ABC):
     """Receives every frame in order; a context manager that closes it."""
 
-    shows_image = True  # False: `write` does not use the image, which then need not be annotated
-
     @abstractmethod
-    def write(self, result: FrameResult, image: np.ndarray) -> None:
-        """Receive a frame: `image` is uint8 (H, W, 3) BGR, annotated, and not changed later. Raises InputError on failure."""
+    def write(self, result: FrameResult, picture: Picture) -> None:
+        """Receive a frame, and what there is to show of it. Raises InputError on failure."""
 
     def stalled(self, seconds: float) -> None:
         """Receive, a few times a second, for how many seconds the source has given no frame."""
@@ -41,8 +37,6 @@ class FrameOutput(AbstractContextManager, ABC):
 class Statistics(FrameOutput):
     """Counts the frames, their rate, the faces and the people: where there are zones, those that were in one."""
 
-    shows_image = False
-
     def __init__(self) -> None:
         self.frames = self.faces = 0
         self.rate = 0.0  # frames per second now, smoothed
@@ -51,7 +45,7 @@ class Statistics(FrameOutput):
         self._present: dict[int, Track] = {}  # tracks that have not ended, by ID
         self._ended: Counter[str] = Counter()  # people who left, by confirmed label
 
-    def write(self, result: FrameResult, image: np.ndarray) -> None:
+    def write(self, result: FrameResult, picture: Picture) -> None:
         now = time.perf_counter()
         past = RATE_SMOOTHING if self.frames else 0.0
         self._interval = past * self._interval + (1 - past) * (now - self._last)
@@ -104,13 +98,11 @@ def count_faces(result: FrameResult) -> dict[str, int]:
 class FrameRecords(FrameOutput):
     """Writes a JSON line for each frame, with its faces and their tracks."""
 
-    shows_image = False
-
     def __init__(self, lines: JsonLines, source: str) -> None:
         """`source` is the name of the frames' source; several may write to the same file."""
         self._lines, self._source = lines, source
 
-    def write(self, result: FrameResult, image: np.ndarray) -> None:
+    def write(self, result: FrameResult, picture: Picture) -> None:
         faces = [tracked_face_record(face) for face in result.faces]
         self._lines.write({"source": self._source, "frame": result.number, "time": round(result.time, 4), "faces": faces})
 
@@ -121,35 +113,11 @@ class VideoFile(FrameOutput):
     def __init__(self, sink: VideoSink) -> None:
         self._sink = sink
 
-    def write(self, result: FrameResult, image: np.ndarray) -> None:
-        self._sink.write(image, result.time)
+    def write(self, result: FrameResult, picture: Picture) -> None:
+        self._sink.write(picture.annotated, result.time)
 
     def close(self) -> None:
         self._sink.close()
-
-
-class LivePage(FrameOutput):
-    """Shows the video and the counts of a source to browsers."""
-
-    def __init__(self, server: LiveServer, tile: Tile, source: str, statistics: Statistics) -> None:
-        """`tile` is the place of the source, whose name is `source`. `statistics` receive each frame before this output."""
-        self._server, self._tile, self._statistics = server, tile, statistics
-        self._state = State(source)
-        server.states.append(self._state)
-
-    def write(self, result: FrameResult, image: np.ndarray) -> None:
-        state = self._state
-        state.frames, state.time, state.rate, state.stalled = self._statistics.frames, result.time, self._statistics.rate, 0.0
-        state.faces = count_faces(result)
-        state.people = {display_name(label): number for label, number in self._statistics.people.most_common() if label}
-        self._tile.show(image, "")
-
-    def stalled(self, seconds: float) -> None:
-        self._state.stalled = seconds
-        self._tile.show_stall(seconds)
-
-    def close(self) -> None:
-        self._server.states.remove(self._state)
 
 
 class WindowOutput(FrameOutput):
@@ -159,9 +127,9 @@ class WindowOutput(FrameOutput):
         """`tile` is the place of the source. `statistics` receive each frame before this output."""
         self._tile, self._statistics = tile, statistics
 
-    def write(self, result: FrameResult, image: np.ndarray) -> None:
+    def write(self, result: FrameResult, picture: Picture) -> None:
         text = "  ".join(f"{label} {number}" for label, number in count_faces(result).items())
-        self._tile.show(image, f"{self._statistics.rate:.0f} frames/s  {text}")
+        self._tile.show(picture.annotated, f"{self._statistics.rate:.0f} frames/s  {text}")
 
     def stalled(self, seconds: float) -> None:
         self._tile.show_stall(seconds)
@@ -170,15 +138,13 @@ class WindowOutput(FrameOutput):
 class ProgressBar(FrameOutput):
     """Shows on stderr how far the video is, or how many frames several sources have given together."""
 
-    shows_image = False
-
     def __init__(self, total: int | None, name: str | None = None) -> None:
         """`total` is the number of frames to be expected; None if unknown. `name` is put before the bar."""
         from tqdm import tqdm
 
         self._bar = tqdm(total=total, desc=name, unit="frame", disable=None)
 
-    def write(self, result: FrameResult, image: np.ndarray) -> None:
+    def write(self, result: FrameResult, picture: Picture) -> None:
         self._bar.update()
 
     def close(self) -> None:

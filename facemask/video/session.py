@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from facemask.drawing import draw_tracked, pixelate_faces
 from facemask.errors import InputError
 from facemask.models.center_face import CenterFaceDetector
 from facemask.models.face_detectors import FaceDetector
@@ -18,6 +17,7 @@ from facemask.parallel import prefetch_map
 from facemask.types import Box, Face, Frame, FrameResult
 from facemask.video.events import EventRecorder
 from facemask.video.outputs import FrameOutput, Statistics
+from facemask.video.picture import Picture
 from facemask.video.sources import TICK, VideoSource
 from facemask.video.tracker import Classification, MaskTracker
 from facemask.video.zones import ZoneFilter
@@ -63,18 +63,13 @@ class Channel:
     frames_taken: int = 0
 
     def write(self, frame: Frame, detected: list[Face], result: FrameResult, hide: bool) -> None:
-        """Pass a frame to the outputs, annotated if one shows it; with `hide` all faces `detected` are pixelated."""
+        """Pass a frame to the outputs; with `hide` all faces `detected` are pixelated in what they show."""
         result = self.zones.apply(result, frame.image)
-        self.statistics.write(result, frame.image)
-        image = frame.image
-        if any(output.shows_image for output in self.outputs):
-            if hide:
-                boxes = [face.box for face in detected] + [face.box for face in result.faces] + result.predicted
-                image = pixelate_faces(image, boxes)
-            image = draw_tracked(image, result.faces)
-            self.zones.draw(image)
+        hidden = [face.box for face in detected] + [face.box for face in result.faces] + result.predicted if hide else []
+        picture = Picture(frame.image, result, hidden, self.zones.outlines)
+        self.statistics.write(result, picture)
         for output in self.outputs:
-            output.write(result, image)
+            output.write(result, picture)
 
     def stalled(self, seconds: float) -> None:
         """Tell the outputs for how long the source has given no frame."""

@@ -10,9 +10,9 @@ from itertools import combinations, pairwise
 import cv2
 import numpy as np
 
-from facemask.drawing import draw_zone
 from facemask.errors import InputError
 from facemask.types import FrameResult
+from facemask.video.picture import Outline
 
 MIN_POINTS = 3
 
@@ -106,10 +106,10 @@ class ZoneFilter:
         ended = [replace(track, zone=self._last.pop(track.id, None)) for track in result.ended]
         return replace(result, faces=faces, tracks=tracks, ended=ended)
 
-    def draw(self, image: np.ndarray) -> None:
-        """Draw the zones into an image of the last frame, uint8 (H, W, 3) BGR, in place."""
-        for name, polygon in zip(self._names, self._polygons, strict=False):
-            draw_zone(image, polygon, name)
+    @property
+    def outlines(self) -> list[Outline]:
+        """Return the zones as they are in the last frame."""
+        return list(zip(self._names, self._polygons, strict=False))  # before the first frame there are none
 
     def _find(self, box: Sequence[int]) -> str | None:
         centre = (box[0] + box[2]) / 2, (box[1] + box[3]) / 2

@@ -12,10 +12,12 @@ import pytest
 
 from facemask.errors import InputError
 from facemask.io.json_lines import JsonLines
-from facemask.types import FrameResult, Track
+from facemask.types import Event, FrameResult, Track
 from facemask.video.events import CommandRunner, EventRecorder
+from facemask.video.picture import Picture
 
 IMAGE = np.full((40, 60, 3), 90, np.uint8)
+PICTURE = Picture(IMAGE, FrameResult(0, 0.0, [], [], [], []))
 ALERT = ("without_mask", "mask_weared_incorrect")
 WAIT = 20  # s, for what happens in another process
 
@@ -38,9 +40,9 @@ def record(tmp_path, frames, close=True, **arguments):
     """Return the events of frames, each (tracks, ended)."""
     path = tmp_path / "events.jsonl"
     with JsonLines(path) as file:
-        recorder = EventRecorder(ALERT, "camera 0", [file.write], **arguments)
+        recorder = EventRecorder(ALERT, "camera 0", [lambda event: file.write(event.record)], **arguments)
         for tracks, ended in frames:
-            recorder.write(result_of(tracks, ended), IMAGE)
+            recorder.write(result_of(tracks, ended), PICTURE)
         if close:
             recorder.close()
     events = [json.loads(line) for line in path.read_text().splitlines()]
@@ -112,12 +114,19 @@ def test_label_that_is_unsure_at_the_end(tmp_path):
 def test_several_receivers_get_each_event():
     received = [], []
     recorder = EventRecorder(ALERT, "camera 0", [received[0].append, received[1].append])
-    recorder.write(result_of([person()]), IMAGE)
-    assert [event["event"] for event in received[0]] == ["confirmed"] and received[0] == received[1]
+    recorder.write(result_of([person()]), PICTURE)
+    assert [event.record["event"] for event in received[0]] == ["confirmed"] and received[0] == received[1]
+    assert received[0][0].jpeg is None
 
 
-def test_image_is_needed_for_snapshots_alone(tmp_path):
-    assert (EventRecorder(ALERT, "a").shows_image, EventRecorder(ALERT, "a", snapshots=tmp_path).shows_image) == (False, True)
+def test_receivers_that_use_images_get_one_with_the_first_event_of_a_person():
+    received = []
+    recorder = EventRecorder(ALERT, "camera 0", [received.append], with_images=True)
+    recorder.write(result_of([person()]), PICTURE)
+    recorder.close()
+    first, last = received
+    assert cv2.imdecode(np.frombuffer(first.jpeg, np.uint8), cv2.IMREAD_COLOR).shape == IMAGE.shape
+    assert last.jpeg is None
 
 
 def test_events_of_two_people(tmp_path):
@@ -175,7 +184,7 @@ def test_command_gets_the_events_in_order_and_is_not_waited_for(tmp_path, script
     with CommandRunner(script) as command:
         recorder = EventRecorder(ALERT, "camera 0", [command.submit])
         for number in range(4):
-            recorder.write(result_of([person(id=number)]), IMAGE)
+            recorder.write(result_of([person(id=number)]), PICTURE)
         assert not (tmp_path / "got").exists()  # the command runs until it may go
         (tmp_path / "go").touch()
     assert [json.loads(line)["track"] for line in (tmp_path / "got").read_text().splitlines()] == [0, 1, 2, 3]
@@ -186,16 +195,17 @@ def test_command_that_hangs_is_left_at_the_end(monkeypatch, caplog):
     monkeypatch.setattr(CommandRunner, "TIME_LIMIT", 3.0)
     monkeypatch.setattr(CommandRunner, "MAX_WAITING", 2)
     with CommandRunner(f"'{sys.executable}' -c 'import time; time.sleep(60)'") as command:
-        command.submit({"track": 1})
+        command.submit(Event({"track": 1}))
         deadline = time.monotonic() + WAIT
         while command._waiting.qsize() and time.monotonic() < deadline:
             time.sleep(0.01)
-        for number in (2, 3, 4):
-            command.submit({"track": number})
+        for number in (2, 3, 4, 5):
+            command.submit(Event({"track": number}))
     program = sys.executable
     assert warnings(caplog) == [
-        f"--on-event: 2 events wait for {program}; one is dropped",
-        f"--on-event: {program} was still busy; 3 events are dropped",
+        f"--on-event: 2 events wait for {program}; more are dropped",
+        f"--on-event: {program} was still busy",
+        f"--on-event: {program}: 0 events handled, 5 dropped",
     ]
     with suppress(queue.Empty):  # end the thread, lest it warns while other tests listen
         while True:
@@ -211,13 +221,14 @@ def test_command_that_hangs_is_left_at_the_end(monkeypatch, caplog):
 def test_command_that_fails(monkeypatch, caplog, code, limit, message):
     monkeypatch.setattr(CommandRunner, "TIME_LIMIT", limit)
     with CommandRunner(f"'{sys.executable}' -c '{code}'") as command:
-        command.submit({"track": 1})
-    assert warnings(caplog) == [f"--on-event: {sys.executable} {message}"]
+        command.submit(Event({"track": 1}))
+    program = sys.executable
+    assert warnings(caplog) == [f"--on-event: {program} {message}", f"--on-event: {program}: 0 events handled, 1 failed"]
 
 
 def test_command_that_does_not_read(caplog):
     with CommandRunner(f"'{sys.executable}' -c pass") as command:
-        command.submit({"track": "x" * 1_000_000})
+        command.submit(Event({"track": "x" * 1_000_000}))
     assert warnings(caplog) == []
 
 

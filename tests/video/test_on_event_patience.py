@@ -11,6 +11,7 @@ import pytest
 
 import detect_mask_video
 from facemask.models.center_face import CenterFaceDetector
+from facemask.types import Event
 from facemask.video.events import CommandRunner
 
 
@@ -22,9 +23,9 @@ def until_there_is(path: Path) -> str:
 def test_the_end_waits_a_minute_for_commands(tmp_path, caplog):
     caplog.set_level(logging.INFO)
     with CommandRunner(until_there_is(tmp_path / "go")) as command:
-        command.submit({})
+        command.submit(Event({}))
         threading.Timer(0.1, (tmp_path / "go").touch).start()
-    assert caplog.messages == ["--on-event: 1 events to go for sh, 60 s at most"]
+    assert caplog.messages == ["--on-event: 1 events to go for sh, 60 s at most", "--on-event: sh: 1 events handled"]
 
 
 def test_a_command_has_a_minute(monkeypatch):
@@ -38,7 +39,7 @@ def test_a_command_has_a_minute(monkeypatch):
 
     monkeypatch.setattr("subprocess.run", run)
     with CommandRunner("sh") as command:
-        command.submit({})
+        command.submit(Event({}))
         assert ran.wait(10)
     assert limits == [60]
 

@@ -1,4 +1,5 @@
 import json
+import threading
 
 import numpy as np
 import pytest
@@ -7,10 +8,12 @@ from facemask.io.json_lines import JsonLines
 from facemask.types import Detection, FrameResult, Track
 from facemask.video import outputs
 from facemask.video.grid import Grid
-from facemask.video.live_server import State
-from facemask.video.outputs import FrameRecords, LivePage, Statistics, WindowOutput
+from facemask.video.live_page import LivePage
+from facemask.video.live_server import Camera
+from facemask.video.outputs import FrameRecords, Statistics, WindowOutput
+from facemask.video.picture import Picture
 
-IMAGE = np.zeros((40, 60, 3), np.uint8)
+PICTURE = Picture(np.zeros((40, 60, 3), np.uint8), FrameResult(0, 0.0, [], [], [], []))
 
 
 def detection(label: str, probability: float = 0.9, track: int | None = None) -> Detection:
@@ -29,14 +32,14 @@ def result_of(faces=(), tracks=(), ended=(), number: int = 0) -> FrameResult:
 def test_statistics_count_faces_and_people(monkeypatch):
     monkeypatch.setattr(outputs.time, "perf_counter", iter([0.0, 1.0, 3.0, 5.0]).__next__)
     statistics = Statistics()
-    statistics.write(result_of([detection("with_mask")] * 2, [person(1, ""), person(2, "")]), IMAGE)
+    statistics.write(result_of([detection("with_mask")] * 2, [person(1, ""), person(2, "")]), PICTURE)
     assert (statistics.frames, statistics.faces, statistics.rate) == (1, 2, 1.0)
     assert statistics.people == {"": 2}
-    statistics.write(result_of([detection("with_mask")], [person(1, "with_mask")]), IMAGE)
+    statistics.write(result_of([detection("with_mask")], [person(1, "with_mask")]), PICTURE)
     assert statistics.people == {"": 1, "with_mask": 1}
     assert statistics.rate == pytest.approx(1 / (0.95 * 1 + 0.05 * 2))
     statistics.write(
-        result_of([detection("with_mask")], [person(3, "without_mask")], [person(1, "without_mask"), person(2, "")]), IMAGE
+        result_of([detection("with_mask")], [person(3, "without_mask")], [person(1, "without_mask"), person(2, "")]), PICTURE
     )
     assert statistics.people == {"": 1, "without_mask": 2}
     assert statistics.summary(False, {}, None) == (
@@ -54,7 +57,7 @@ def test_summary_of_nothing():
 
 def test_records(tmp_path):
     with JsonLines(tmp_path / "a.jsonl") as lines:
-        FrameRecords(lines, "a.mp4").write(result_of([detection("with_mask", 0.98765, 3)], number=7), IMAGE)
+        FrameRecords(lines, "a.mp4").write(result_of([detection("with_mask", 0.98765, 3)], number=7), PICTURE)
     (record,) = map(json.loads, (tmp_path / "a.jsonl").read_text().splitlines())
     assert (record["source"], record["frame"], record["time"]) == ("a.mp4", 7, 0.7)
     assert (record["faces"][0]["track"], record["faces"][0]["box"], record["faces"][0]["probability"]) == (
@@ -67,34 +70,23 @@ def test_records(tmp_path):
 @pytest.mark.parametrize(("probability", "unsure"), [(0.59, True), (0.6, False)])
 def test_records_of_unsure_labels(tmp_path, probability, unsure):
     with JsonLines(tmp_path / "a.jsonl") as lines:
-        FrameRecords(lines, "a.mp4").write(result_of([detection("with_mask", probability)]), IMAGE)
+        FrameRecords(lines, "a.mp4").write(result_of([detection("with_mask", probability)]), PICTURE)
     assert json.loads((tmp_path / "a.jsonl").read_text())["faces"][0]["unsure"] is unsure
 
 
-class Server:
-    def __init__(self) -> None:
-        self.states: list[State] = []
-        self.images: list[np.ndarray] = []
-
-    def show(self, image: np.ndarray) -> None:
-        self.images.append(image)
-
-
 def test_page_shows_the_counts():
-    statistics, server = Statistics(), Server()
-    (tile,) = Grid(server.show, ["camera 0"], captions=False).tiles
-    page = LivePage(server, tile, "camera 0", statistics)
+    statistics, camera = Statistics(), Camera(0, "door", threading.Condition())
+    page = LivePage(camera, statistics)
     faces = [detection("without_mask"), detection("with_mask"), detection("with_mask"), detection("with_mask", 0.55)]
     result = result_of(faces, [person(1, "with_mask"), person(2, "")], number=4)
     for output in (statistics, page):
-        output.write(result, IMAGE)
-    page.stalled(3.5)
-    (state,) = server.states
+        output.write(result, PICTURE)
+    state = camera.state
     assert (state.frames, state.time, state.faces, state.people) == (1, 0.4, {"Mask": 2, "No mask": 1, "Mask?": 1}, {"Mask": 1})
-    assert (state.source, state.stalled) == ("camera 0", 3.5)
-    assert all(image is IMAGE for image in server.images)  # the page has the text beside it
+    page.stalled(3.5)
+    assert (camera.state.stalled, camera.state.has_ended) == (3.5, False)
     page.close()
-    assert server.states == []
+    assert camera.state.has_ended
 
 
 def test_window_shows_the_rate_and_the_faces(monkeypatch):
@@ -103,9 +95,9 @@ def test_window_shows_the_rate_and_the_faces(monkeypatch):
     (tile,) = Grid(images.append, ["camera 0"], captions=True).tiles
     output = WindowOutput(tile, Statistics())
     output.stalled(1.0)  # there is no image to show
-    output.write(result_of([detection("with_mask")]), IMAGE)
+    output.write(result_of([detection("with_mask")]), PICTURE)
     output.stalled(1.0)
     output.stalled(2.0)
-    output.write(result_of(), IMAGE)
+    output.write(result_of(), PICTURE)
     assert texts == ["0 frames/s  Mask 1", "0 frames/s  Mask 1", "no image for 2 s", "0 frames/s  "]
     assert len(images) == 4

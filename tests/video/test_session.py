@@ -8,6 +8,7 @@ from facemask.errors import InputError
 from facemask.models.face_detectors import load_face_detector
 from facemask.types import Face, Frame, FrameResult
 from facemask.video.outputs import FrameOutput
+from facemask.video.picture import Picture
 from facemask.video.session import Channel, Session, face_detection
 from facemask.video.sources import StoredSource, VideoSource
 from facemask.video.tracker import MaskTracker
@@ -40,17 +41,17 @@ class Source(StoredSource):
 class Output(FrameOutput):
     """Keeps what it receives; `fail_at` is the number of a frame at which it fails, `stop_at` one at which it stops."""
 
-    def __init__(self, shows_image: bool = True, fail_at: int | None = None, stop_at: int | None = None, source=None) -> None:
-        self.shows_image, self.fail_at, self.stop_at, self.source = shows_image, fail_at, stop_at, source
-        self.results, self.images, self.stalls, self.closed = [], [], [], 0
+    def __init__(self, fail_at: int | None = None, stop_at: int | None = None, source=None) -> None:
+        self.fail_at, self.stop_at, self.source = fail_at, stop_at, source
+        self.results, self.pictures, self.stalls, self.closed = [], [], [], 0
 
-    def write(self, result: FrameResult, image: np.ndarray) -> None:
+    def write(self, result: FrameResult, picture: Picture) -> None:
         if result.number == self.fail_at:
             raise InputError("full")
         if result.number == self.stop_at:
             self.source.stop()
         self.results.append(result)
-        self.images.append(image)
+        self.pictures.append(picture)
 
     def stalled(self, seconds: float) -> None:
         self.stalls.append(seconds)
@@ -78,19 +79,24 @@ def run(
 
 @pytest.mark.parametrize("is_live", [False, True])
 def test_every_output_receives_every_frame_in_order(is_live):
-    outputs = [Output(), Output(shows_image=False)]
+    outputs = [Output(), Output()]
     run(Source(20, is_live), outputs)
     for output in outputs:
         assert [(result.number, result.time) for result in output.results] == [(number, number / 25) for number in range(20)]
         assert [[face.track for face in result.faces] for result in output.results] == [[None]] + [[1]] * 19
 
 
-def test_image_is_annotated_if_an_output_shows_it():
-    plain, shown = Output(shows_image=False), Output()
-    run(Source(1), [plain])
-    assert (plain.images[0] == 0).all()
-    run(Source(1), [plain, shown])
-    assert tuple(shown.images[0][80, 110]) == (115, 158, 0)  # the box, in the colour of a mask
+def test_picture_shows_the_faces_of_the_frame():
+    output = Output()
+    run(Source(1), [output])
+    (picture,) = output.pictures
+    assert picture.result is output.results[0] and (picture.plain == 0).all()
+    assert tuple(picture.annotated[80, 110]) == (115, 158, 0)  # the box, in the colour of a mask
+
+
+def images_of(picture: Picture) -> list[np.ndarray]:
+    """Return everything that outputs may show of a frame."""
+    return [picture.plain, picture.annotated, picture.marked(1)]
 
 
 @pytest.mark.parametrize("hide", [False, True])
@@ -107,8 +113,8 @@ def test_faces_are_hidden_in_the_image(hide):
     run(Noise(1), [output], [FACE, uncertain], hide)
     assert len(output.results[0].faces) == 1
     for x1, y1, x2, y2 in ((105, 85, 125, 105), (205, 25, 225, 45)):
-        colours = len(np.unique(output.images[0][y1:y2, x1:x2].reshape(-1, 3), axis=0))
-        assert (colours <= 25) == hide
+        for image in images_of(output.pictures[0]):
+            assert (len(np.unique(image[y1:y2, x1:x2].reshape(-1, 3), axis=0)) <= 25) == hide
 
 
 def test_place_of_a_face_that_is_not_detected_any_more_is_hidden():
@@ -122,7 +128,7 @@ def test_place_of_a_face_that_is_not_detected_any_more_is_hidden():
     output = Output()
     Session([channel(Noise(10), [output])], lambda image: next(faces), classify, 1, hide=True).run()
     assert [len(result.faces) for result in output.results] == [1] * 5 + [0] * 5
-    for image in output.images:
+    for image in [image for picture in output.pictures for image in images_of(picture)]:
         assert len(np.unique(image[85:105, 105:125].reshape(-1, 3), axis=0)) <= 25
 
 
@@ -165,7 +171,7 @@ def test_live_source_has_no_frames_read_ahead():
     source, given = Source(20, is_live=True), []
 
     class Counting(Output):
-        def write(self, result: FrameResult, image: np.ndarray) -> None:
+        def write(self, result: FrameResult, picture: Picture) -> None:
             given.append(source.given)
 
     run(source, [Counting()], workers=1)
