@@ -35,7 +35,7 @@ fuzz: .venv/test ## try to break it: 20,000 mutated images, 2,000 models, 2,000 
 
 train: $(SHARED)/photos .venv/train ## train the shipped model again, from the photos in ../shared: half an hour on two cores
 	$(BIN)/python train_mask_detector.py -d $(SHARED)/dataset $(SHARED)/tutorial_dataset $(SHARED)/photos \
-	  --only $(SHARED)/photos/train.txt --weights $(WEIGHTS)
+	  --only $(SHARED)/photos/train.txt --weights $(WEIGHTS) --overwrite
 
 evaluate: $(SHARED)/photos .venv/train ## measure the shipped model on photos that it has not seen, in ../shared: two minutes on two cores
 	$(BIN)/python evaluate_mask_detector.py -d $(SHARED)/photos --only $(SHARED)/photos/val.txt

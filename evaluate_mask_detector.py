@@ -1,15 +1,15 @@
 #!/usr/bin/env python3
-"""Measure the detector on sets of photos: annotated (Pascal VOC), without faces, or one folder per class.
+"""Measure the detector on sets of photos: annotated, without faces, or one folder per class.
 
-  python evaluate_mask_detector.py -d photos                            images/ and annotations/*.xml
+  python evaluate_mask_detector.py -d photos                            Pascal VOC, YOLO, COCO or CSV
   python evaluate_mask_detector.py -d photos --only val.txt -o report   the photos that a file lists; where to write
   python evaluate_mask_detector.py -d photos street nofaces dataset --iou street=0.3     one table over several sets
   python evaluate_mask_detector.py -d photos -m mine.keras              your own model
 
 Prints one table over the sets and the details of each annotated one. Writes them to a folder as report.md and report.json,
 and for each annotated set precision_recall.png, reliability.png (are the probabilities calibrated?) and mistakes.png, the
-worst ones. Photos without annotations, in the folder itself or its images/, are taken to show no faces. Needs what
-requirements.txt installs, but not TensorFlow.
+worst ones. Photos without annotations, in the folder itself or its images/, are taken to show no faces. Of a set with the
+splits train, val and test, test is measured. Needs what requirements.txt installs, but not TensorFlow.
 """
 
 import argparse
@@ -34,7 +34,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=options.HelpFormatter)
     parser.add_argument(
         "-d", "--dataset", nargs="+", type=Path, required=True, metavar="SET",
-        help="sets: images/ with annotations/, photos without faces, or one folder per class",
+        help="sets: photos annotated in Pascal VOC, YOLO, COCO or CSV, photos without faces, or one folder per class",
     )  # fmt: skip
     options.add_only_argument(parser)
     options.add_rename_argument(parser)

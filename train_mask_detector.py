@@ -7,10 +7,11 @@
   python train_mask_detector.py -d photos faces --rename face=without_mask hat= --limit faces=500     join other data sets
 
 Classes are the names of the folders, or of the annotated objects; a class named background is for crops that show no face.
-Objects named ignore, or marked difficult, are not learnt from. Writes the model (.keras), the same model for detection
-(.onnx beside it) and a plot. KERAS_BACKEND=tensorflow, torch or jax selects the backend. Ctrl-C ends fine-tuning early, with
-the best model so far; the same command with --resume resumes it, also after a crash. Exit code: 0 done, also if ended early,
-1 if an input is at fault, 2 for a wrong command line, 130 after Ctrl-C before fine-tuning.
+Objects named ignore, or marked difficult, are not learnt from. A data set with the splits train, val and test keeps them.
+Writes the model (.keras), the same model for detection (.onnx beside it) and a plot. KERAS_BACKEND=tensorflow, torch or jax
+selects the backend. Ctrl-C ends fine-tuning early, with the best model so far; the same command with --resume resumes it,
+also after a crash. Exit code: 0 done, also if ended early, 1 if an input is at fault, 2 for a wrong command line, 130 after
+Ctrl-C before fine-tuning.
 """
 
 import argparse
@@ -33,7 +34,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=options.HelpFormatter)
     parser.add_argument(
         "-d", "--dataset", nargs="+", type=Path, required=True, metavar="FOLDER",
-        help="data sets: one folder per class, or images/ with Pascal VOC annotations/",
+        help="data sets: one folder per class, or photos annotated in Pascal VOC, YOLO, COCO or CSV",
     )  # fmt: skip
     options.add_only_argument(parser)
     options.add_rename_argument(parser)
@@ -41,7 +42,11 @@ def build_parser() -> argparse.ArgumentParser:
         "--limit", nargs="+", action="extend", type=options.folder_limit, default=[], metavar="FOLDER=N",
         help="use at most N faces of this folder, chosen by --seed; a data set, or a folder in one (default: all faces)",
     )  # fmt: skip
-    parser.add_argument("-m", "--model", type=Path, default="mask_detector.keras", help="model to write, .keras")
+    parser.add_argument(
+        "-m", "--model", type=Path, metavar="FILE",
+        help="model to write, .keras (default: mask_detector.keras, with a number if this exists)",
+    )  # fmt: skip
+    parser.add_argument("--overwrite", action="store_true", help="without -m: replace mask_detector.keras")
     parser.add_argument("-p", "--plot", type=Path, default="plot.png", help="plot to write: loss, accuracy, confusion matrix")
     parser.add_argument(
         "-f", "--face", type=Path, default=options.DEFAULT_FACE_DETECTOR,
@@ -141,7 +146,7 @@ def report_test(network, crops: list, split, histories, args: argparse.Namespace
     """Print how the network does on the test split, and write the plot."""
     from facemask.evaluation.plots import plot_training
     from facemask.training.batches import FaceBatches
-    from facemask.training.report import accuracy_report, one_crop_per_face
+    from facemask.training.report import accuracy_report, accuracy_with_interval, one_crop_per_face
 
     classes = network.info.classes
     test = [crops[index] for index in one_crop_per_face(crops, split.test)]
@@ -149,7 +154,7 @@ def report_test(network, crops: list, split, histories, args: argparse.Namespace
     report, confusion = accuracy_report(test, predicted, classes, args.dataset)
     unseen = "the model at the start may have learnt" if args.weights.endswith(".keras") else "no epoch has learnt"
     print(f"Faces of the test split, which {unseen}:\n\n{report}")
-    print(f"\nAccuracy {confusion.trace() / confusion.sum():.4f} on {len(test)} faces")
+    print(f"\n{accuracy_with_interval(confusion, classes)}")
     plot_training(args.plot, histories.head, histories.fine_tuning, confusion, classes)
 
 
@@ -157,7 +162,9 @@ def check_arguments(args: argparse.Namespace) -> None:
     """Raise InputError if a file cannot be read or written as the arguments say."""
     from facemask.io.outputs import check_outputs
     from facemask.models.int8 import int8_file
+    from facemask.training.model_name import default_model
 
+    args.model = args.model or default_model(overwrite=args.overwrite, resume=args.resume)
     if args.model.suffix != ".keras":
         raise InputError(f"{args.model}: the name of a model must end in .keras; give -m NAME.keras")
     if args.weights != "imagenet" and not Path(args.weights).is_file():

@@ -49,7 +49,7 @@ def measure(args: argparse.Namespace) -> int:
     from facemask.io.outputs import check_writable
     from facemask.models.center_face import CenterFaceDetector
     from facemask.models.face_detectors import load_face_detector
-    from facemask.training.dataset import read_annotated_photos
+    from facemask.training.formats import read_annotated_photos
 
     options.check_plot_name(args.output)
     check_writable(args.output)

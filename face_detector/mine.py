@@ -4,7 +4,7 @@
   python -m face_detector.mine -d negatives wider -f a.onnx -o background
   python train_mask_detector.py -d dataset photos background …
 
-In an annotated folder (images/ with annotations/) that is what touches no annotated face; photos in other folders must show
+In an annotated folder (Pascal VOC, YOLO, COCO or CSV) that is what touches no annotated face; photos in other folders must show
 no face at all. Writes images/ and annotations/ (Pascal VOC XML).
 """
 
@@ -87,9 +87,10 @@ def mine(args: argparse.Namespace) -> int:
 def list_candidates(folder: Path, complete: bool, cache: Path | None) -> list[tuple[Path, list]]:
     """Return (path, boxes that are or may be faces) of a folder's photos."""
     from face_detector.sources import cache_path, cached, find_unannotated, list_photos
-    from facemask.training.dataset import read_annotated_photos
+    from facemask.training.formats import find_format, read_annotated_photos
 
-    if not (folder / "annotations").is_dir():
+    kind = find_format(folder)
+    if kind is None or kind.name == "folders":
         return [(path, []) for path in list_photos(folder)]
     photos = read_annotated_photos(folder)
     if complete:

@@ -50,7 +50,7 @@ def quantize(args: argparse.Namespace) -> int:
     from tqdm import tqdm
 
     from facemask.io.outputs import check_outputs
-    from facemask.training.dataset import read_annotated_photos
+    from facemask.training.formats import read_annotated_photos
     from facemask.training.quantize import write_int8
 
     if args.face.suffix != ".onnx" or not args.face.is_file():

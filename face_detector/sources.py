@@ -19,11 +19,12 @@ from face_detector.network import build_network, start_from_centerface, to_onnx_
 from face_detector.progress import progress
 from facemask.boxes import iou_matrix
 from facemask.errors import InputError
-from facemask.io.find_images import IMAGE_SUFFIXES
 from facemask.io.images import read_image
 from facemask.io.outputs import text_output
 from facemask.models.center_face import CenterFaceDetector
-from facemask.training.dataset import AnnotatedPhoto, read_class_folders
+from facemask.training.data_files import is_photo
+from facemask.training.dataset import AnnotatedPhoto
+from facemask.training.formats import read_class_photos
 from facemask.types import Face
 
 logger = logging.getLogger("facemask")
@@ -71,7 +72,7 @@ def read_unboxed(network, folder: Path, weight: float, cache: Path) -> Source:
     """
 
     def find() -> dict[str, list]:
-        paths = [photo.path for photo in read_class_folders(folder)]
+        paths = [photo.path for photo in read_class_photos(folder)]
         found = detect_all(network, paths, POSSIBLE, "faces")
         return {
             str(path): [[face.box for face in faces if (face.confidence >= LIKELY) == likely] for likely in (True, False)]
@@ -105,7 +106,7 @@ def read_negatives(network, folder: Path, weight: float, cache: Path) -> Source:
 
 def list_photos(folder: Path) -> list[Path]:
     """List the photos below a folder, sorted. Raises InputError if it has no photos."""
-    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
+    paths = sorted(path for path in folder.rglob("*") if is_photo(path))
     if not paths:
         raise InputError(f"{folder}: no photos in it; give a folder of photos without faces")
     return paths

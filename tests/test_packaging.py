@@ -20,7 +20,7 @@ PROJECT = PYPROJECT["project"]
 EXTRAS = PROJECT["optional-dependencies"]
 WHEEL_FILES = PYPROJECT["tool"]["hatch"]["build"]["targets"]["wheel"]["force-include"]
 # What provides a module, where the names differ: the distribution itself, or the one that requires it.
-DISTRIBUTIONS = {"cv2": "opencv-python", "PIL": "pillow", "sklearn": "scikit-learn", "paho": "paho-mqtt"}
+DISTRIBUTIONS = {"cv2": "opencv-python", "PIL": "pillow", "sklearn": "scikit-learn", "paho": "paho-mqtt", "yaml": "pyyaml"}
 DISTRIBUTIONS |= {
     "supervision": "trackers",
     "h5py": "keras",
@@ -29,7 +29,7 @@ DISTRIBUTIONS |= {
 }  # torch: in its place
 MODULES_OF_EXTRAS = {
     "video": ["trackers", "supervision", "av"],
-    "train": ["tensorflow", "keras", "h5py", "sklearn", "matplotlib", "onnx", "defusedxml", "scipy"],
+    "train": ["tensorflow", "keras", "h5py", "sklearn", "matplotlib", "onnx", "defusedxml", "scipy", "yaml"],
     "notify": ["apprise", "paho"],
 }
 

@@ -18,7 +18,7 @@ from facemask.models.default_files import IS_INSTALLED
 
 DESKTOP_LIBRARIES = ("libGL", "libgthread", "libglib", "libX", "libSM")  # that opencv-python needs on Linux
 VIDEO_MODULES = ("trackers", "supervision", "av")  # of the extra "video"
-TRAINING_MODULES = ("tensorflow", "torch", "jax", "keras", "h5py", "sklearn", "matplotlib", "onnx", "defusedxml")
+TRAINING_MODULES = ("tensorflow", "torch", "jax", "keras", "h5py", "sklearn", "matplotlib", "onnx", "defusedxml", "yaml")
 REQUIREMENTS = {"[train]": "requirements.txt", "[notify]": "requirements-notify.txt"}  # of extras, in a checkout
 NOTIFY_MODULES = ("apprise", "paho")
 STOP_SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")  # Ctrl-C, kill, a closed terminal; Windows has no SIGHUP

@@ -39,6 +39,6 @@ def measure(one: EvaluationSet, photos: Sequence[EvaluatedPhoto], model_classes:
     elif one.kind is Kind.NO_FACES:
         metrics = no_face_metrics([photo.detections for photo in photos], confidence)
     else:
-        labels = [photo.truth.path.parent.name for photo in photos]
+        labels = [one.labels[photo.truth.path] for photo in photos]
         metrics = class_folder_metrics(labels, [photo.detections for photo in photos], confidence)
     return {"kind": one.kind.value, **metrics}

@@ -1,16 +1,19 @@
 """The sets of photos that a detector is evaluated on: annotated, without faces, or by class folder."""
 
+import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from pathlib import Path
 
 import numpy as np
 
-from facemask.errors import InputError
-from facemask.io.find_images import IMAGE_SUFFIXES
 from facemask.labels import BACKGROUND
-from facemask.training.dataset import AnnotatedPhoto, read_annotated_photos, read_class_folders, rename_labels
+from facemask.training.data_files import list_photos
+from facemask.training.dataset import AnnotatedPhoto, Photo, rename_labels
+from facemask.training.formats import find_format, read_dataset
+
+logger = logging.getLogger(__name__)
 
 
 class Kind(Enum):
@@ -18,7 +21,7 @@ class Kind(Enum):
 
     ANNOTATED = "annotated"  # each face has a box and a label
     NO_FACES = "no faces"  # each detection is a false positive
-    CLASS_FOLDERS = "class folders"  # the largest face has the label that the photo's folder is named after
+    CLASS_FOLDERS = "class folders"  # the largest face has the label of the photo, which its folder is named after
 
 
 @dataclass(frozen=True)
@@ -29,6 +32,7 @@ class EvaluationSet:
     kind: Kind
     photos: list[AnnotatedPhoto]
     iou_threshold: float  # of a detection and the face that it finds
+    labels: Mapping[Path, str] = field(default_factory=dict)  # of photos with a class
 
 
 def read_set(
@@ -36,21 +40,40 @@ def read_set(
 ) -> EvaluationSet:
     """List the photos of a folder. Its layout decides their kind.
 
-    With `annotations/` they are annotated (Pascal VOC); `names` keeps those with these stems, `new_labels` renames classes.
-    Photos in the folder itself or in `images/`, without annotations, show no faces. Otherwise each folder is a class.
-    Raises InputError if the folder has no photos, or an annotation cannot be read.
+    Those of a format with boxes are annotated; `names` keeps those with these stems, `new_labels` renames classes. Photos in
+    the folder itself or in `images/`, without annotations, show no faces. Others have a class. Of a set with splits, only
+    the test split is used (or else validation), unless `names` are given. Raises InputError if the folder has no photos, or
+    an annotation cannot be read.
     """
-    if not folder.is_dir():
-        raise InputError(f"{folder}: no such folder; give one of photos")
-    if (folder / "annotations").is_dir():
-        photos, _ = rename_labels(read_annotated_photos(folder, names), new_labels)
-        return EvaluationSet(name, Kind.ANNOTATED, [_without_background(photo) for photo in photos], iou_threshold)
-    for place in (folder / "images", folder):
-        paths = sorted(path for path in place.glob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
-        if paths:
-            return EvaluationSet(name, Kind.NO_FACES, [_without_boxes(path) for path in paths], iou_threshold)
-    paths = [photo.path for photo in read_class_folders(folder)]
-    return EvaluationSet(name, Kind.CLASS_FOLDERS, [_without_boxes(path) for path in paths], iou_threshold)
+    kind = find_format(folder)
+    if kind is None or kind.name == "folders":
+        for place in (folder / "images", folder):
+            paths = list_photos(place) if place.is_dir() else []
+            if paths:
+                return EvaluationSet(name, Kind.NO_FACES, [_without_boxes(path) for path in paths], iou_threshold)
+    photos = read_dataset(folder, names)
+    if names is None:
+        photos = _held_out(folder, photos)
+    annotated = [photo for photo in photos if isinstance(photo, AnnotatedPhoto)]
+    if annotated:
+        if len(annotated) < len(photos):
+            count = len(photos) - len(annotated)
+            logger.warning("%s: %d photos have a class and no box, unlike the others: not used", folder, count)
+        annotated, _ = rename_labels(annotated, new_labels)
+        return EvaluationSet(name, Kind.ANNOTATED, [_without_background(photo) for photo in annotated], iou_threshold)
+    labels = {photo.path: new_labels.get(photo.labels[0], photo.labels[0]) for photo in photos}
+    chosen = [_without_boxes(path) for path, label in labels.items() if label]
+    return EvaluationSet(name, Kind.CLASS_FOLDERS, chosen, iou_threshold, labels)
+
+
+def _held_out(folder: Path, photos: Sequence[Photo]) -> Sequence[Photo]:
+    """Return the photos of the split that a data set holds out, `test` or else `validation`; all if it has no splits."""
+    for split in ("test", "validation"):
+        chosen = [photo for photo in photos if photo.split == split]
+        if chosen:
+            logger.info("%s: measured on its %s split, %d of %d photos", folder, split, len(chosen), len(photos))
+            return chosen
+    return photos
 
 
 def _without_boxes(path: Path) -> AnnotatedPhoto:

@@ -142,6 +142,14 @@ def is_large(path: Path) -> bool:
     return False
 
 
+def image_size(path: str | Path) -> tuple[int, int]:
+    """Return width and height of an image, upright, in pixels, from its header. Raises InputError as `EncodedImage.read`."""
+    path = Path(path)
+    with _open(path) as file:
+        header = Header.read(path, file)
+    return (header.height, header.width) if header.orientation >= 5 else (header.width, header.height)
+
+
 def _open(path: Path) -> BinaryIO:
     """Open a regular file to read it. Raises InputError if it is not one, or too large."""
     try:

@@ -12,6 +12,7 @@ from pathlib import Path
 import keras
 
 from facemask.errors import InputError
+from facemask.training.model_name import checkpoint_folder
 
 SETTINGS_NAME = "settings.json"  # in a checkpoint: the options of its training
 
@@ -106,7 +107,7 @@ def open_checkpoint(model: Path, settings: dict[str, str], *, resume: bool) -> C
 
     Raises InputError if that training was started with other settings, or if no training made what has the folder's name.
     """
-    folder = model.with_name(f"{model.stem}.checkpoint")
+    folder = checkpoint_folder(model)
     is_resumed = resume and can_resume(folder, settings)
     if resume and not is_resumed:
         logger.warning("--resume: there is no interrupted training of %s; a new one starts", model)

@@ -36,6 +36,7 @@ class Crop:
     label: str  # class name
     path: Path  # of the photo
     face_id: int
+    split: str = ""  # of the photo: train, validation or test as its data set says; "" if it does not
 
 
 @dataclass
@@ -105,7 +106,7 @@ def _cut_photo(photo: Photo, first_id: int, image: np.ndarray, detector: FaceDet
         if patch is None:
             part.outside += 1
         else:
-            part.crops.append(Crop(patch, label, photo.path, face_id))
+            part.crops.append(Crop(patch, label, photo.path, face_id, photo.split))
     return part
 
 

@@ -1,4 +1,4 @@
-"""Read data sets: photos with annotated faces (Pascal VOC), and photos in one folder per class."""
+"""The photos of data sets: with annotated faces, or with one class; renamed and limited. `formats` reads them."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -8,16 +8,14 @@ from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
-from defusedxml import DefusedXmlException, ElementTree
 
 from facemask.errors import InputError
-from facemask.io.find_images import IMAGE_SUFFIXES
 from facemask.labels import BACKGROUND
 
 IGNORE = "ignore"  # name of an object that is neither a face to learn nor a false positive, as WIDER FACE's tiny faces
-MAX_ANNOTATION_BYTES = 1 << 24
+SPLITS = ("train", "validation", "test")
 MAX_COORDINATE = 1e6  # px: a box with a side farther out is a mistake
-EXPECTED_LAYOUT = "expected one folder per class with photos in it, or images/ with Pascal VOC annotations/"
+EXPECTED_LAYOUT = "expected one folder per class, or photos with annotations in Pascal VOC, YOLO, COCO or CSV"
 
 
 @dataclass(frozen=True)
@@ -29,6 +27,12 @@ class AnnotatedPhoto:
     labels: tuple[str, ...]  # n class names
     # (k, 4), marked difficult or to be ignored: not learnt from, not counted
     ignored: np.ndarray = field(default_factory=lambda: np.empty((0, 4)))
+    split: str = ""  # train, validation or test as the data set says; "" if it does not
+
+    @property
+    def faces(self) -> list[tuple[str, np.ndarray]]:
+        """Return label and box of each face, and of the boxes to be ignored, whose label is IGNORE."""
+        return [*zip(self.labels, self.boxes, strict=True), *((IGNORE, box) for box in self.ignored)]
 
 
 @dataclass(frozen=True)
@@ -37,6 +41,7 @@ class ClassPhoto:
 
     path: Path
     label: str
+    split: str = ""  # as of AnnotatedPhoto
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -48,84 +53,28 @@ Photo = AnnotatedPhoto | ClassPhoto
 PhotoType = TypeVar("PhotoType", bound=Photo)
 
 
-def read_dataset(folder: str | Path, names: Iterable[str] | None = None) -> list[Photo]:
-    """List the photos of a data set, sorted by path; `names` keeps only annotated photos with these stems.
+def annotated_photo(path: Path, faces: Iterable[tuple[str, Sequence[float], bool]], split: str = "") -> AnnotatedPhoto:
+    """Return a photo with its faces: label, box x1, y1, x2, y2 in pixels, and whether it is to be ignored.
 
-    Two layouts are known: one folder per class, and Pascal VOC (`images/` and `annotations/*.xml`, one object per face).
-    Raises InputError if the folder has neither layout, or if a class folder has no photos.
+    Raises ValueError as `check_face`.
     """
-    folder = Path(folder)
-    if not folder.is_dir():
-        raise InputError(f"{folder}: no such folder; {EXPECTED_LAYOUT}")
-    if (folder / "annotations").is_dir():
-        return [*read_annotated_photos(folder, names)]
-    return [*read_class_folders(folder)]
-
-
-def read_class_folders(folder: Path) -> list[ClassPhoto]:
-    """List the photos of a folder with one folder per class, sorted by path. Raises InputError if a class has none."""
-    photos = []
-    for class_folder in sorted(folder.iterdir()):
-        if not class_folder.is_dir() or class_folder.name.startswith((".", "_")):  # as .git, __MACOSX
-            continue
-        paths = sorted(path for path in class_folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
-        if not paths:
-            deeper = any(path.suffix.lower() in IMAGE_SUFFIXES for path in class_folder.glob("*/*"))
-            remedy = "its folders have some: give -d the one to train on" if deeper else "put some there, or remove it"
-            raise InputError(f"{class_folder}: no photos in this class's folder; {remedy}")
-        photos += [ClassPhoto(path, class_folder.name) for path in paths]
-    if not photos:
-        raise InputError(f"{folder}: no photos found in its subfolders; {EXPECTED_LAYOUT}")
-    return photos
-
-
-def read_annotated_photos(folder: str | Path, names: Iterable[str] | None = None) -> list[AnnotatedPhoto]:
-    """List the photos of a Pascal VOC folder (`images/` and `annotations/*.xml`, one object per face), sorted by name.
-
-    Photos without a face are included. `names` keeps only photos with these stems. Raises InputError if the folder has no
-    photos (with these names), or if an annotation cannot be read.
-    """
-    folder = Path(folder)
-    if not (folder / "annotations").is_dir():
-        raise InputError(f"{folder}: no annotations/ in it; give a folder of images/ with Pascal VOC annotations/")
-    wanted = None if names is None else set(names)
-    images = {path.stem: path for path in (folder / "images").glob("*") if path.suffix.lower() in IMAGE_SUFFIXES}
-    photos = []
-    for annotation in sorted((folder / "annotations").glob("*.xml")):
-        if annotation.stem not in images or (wanted is not None and annotation.stem not in wanted):
-            continue
-        photos.append(_read_annotation(annotation, images[annotation.stem]))
-    if wanted and not photos:
-        raise InputError(f"{folder}: has none of the {len(wanted)} photos listed; list names without suffix, one per line")
-    if not any(photo.labels for photo in photos):
-        raise InputError(f"{folder}: no annotated face found; images/ needs Pascal VOC annotations/ with one object per face")
-    return photos
-
-
-def _read_annotation(path: Path, image: Path) -> AnnotatedPhoto:
-    """Return what a Pascal VOC annotation says of an image. Raises InputError if it is not an annotation."""
     boxes, labels, ignored = [], [], []
-    try:
-        if not path.is_file() or path.stat().st_size > MAX_ANNOTATION_BYTES:
-            raise ValueError("too long" if path.is_file() else "not a regular file")
-        for face in ElementTree.parse(path, forbid_dtd=True).getroot().iter("object"):
-            box = [float(face.findtext(f"bndbox/{side}")) for side in ("xmin", "ymin", "xmax", "ymax")]
-            if not all(abs(side) < MAX_COORDINATE for side in box):
-                raise ValueError(f"box {box}")
-            label = face.findtext("name").strip()
-            if not label.isprintable() or not label:
-                raise ValueError(f"name {label!r}")
-            if label == IGNORE or (face.findtext("difficult") or "").strip() == "1":
-                ignored.append(box)
-            else:
-                boxes.append(box)
-                labels.append(label)
-    except DefusedXmlException as error:
-        raise InputError(f"{path}: has a DTD or entities, which no annotation needs; remove them") from error
-    except (ElementTree.ParseError, TypeError, ValueError, AttributeError, LookupError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise InputError(f"{path}: not a Pascal VOC annotation ({reason}); fix or remove it") from error
-    return AnnotatedPhoto(image, _as_boxes(boxes), tuple(labels), _as_boxes(ignored))
+    for label, box, is_ignored in faces:
+        check_face(label, box)
+        if is_ignored or label == IGNORE:
+            ignored.append(box)
+        else:
+            boxes.append(box)
+            labels.append(label)
+    return AnnotatedPhoto(path, _as_boxes(boxes), tuple(labels), _as_boxes(ignored), split)
+
+
+def check_face(label: str, box: Sequence[float]) -> None:
+    """Raise ValueError if a label is not a name, or if a side of a box is not a number or far outside of any photo."""
+    if not all(abs(side) < MAX_COORDINATE for side in box):
+        raise ValueError(f"box {list(box)}")
+    if not label.isprintable() or not label:
+        raise ValueError(f"name {label!r}")
 
 
 def _as_boxes(boxes: Sequence) -> np.ndarray:

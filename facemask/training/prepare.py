@@ -3,6 +3,7 @@
 import logging
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +12,9 @@ from tqdm import tqdm
 from facemask.errors import InputError
 from facemask.models.face_detectors import FaceDetector
 from facemask.training.crops import MIN_FACE, Crop, load_crops
-from facemask.training.dataset import AnnotatedPhoto, Photo, limit_faces, read_dataset, rename_labels
-from facemask.training.split import DUPLICATE_THRESHOLDS, Split, split_crops
+from facemask.training.dataset import AnnotatedPhoto, Photo, limit_faces, rename_labels
+from facemask.training.formats import read_dataset
+from facemask.training.split import DUPLICATE_THRESHOLDS, Split, shared_groups, split_crops
 
 logger = logging.getLogger(__name__)
 
@@ -69,7 +71,22 @@ def split_by_similarity(
 ) -> tuple[Split, np.ndarray]:
     """Split the crops as `split_crops`, and warn if near-duplicates may be in two splits; returns split and groups (n,)."""
     split, groups, threshold = split_crops(features, crops, classes, seed)
-    if threshold > DUPLICATE_THRESHOLDS[0]:
+    for name, indices in asdict(split).items():
+        lacking = sorted(set(classes) - {crops[index].label for index in indices})
+        if lacking and name != "test":
+            raise InputError(f"dataset: the {name} split has no face of {', '.join(lacking)}; add some, or remove the class")
+        if lacking:
+            logger.warning("the test split has no face of %s: the report says nothing about it", ", ".join(lacking))
+    is_given = any(crop.split for crop in crops)
+    if is_given:
+        logger.info("%d crops stay in the splits that their data sets give", sum(bool(crop.split) for crop in crops))
+    duplicates = shared_groups(split, groups) if is_given else 0
+    if duplicates:
+        logger.warning(
+            "%d of %d crops of the test split look like one that is learnt from or validated by: the report is too good",
+            duplicates, len(split.test),
+        )  # fmt: skip
+    elif threshold > DUPLICATE_THRESHOLDS[0]:
         found = (
             "only crops of one photo are grouped" if math.isinf(threshold) else f"similarity below {threshold:g} is not grouped"
         )

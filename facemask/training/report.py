@@ -1,13 +1,19 @@
 """What a training prints: how the crops are split, and how the model does on the test split."""
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from scipy.stats import binomtest
 from sklearn.metrics import classification_report, confusion_matrix
 
 from facemask.training.crops import Crop, class_indices
 from facemask.training.split import Split
+
+FEW_FACES = 30  # of a class: with fewer, one error changes its accuracy by more than three points
+
+logger = logging.getLogger(__name__)
 
 
 def one_crop_per_face(crops: Sequence[Crop], indices: np.ndarray) -> np.ndarray:
@@ -29,9 +35,30 @@ def split_report(crops: Sequence[Crop], split: Split, groups: np.ndarray, classe
         lines.append(f"  {name:24s}" + "".join(f"{np.sum(column == index):12d}" for column in columns.values()))
     lines += [
         "  (train, validation: crops; a face of a class folder may have two, whole photo and cut out; test: one per face)",
-        f"  {len(np.unique(groups))} groups of near-duplicates; no group is in two splits",
+        f"  {len(np.unique(groups))} groups of near-duplicates; {_in_two_splits(split, groups)}",
     ]
     return "\n".join(lines)
+
+
+def _in_two_splits(split: Split, groups: np.ndarray) -> str:
+    parts = [set(groups[indices].tolist()) for indices in (split.train, split.validation, split.test)]
+    shared = (parts[0] & parts[1]) | (parts[0] & parts[2]) | (parts[1] & parts[2])
+    return f"{len(shared)} of them in two splits, as the data set has them" if shared else "no group is in two splits"
+
+
+def accuracy_with_interval(confusion: np.ndarray, classes: Sequence[str]) -> str:
+    """Return the accuracy as text, of a confusion matrix, one row per true class; with its 95 % interval for few faces.
+
+    The interval is Wilson's. Warns of the classes with fewer than FEW_FACES faces.
+    """
+    right, count = int(confusion.trace()), int(confusion.sum())
+    text = f"Accuracy {right / count:.4f} on {count} faces"
+    few = [f"{name} {number}" for name, number in zip(classes, confusion.sum(axis=1).tolist(), strict=True) if number < FEW_FACES]
+    if few:
+        interval = binomtest(right, count).proportion_ci(0.95, method="wilson")
+        text += f" (95 % interval: {interval.low:.4f} to {interval.high:.4f})"
+        logger.warning("few faces in the test split (%s): its accuracy says little; give more photos", ", ".join(few))
+    return text
 
 
 def accuracy_report(

@@ -29,7 +29,8 @@ from facemask.evaluation.report import (  # noqa: E402
     summary_table,
     worst_mistakes,
 )
-from facemask.training.dataset import AnnotatedPhoto, read_annotated_photos  # noqa: E402
+from facemask.training.dataset import AnnotatedPhoto  # noqa: E402
+from facemask.training.formats import read_annotated_photos  # noqa: E402
 from facemask.types import Detection  # noqa: E402
 from tests.helpers import EXAMPLES  # noqa: E402
 

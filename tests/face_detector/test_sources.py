@@ -15,7 +15,8 @@ from face_detector import mine, sources  # noqa: E402
 from face_detector.network import build_network, start_from_onnx  # noqa: E402
 from facemask.errors import InputError  # noqa: E402
 from facemask.models.center_face import CenterFaceDetector  # noqa: E402
-from facemask.training.dataset import AnnotatedPhoto, read_annotated_photos  # noqa: E402
+from facemask.training.dataset import AnnotatedPhoto  # noqa: E402
+from facemask.training.formats import read_annotated_photos  # noqa: E402
 from tests.helpers import EXAMPLES, PEOPLE, ROOT  # noqa: E402
 
 SHIPPED = ROOT / "face_detector" / CenterFaceDetector.FILE_NAME

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from facemask.io.find_images import find_images
-from tests.faults.fault_table import ASTRONAUT, MODEL, FaultTable, Run, needs_linux, on_keras, slow, write
+from tests.faults.fault_table import ASTRONAUT, MODEL, FaultTable, Run, assert_absent, needs_linux, on_keras, slow, write
 from tests.helpers import write_class_folders
 
 pytestmark = needs_linux
@@ -45,7 +45,7 @@ def empty_class(folder):
 @TABLE.case("classes one folder deeper")
 @on_keras
 def nested(folder):
-    return training("train/with_mask", "train/without_mask")
+    return training("faces/with_mask", "faces/without_mask")
 
 
 @TABLE.case("labels that differ only in case")
@@ -120,6 +120,95 @@ def entities(folder):
 @on_keras
 def no_number(folder):
     return annotated(XML.format(name="with_mask", x1="nan"))
+
+
+@TABLE.case("a class called as a part of a data set: train, val, valid, test, images, labels")
+@on_keras
+def reserved_name(folder):
+    return training("train", "val")
+
+
+@TABLE.case("splits with photos in place of class folders beside others with class folders")
+@on_keras
+def half_of_the_splits(folder):
+    return training("train/with_mask", "train/without_mask", "test")
+
+
+@TABLE.case("a split without one of the classes")
+@on_keras
+@slow
+def split_without_class(folder):
+    return training("train/with_mask", "train/without_mask", "val/without_mask", "test/with_mask", "test/without_mask")
+
+
+def labelled(label: str, names: str = "names: [bare, mask]\n") -> Run:
+    """Train on a photo with a YOLO label."""
+    write("data/images/a.jpg", ASTRONAUT.read_bytes())
+    write("data/labels/a.txt", label.encode())
+    if names:
+        write("data/data.yaml", names.encode())
+    return training()
+
+
+@TABLE.case("YOLO labels without data.yaml or classes.txt")
+@on_keras
+def no_class_names(folder):
+    return labelled("0 0.5 0.5 0.1 0.1", names="")
+
+
+@TABLE.case("a YOLO label of a class that data.yaml does not have")
+@on_keras
+def unknown_class(folder):
+    return labelled("2 0.5 0.5 0.1 0.1")
+
+
+@TABLE.case("a data.yaml that names code: nothing is run")
+@on_keras
+def code_in_yaml(folder):
+    run = labelled("0 0.5 0.5 0.1 0.1", names="names: !!python/object/apply:os.system ['touch owned']\n")
+    return Run(run.arguments, script=run.script, after=lambda: assert_absent("owned"))
+
+
+COCO = '{"images": [{"id": 1, "file_name": "../secret.jpg"}], "categories": [], "annotations": %s}'
+
+
+@TABLE.case("COCO JSON that names a photo outside of the folder")
+@on_keras
+def coco_outside(folder):
+    write("secret.jpg", ASTRONAUT.read_bytes())
+    write("data/a.json", (COCO % "[]").encode())
+    return training()
+
+
+@TABLE.case("COCO JSON nested 100,000 deep")
+@on_keras
+def coco_deep(folder):
+    write("data/a.json", (COCO % ("[" * 100_000)).encode())
+    return training()
+
+
+@TABLE.case("a CSV row with a box that is not a number")
+@on_keras
+def csv_box(folder):
+    write("data/labels.csv", b"image,label,xmin,ymin,xmax,ymax\na.jpg,with_mask,1,2,x,4\n")
+    return training()
+
+
+@TABLE.case("files that are not images in a class folder: counted")
+@on_keras
+def other_files(folder):
+    write("data/with_mask/a.doc", b"text")
+    write("data/with_mask/b.mp4", b"text")
+    return training("with_mask")
+
+
+@TABLE.case("photos that are links out of the data set: read, and counted")
+@on_keras
+def linked_photos(folder):
+    run = training("with_mask")
+    write("elsewhere/b.jpg", ASTRONAUT.read_bytes())
+    Path("data/with_mask/b.jpg").symlink_to(Path("elsewhere/b.jpg").resolve())
+    return run
 
 
 def test_each_row_has_a_case_and_each_case_a_row():

@@ -13,10 +13,9 @@ from facemask.training.dataset import (  # noqa: E402
     ClassPhoto,
     class_names,
     limit_faces,
-    read_annotated_photos,
-    read_dataset,
     rename_labels,
-)  # fmt: skip
+)
+from facemask.training.formats import read_annotated_photos, read_dataset  # noqa: E402
 from tests.helpers import EXAMPLES  # noqa: E402
 
 OBJECT = """<object><name>{label}</name>{more}

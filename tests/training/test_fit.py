@@ -4,6 +4,7 @@ import re
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -27,6 +28,7 @@ from facemask.training.batches import AugmentedBatches, FaceBatches  # noqa: E40
 from facemask.training.checkpoint import can_resume, read_history, start_checkpoint  # noqa: E402
 from facemask.training.crops import Crop, FacePatch  # noqa: E402
 from facemask.training.fit import calibrate, fine_tune, interpolate  # noqa: E402
+from facemask.training.model_name import default_model  # noqa: E402
 from facemask.training.onnx_export import to_onnx  # noqa: E402
 from tests.helpers import CORRUPT, EXAMPLES, ROOT, write_class_folders  # noqa: E402
 
@@ -113,6 +115,24 @@ def test_bad_input(dataset, tmp_path, monkeypatch, capsys, arguments, message):
     errors = [line for line in capsys.readouterr().err.splitlines() if not line.startswith("[INFO]")]
     assert len(errors) == 1 and errors[0].startswith(message)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["bad.keras", "bad.weights.h5", "one", "two"]
+
+
+def test_without_a_name_no_model_is_replaced(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert default_model(overwrite=False, resume=False) == Path("mask_detector.keras")
+    Path("mask_detector.onnx").touch()
+    Path("mask_detector-2.keras").touch()
+    assert train_mask_detector.main(["-d", "none", "--weights", str(MODEL)]) == 1
+    said = "[INFO] mask_detector.keras exists: the new model will be mask_detector-3.keras; --overwrite replaces, -m names it"
+    assert said in capsys.readouterr().err.splitlines()
+    assert train_mask_detector.main(["-d", "none", "--weights", str(MODEL), "--overwrite"]) == 1
+    assert "the new model will be" not in capsys.readouterr().err
+    Path("mask_detector-3.checkpoint").mkdir()
+    assert default_model(overwrite=False, resume=True) == Path("mask_detector-3.keras")
+    Path("mask_detector-2.checkpoint").mkdir()
+    Path("mask_detector-3.checkpoint").rmdir()
+    assert default_model(overwrite=False, resume=True) == Path("mask_detector-2.keras")
+    assert default_model(overwrite=True, resume=True) == Path("mask_detector.keras")
 
 
 def test_weights_imagenet_without_network(monkeypatch):

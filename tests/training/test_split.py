@@ -1,5 +1,5 @@
 import math
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +10,8 @@ pytest.importorskip("sklearn")
 
 from facemask.errors import InputError  # noqa: E402
 from facemask.training.crops import Crop, FacePatch  # noqa: E402
-from facemask.training.report import accuracy_report, one_crop_per_face, split_report  # noqa: E402
-from facemask.training.split import Split, group_near_duplicates, split_by_group, split_crops  # noqa: E402
+from facemask.training.report import accuracy_report, accuracy_with_interval, one_crop_per_face, split_report  # noqa: E402
+from facemask.training.split import Split, group_near_duplicates, shared_groups, split_by_group, split_crops  # noqa: E402
 
 PATCH = FacePatch(np.zeros((8, 8, 3), np.uint8), (0, 0, 8, 8))
 
@@ -103,17 +103,74 @@ def test_accuracy_report_of_three_classes_one_of_them_background():
     assert text.splitlines()[-2:] == ["  x: accuracy 0.5000 on 2 faces", "  y: accuracy 0.5000 on 2 faces"]
 
 
-def test_one_huge_group_does_not_become_the_test_split():
+def test_one_huge_group_is_learnt_from():
     labels = np.repeat([0, 1], 100)
     groups = np.concatenate([np.zeros(80), np.arange(1, 21), np.arange(101, 201)]).astype(int)
-    assert split_by_group(labels, groups, seed=1) is None
-    assert split_by_group(labels, np.arange(200), seed=1) is not None
+    split = split_by_group(labels, groups, seed=1)
+    assert set(range(80)) <= set(split.train.tolist())
+    assert min(len(split.validation), len(split.test)) >= 10
 
 
-def test_a_split_of_a_few_odd_crops_is_refused():
+def test_no_class_loses_a_split_to_groups_of_very_different_sizes():
     labels = np.tile([0, 1], 94)
     groups = np.concatenate([np.repeat(np.arange(8), 22), np.arange(100, 112)])  # two of ten folds have few crops
-    assert split_by_group(labels, groups, seed=2) is None
+    split = split_by_group(labels, groups, seed=2)
+    for indices, least in ((split.train, 0.7), (split.validation, 0.05), (split.test, 0.05)):
+        for label in (0, 1):
+            assert np.sum(labels[indices] == label) / np.sum(labels == label) >= least
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_twenty_photos_of_a_class_are_spread(seed):
+    """One class had 8 / 2 / 10 photos in the splits: ten near-duplicates were the test."""
+    labels = np.repeat([0, 1], 20)
+    groups = np.concatenate([np.zeros(10), np.arange(1, 11), np.arange(20, 40)]).astype(int)
+    split = split_by_group(labels, groups, seed)
+    counts = [[int(np.sum(labels[indices] == label)) for indices in asdict(split).values()] for label in (0, 1)]
+    assert all(train >= 14 and 1 <= validation <= 4 and 1 <= test <= 4 for train, validation, test in counts), counts
+
+
+def with_splits(labels: str, splits: list[str]) -> list[Crop]:
+    return [replace(crop, split=split) for crop, split in zip(crops_of(labels), splits, strict=True)]
+
+
+def test_given_splits_are_kept():
+    splits = ["train"] * 20 + ["validation"] * 4 + ["test"] * 4
+    crops = with_splits("ab" * 14, splits)
+    features = np.tile(np.eye(28), 1)
+    features[26] = features[0]  # a test face that is learnt from
+    split, groups, _ = split_crops(features, crops, "ab", 0)
+    assert split.names(28) == splits
+    assert shared_groups(split, groups) == 1
+    assert "1 of them in two splits" in split_report(crops, split, groups, "ab")
+
+
+def test_what_given_splits_lack_is_taken_from_training():
+    crops = with_splits("ab" * 60, ["train"] * 100 + ["test"] * 20)
+    split, _, _ = split_crops(np.eye(120), crops, "ab", 0)
+    assert set(split.test.tolist()) == set(range(100, 120))
+    assert set(split.train.tolist()) | set(split.validation.tolist()) == set(range(100))
+    assert 8 <= len(split.validation) <= 12
+
+
+def test_a_data_set_without_splits_beside_one_with_them():
+    crops = with_splits("ab" * 70, [""] * 100 + ["train"] * 20 + ["validation"] * 10 + ["test"] * 10)
+    split, _, _ = split_crops(np.eye(140), crops, "ab", 0)
+    names = split.names(140)
+    assert names[100:] == [crop.split for crop in crops[100:]]
+    assert {name: names[:100].count(name) for name in ("train", "validation", "test")} == {
+        "train": 80, "validation": 10, "test": 10,
+    }  # fmt: skip
+
+
+def test_accuracy_of_few_faces_has_an_interval(caplog):
+    assert accuracy_with_interval(np.array([[29, 1], [0, 30]]), ["a", "b"]) == "Accuracy 0.9833 on 60 faces"
+    assert not caplog.records
+    text = accuracy_with_interval(np.array([[10, 0], [0, 2]]), ["a", "b"])
+    assert text == "Accuracy 1.0000 on 12 faces (95 % interval: 0.7575 to 1.0000)"  # Wilson: 12 / (12 + 1.96^2)
+    assert [record.message for record in caplog.records] == [
+        "few faces in the test split (a 10, b 2): its accuracy says little; give more photos"
+    ]
 
 
 def test_features_that_make_all_faces_alike_leave_the_photos_to_group_by():
