@@ -1,14 +1,23 @@
-"""Write the .onnx that detection runs beside a .keras model.
+"""Convert data sets, and make of Keras models what detection runs.
 
-python -m facemask mask_detector.keras      writes mask_detector.onnx
+  python -m facemask convert IN OUT --format yolo       a data set in any format to another: yolo, coco, voc, csv, folders
+  python -m facemask import OLD.h5 --classes with_mask without_mask --size 224 --scale tutorial -m mine.keras
+                                                        another program's Keras MobileNetV2
+  python -m facemask mask_detector.keras                writes mask_detector.onnx beside it
+
+`python -m facemask convert -h` and `import -h` list their options.
 """
 
 import argparse
+import logging
 import sys
 from pathlib import Path
 
 from facemask.cli import options
 from facemask.cli.run import DONE, run
+from facemask.errors import InputError
+
+logger = logging.getLogger("facemask")
 
 
 def export(args: argparse.Namespace) -> int:
@@ -20,10 +29,113 @@ def export(args: argparse.Namespace) -> int:
     return DONE
 
 
-def main(argv: list[str] | None = None) -> int:
+def export_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m facemask", description=__doc__, formatter_class=options.HelpFormatter)
-    parser.add_argument("model", type=Path, help="model that train_mask_detector.py wrote, .keras")
-    return run(export, parser.parse_args(argv))
+    parser.add_argument("model", type=Path, help="model that train_mask_detector.py wrote, .keras; or convert or import")
+    return parser
+
+
+def convert(args: argparse.Namespace) -> int:
+    from facemask.models.face_detectors import load_face_detector
+    from facemask.training.convert import convert
+
+    converted = convert(args.input, args.output, args.format, load_face_detector(args.face))
+    if converted.left_out:
+        logger.warning("%d photos by class do not show exactly one face: left out", converted.left_out)
+    logger.info("%d photos, saved to %s", converted.photos, args.output)
+    return DONE
+
+
+def convert_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m facemask convert",
+        description="Write a data set in another format, into a new folder; photos are copied, splits kept.",
+        formatter_class=options.HelpFormatter,
+    )
+    parser.add_argument("input", type=Path, help="data set: YOLO, COCO, Pascal VOC, CSV, or one folder per class")
+    parser.add_argument("output", type=Path, help="folder to make")
+    parser.add_argument(
+        "--format", choices=("yolo", "coco", "voc", "csv", "folders"), required=True,
+        help="format to write; folders: one folder per class, with each face cut out",
+    )  # fmt: skip
+    parser.add_argument(
+        "-f", "--face", type=Path, default=options.DEFAULT_FACE_DETECTOR,
+        help="face detector, which gives photos by class their boxes (default: face_detector)",
+    )  # fmt: skip
+    return parser
+
+
+def import_model(args: argparse.Namespace) -> int:
+    from facemask.io.outputs import check_outputs
+    from facemask.models.int8 import int8_file
+    from facemask.models.keras_import import import_network
+    from facemask.training.onnx_export import save_detector
+
+    if args.model.suffix != ".keras":
+        raise InputError(f"{args.model}: the name of a model must end in .keras; give -m NAME.keras")
+    onnx_path = args.model.with_suffix(".onnx")
+    check_outputs((args.model, onnx_path, int8_file(onnx_path)), [args.input])
+    network = import_network(args.input, args.classes, args.size, args.scale, args.margin)
+    save_detector(network.model, network.info, args.model)
+    saved = [args.model, onnx_path]
+    int8_file(onnx_path).unlink(missing_ok=True)  # of a model that had this name
+    if args.dataset:
+        saved.append(quantize(onnx_path, network.info, args))
+    else:
+        logger.info("no %s was written: it needs photos, -d FOLDER; detection runs the .onnx", int8_file(onnx_path).name)
+    logger.info("saved to %s", ", ".join(map(str, saved)))
+    return DONE
+
+
+def quantize(onnx_path: Path, info, args: argparse.Namespace) -> Path:
+    """Write the int8 file, whose ranges come from the faces of -d; return its path."""
+    from facemask.models.face_detectors import load_face_detector
+    from facemask.parallel import thread_budget
+    from facemask.training.formats import read_dataset
+    from facemask.training.prepare import cut_faces
+    from facemask.training.quantize import write_int8_classifier
+
+    workers, threads = thread_budget()
+    photos = [photo for folder in args.dataset for photo in read_dataset(folder)]
+    faces = load_face_detector(options.DEFAULT_FACE_DETECTOR, threads=threads)
+    crops = cut_faces(photos, faces, info.input_size, workers=workers, max_pixels=args.max_pixels)
+    return write_int8_classifier(onnx_path, crops, info, seed=0)
+
+
+def import_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m facemask import",
+        description="Make of a Keras model on MobileNetV2, as the well-known tutorial trains it, what detection runs. Only the "
+        "numbers in its file are read.",
+        formatter_class=options.HelpFormatter,
+    )
+    parser.add_argument("input", type=Path, help="Keras model: .keras, .h5, or HDF5 with another name, as .model")
+    parser.add_argument(
+        "--classes", nargs="+", required=True, metavar="NAME", help="labels of its outputs, in their order; often alphabetical"
+    )
+    parser.add_argument("--size", type=options.positive_int, required=True, metavar="PX", help="side of its input, px")
+    parser.add_argument(
+        "--scale", choices=("tutorial", "unit", "none"), required=True,
+        help="how images were scaled for it: by preprocess_input to -1..1 (tutorial), to 0..1 (unit), or not",
+    )  # fmt: skip
+    parser.add_argument(
+        "--margin", type=options.probability, default=0.0, help="kept around a face on each side, as a part of its longer side"
+    )
+    parser.add_argument("-m", "--model", type=Path, required=True, metavar="FILE", help="model to write, .keras")
+    parser.add_argument(
+        "-d", "--dataset", nargs="+", type=Path, metavar="FOLDER", help="photos of faces, to write the int8 file too"
+    )
+    options.add_max_pixels(parser)
+    return parser
+
+
+COMMANDS = {"convert": (convert, convert_parser), "import": (import_model, import_parser)}
+
+
+def main(argv: list[str] | None = None) -> int:
+    argv = sys.argv[1:] if argv is None else argv
+    script, parser = COMMANDS.get(argv[0] if argv else "", (export, export_parser))
+    return run(script, parser().parse_args(argv[script is not export :]))
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from facemask.errors import InputError
 from facemask.labels import BACKGROUND
 from facemask.training.data_files import list_photos
 from facemask.training.dataset import AnnotatedPhoto, Photo, rename_labels
@@ -45,6 +46,8 @@ def read_set(
     the test split is used (or else validation), unless `names` are given. Raises InputError if the folder has no photos, or
     an annotation cannot be read.
     """
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such folder; give one of photos")
     kind = find_format(folder)
     if kind is None or kind.name == "folders":
         for place in (folder / "images", folder):

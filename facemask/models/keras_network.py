@@ -12,7 +12,7 @@ import keras
 
 from facemask.errors import InputError
 from facemask.models.model_file import MAX_MODEL, ModelFile, as_model_file
-from facemask.models.model_info import NOT_OURS, ZIP_ERRORS, ModelInfo
+from facemask.models.model_info import NOT_OURS, SCALINGS, ZIP_ERRORS, ModelInfo
 
 DROPOUT = 0.3  # before the last layer
 WEIGHTS_NAME = "model.weights.h5"  # in a .keras file (a zip)
@@ -26,6 +26,7 @@ class Network:
     model: keras.Model  # (n, size, size, 3) RGB 0..255 -> (n, classes) probabilities
     features: keras.Model  # (n, size, size, 3) RGB 0..255 -> (n, 1280)
     head: keras.Model  # (n, 1280) -> (n, classes) probabilities
+    backbone: keras.Model  # MobileNetV2 without its top: (n, size, size, 3) scaled -> (n, rows, columns, 1280)
 
 
 def build_network(info: ModelInfo, weights: str) -> Network:
@@ -45,17 +46,26 @@ def build_network(info: ModelInfo, weights: str) -> Network:
     return network
 
 
+def build_empty(info: ModelInfo) -> Network:
+    """Build the network with random weights."""
+    return _build_on(_load_backbone(info.input_size, None), info)
+
+
 def _build_on(backbone: keras.Model, info: ModelInfo) -> Network:
     pooled = keras.Input((backbone.output.shape[-1],), name="pooled")
-    dropped = keras.layers.Dropout(DROPOUT)(pooled)
+    hidden = pooled
+    for number, units in enumerate(info.hidden, 1):
+        hidden = keras.layers.Dense(units, activation="relu", name=f"hidden_{number}")(hidden)
+    dropped = keras.layers.Dropout(DROPOUT)(hidden)
     dense = keras.layers.Dense(len(info.classes), activation="softmax", dtype="float32", name="probabilities")
     head = keras.Model(pooled, dense(dropped), name="head")
     images = keras.Input(backbone.input.shape[1:], name="images")
-    scaled = keras.layers.Rescaling(1 / 127.5, offset=-1, name="scale")(images)
+    scale, offset = SCALINGS[info.scaling]
+    scaled = keras.layers.Rescaling(scale, offset=offset, name="scale")(images)
     # training=False is permanent: BatchNorm keeps its ImageNet statistics also while fine-tuning.
     features = keras.layers.GlobalAveragePooling2D(name="features")(backbone(scaled, training=False))
     model = keras.Model(images, head(features), name="mask_detector")
-    return Network(info, model, keras.Model(images, features, name="feature_extractor"), head)
+    return Network(info, model, keras.Model(images, features, name="feature_extractor"), head, backbone)
 
 
 def _load_backbone(size: int, weights: str | None) -> keras.Model:
@@ -73,7 +83,11 @@ def _load_backbone(size: int, weights: str | None) -> keras.Model:
 
 def _copy_weights(network: Network, info: ModelInfo, path: str) -> None:
     source = load_keras(path)
+    if source.info.scaling != info.scaling:
+        raise InputError(f"{path}: takes images of another scaling than training gives; start from another model")
     network.model.get_layer("mobilenet_v2").set_weights(source.model.get_layer("mobilenet_v2").get_weights())
+    if source.info.hidden:
+        return
     head = network.head.get_weights()  # kernel (1280, classes), bias (classes,)
     for index, name in enumerate(info.classes):
         if name in source.info.classes:
@@ -90,7 +104,7 @@ def load_keras(model: ModelFile | str | Path) -> Network:
     """
     model = as_model_file(model)
     info = ModelInfo.of_keras(model)
-    network = _build_on(_load_backbone(info.input_size, None), info)
+    network = build_empty(info)
     with TemporaryDirectory() as folder:
         weights = Path(folder) / WEIGHTS_NAME
         try:
@@ -104,7 +118,7 @@ def load_keras(model: ModelFile | str | Path) -> Network:
 
 def _load_weights(model: keras.Model, file: Path, name: str | Path, expected: str, remedy: str) -> None:
     """Read the model's weights from an HDF5 file. Raises InputError, calling it `name`, if they do not fit."""
-    reason = _find_unusable_content(file)
+    reason = find_unusable_content(file)
     if not reason:
         try:
             with warnings.catch_warnings(action="ignore"):  # Keras warns hundreds of times before it raises
@@ -115,7 +129,7 @@ def _load_weights(model: keras.Model, file: Path, name: str | Path, expected: st
     raise InputError(f"{name}: not {expected} ({reason}); {remedy}")
 
 
-def _find_unusable_content(path: Path) -> str:
+def find_unusable_content(path: Path) -> str:
     """Return why an HDF5 file's content cannot be weights: data elsewhere, not numbers, too large; "" if it can."""
     size = 0
 

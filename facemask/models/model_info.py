@@ -13,6 +13,9 @@ from facemask.models.model_file import MAX_MODEL, ModelFile
 METADATA_NAME = "facemask.json"  # of `ModelInfo`: a file in a .keras file (a zip), a key in the metadata of an .onnx file
 SHA256_NAME = "keras_sha256"  # of the .keras file that an .onnx was made from
 INPUT_SIZES = range(32, 1025, 32)  # px, for which MobileNetV2 can be built
+# How images, 0 to 255, are scaled: factor and offset. tutorial: as Keras' preprocess_input of MobileNetV2, to -1..1.
+SCALINGS = {"tutorial": (1 / 127.5, -1.0), "unit": (1 / 255, 0.0), "none": (1.0, 0.0)}
+MAX_HIDDEN, MAX_UNITS = 4, 4096  # dense layers of an imported network, and their units
 NOT_OURS = "not a model written by train_mask_detector.py; train it again"
 # What zipfile raises for corrupt archives; RuntimeError: for encrypted ones.
 ZIP_ERRORS = (zipfile.BadZipFile, zlib.error, KeyError, EOFError, NotImplementedError, RuntimeError, OSError)
@@ -25,6 +28,8 @@ class ModelInfo:
     classes: tuple[str, ...]  # in the order of the network's outputs
     input_size: int  # px, side of the square input
     margin: float  # of the longer side of a face's box, added on each side of it before it is cropped
+    hidden: tuple[int, ...] = ()  # units of the dense layers between features and output, which imported networks have
+    scaling: str = "tutorial"  # of the input within the network, a key of SCALINGS
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -44,13 +49,16 @@ class ModelInfo:
         """Read what `to_json` writes. Raises ValueError, KeyError or TypeError for any other text."""
         try:
             fields = json.loads(text)
-            info = cls(tuple(map(str, fields["classes"])), int(fields["input_size"]), float(fields["margin"]))
-        except (OverflowError, RecursionError) as error:
+            hidden, scaling = tuple(map(int, fields.get("hidden", ()))), str(fields.get("scaling", "tutorial"))
+            classes = tuple(map(str, fields["classes"]))
+            info = cls(classes, int(fields["input_size"]), float(fields["margin"]), hidden, scaling)
+        except (OverflowError, RecursionError, AttributeError) as error:
             raise ValueError(str(error)) from error
         is_sound = all(name.isprintable() and name for name in info.classes) and len(set(info.classes)) == len(info.classes)
-        is_sound = is_sound and len(info.labels) >= 2
+        is_sound = is_sound and len(info.labels) >= 2 and info.scaling in SCALINGS
+        is_sound = is_sound and len(hidden) <= MAX_HIDDEN and all(0 < units <= MAX_UNITS for units in hidden)
         if not (is_sound and info.input_size in INPUT_SIZES and 0 <= info.margin <= 1):
-            raise ValueError("classes, input_size or margin is out of range")
+            raise ValueError("a value is out of range")
         return info
 
     @classmethod
