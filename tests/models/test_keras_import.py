@@ -32,7 +32,7 @@ def tutorial_network(nested: bool = False, size: int = SIZE, pool=None, hidden: 
     else:
         base = keras.applications.MobileNetV2(weights=None, include_top=False, input_tensor=images)
         features = base.output
-    pool = pool or keras.layers.AveragePooling2D(pool_size=(size // 32, size // 32))
+    pool = pool or keras.layers.AveragePooling2D(pool_size=(size // 32, size // 32), name="mean")
     head = keras.layers.Flatten(name="flatten")(pool(features))
     head = keras.layers.Dropout(0.5)(keras.layers.Dense(128, activation=hidden)(head))
     model = keras.Model(images, keras.layers.Dense(2, activation=last)(head))
@@ -148,7 +148,7 @@ def rename_first(config: dict) -> None:
         (lambda path: tutorial_network(last="sigmoid").save(path), "its dense layers end with relu, sigmoid: relu and a last softmax are known"),
         (lambda path: tutorial_network(hidden="tanh").save(path), "its dense layers end with tanh, softmax: relu and a last softmax are known"),
         (lambda path: tutorial_network(pool=keras.layers.MaxPooling2D((2, 2), name="pool")).save(path), "its last features, 2 x 2 for --size 64, go into pool (MaxPooling2D), not into their mean"),
-        (lambda path: tutorial_network(size=96).save(path), "its last features, 2 x 2 for --size 64, go into average_pooling2d (AveragePooling2D), not into their mean"),
+        (lambda path: tutorial_network(size=96).save(path), "its last features, 2 x 2 for --size 64, go into mean (AveragePooling2D), not into their mean"),
         (lambda path: keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)]).save(path), "no MobileNetV2 of Keras, whose last layer is called out_relu"),
         (lambda path: (tutorial_network().save(path), change_config(path, name_code)), "its layer evil, Lambda, is not known here"),
         (lambda path: (tutorial_network().save(path), change_config(path, rename_first)), "its layer Conv1 has another strides than MobileNetV2's"),
