@@ -5,25 +5,26 @@
   python detect_mask_video.py -i street.mp4 -o out.mp4       a file, annotated
   python detect_mask_video.py -i rtsp://camera/stream --serve 8000 --events events.jsonl
                                                              a guard desk: watch at http://127.0.0.1:8000/
+  python detect_mask_video.py -i rtsp://door/1 rtsp://till/1 --serve 8000
+                                                             several cameras at once
+  python detect_mask_video.py -i videos/ -o annotated/       several files, one after the other
   ffmpeg -i … -c copy -f matroska - | python detect_mask_video.py -i -
                                                              whatever FFmpeg reads
 
 Each face keeps its track ID while it is visible and through short gaps, and a label that changes only on clear evidence.
 Every frame of a file is processed; of a camera or stream the newest frame is, and it is opened again if it drops.
 Outputs are finished on q, a closed window, Ctrl-C, SIGTERM, the end of the source and errors alike. Exit code: 0 done,
-1 if the source, the model or an output failed, 130 after Ctrl-C, 143 after SIGTERM, 2 for a wrong command line.
+1 if a source, the model or an output failed, 130 after Ctrl-C, 143 after SIGTERM, 2 for a wrong command line.
 """
 
 import argparse
 import logging
-import math
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
 from functools import partial
-from pathlib import Path
 
-from facemask.cli import options
+from facemask.cli import options, video_options
 from facemask.cli.run import DONE, FAILED, run, stop_on_signals
 
 FIRST_CAMERA = "0"
@@ -33,94 +34,9 @@ logger = logging.getLogger("facemask")
 
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=options.HelpFormatter)
-    source = parser.add_argument_group("source")
-    source.add_argument(
-        "-i",
-        "--input",
-        nargs="+",
-        action="extend",
-        metavar="SOURCE",
-        help="a camera's index, a video file, a folder or glob of videos or images, frame_%%04d.jpg, a stream's URL, - (standard "
-        "input); several files run one after the other, several cameras and streams at once (default: 0)",
-    )
-    source.add_argument(
-        "--width", type=options.positive_int, metavar="PX", help="ask a camera for that width; scale wider frames down to it"
-    )
-    source.add_argument("--stride", type=options.positive_int, default=1, metavar="N", help="process every N-th frame only")
-    source.add_argument(
-        "--rate",
-        type=options.frame_rate,
-        metavar="FPS",
-        help="frames per second of images, of motion JPEG on standard input, and of a source that states none (default: 25)",
-    )
-    source.add_argument(
-        "--reconnect",
-        type=options.natural_number,
-        default=math.inf,
-        metavar="SECONDS",
-        help="give up on a camera or stream that has dropped for so long; 0: at once (default: never)",
-    )
-    source.add_argument(
-        "--max-frames", type=options.positive_int, metavar="N", help="stop after that many frames, of each source"
-    )
-    source.add_argument(
-        "--zone",
-        type=zone,
-        action="append",
-        default=[],
-        metavar="[NAME:]X1,Y1,X2,Y2,…",
-        help="count only people whose face is in this polygon, in fractions of the image (0 to 1) or in pixels, and report no "
-        "others; may be repeated; NAME@2: is for the second source alone (default: the whole image)",
-    )
+    video_options.add_source_arguments(parser, zone)
     options.add_detector_arguments(parser, tiles="off")
-    output = parser.add_argument_group("outputs")
-    output.add_argument(
-        "-o", "--output", type=Path, metavar="FILE", help="write the annotated video, .mp4 or .mkv; for several sources a folder"
-    )
-    output.add_argument("--jsonl", type=Path, metavar="FILE", help="write one JSON line per frame, with its faces and tracks")
-    output.add_argument(
-        "--events",
-        type=Path,
-        metavar="FILE",
-        help="append a JSON line when a person is confirmed as without a mask or with one worn wrong, and when they leave",
-    )
-    output.add_argument("--snapshots", type=Path, metavar="FOLDER", help="write an image for each event of the first kind")
-    output.add_argument(
-        "--on-event",
-        metavar="CMD",
-        help="run a command for each event, which it gets as a JSON line on standard input, as \"sh -c 'cat >> log'\"; "
-        "the video does not wait for it",
-    )
-    output.add_argument(
-        "--notify",
-        action="append",
-        default=[],
-        metavar="URL",
-        help="send a notification with a snapshot for each event of the first kind; URL as apprise takes it, as mailto://… or "
-        "ntfy://… (https://appriseit.com/services/); repeatable",
-    )
-    output.add_argument(
-        "--mqtt",
-        metavar="[USER[:PASSWORD]@]HOST[:PORT]/TOPIC",
-        help="publish counts and events over MQTT, for Home Assistant too; with mqtts:// before it over TLS",
-    )
-    output.add_argument("--blur", action="store_true", help="pixelate every detected face in all that is shown and written")
-    output.add_argument(
-        "--serve",
-        type=options.host_and_port,
-        metavar="[HOST:]PORT",
-        help="show the live video and the counts to browsers (default host: 127.0.0.1, this machine alone)",
-    )
-    output.add_argument(
-        "--password",
-        type=options.non_empty,
-        metavar="TEXT",
-        help="what browsers must give; better in the environment variable FACEMASK_PASSWORD, as other users of this machine see "
-        "command lines (default: none for this machine alone, otherwise one that is made and printed)",
-    )
-    output.add_argument("--tls-cert", type=Path, metavar="FILE", help="encrypt the page, with this certificate in PEM format")
-    output.add_argument("--tls-key", type=Path, metavar="FILE", help="the certificate's key (default: in its file)")
-    options.add_show_argument(output)
+    video_options.add_output_arguments(parser)
     return parser
 
 
@@ -280,10 +196,7 @@ def open_page(args: argparse.Namespace):
 def main(argv: list[str] | None = None) -> int:
     parser = build_parser()
     args = parser.parse_args(argv)
-    for option in ("password", "tls_cert", "tls_key"):
-        needed = "tls_cert" if option == "tls_key" and args.serve else "serve"
-        if getattr(args, option) and not getattr(args, needed):
-            parser.error(f"--{option.replace('_', '-')} needs --{needed.replace('_', '-')}")
+    video_options.check_page_arguments(parser, args)
     return run(detect, args)
 
 

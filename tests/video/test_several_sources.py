@@ -318,6 +318,7 @@ def test_two_cameras_of_which_one_drops(tmp_path, start):  # noqa: F811
         written = tmp_path / "o.partial.jsonl"
         back = written.read_text().count(cut.url)
         wait_until(lambda: written.read_text().count(cut.url) > back + 5)
+        wait_until(lambda: all(camera.url in events.read_text() for camera in (cut, steady)))
         process.terminate()
         assert process.wait(60) == 143
         reader.join(60)
