@@ -8,7 +8,7 @@
 
 Prints one table over the sets and the details of each annotated one. Writes them to a folder as report.md and report.json,
 and for each annotated set precision_recall.png, reliability.png (are the probabilities calibrated?) and mistakes.png, the
-worst ones. Photos without annotations, in the folder itself or its images/, are taken to show no faces. Of a set with the
+worst ones. Photos without annotations, in the folder itself or its images/, are taken to show no faces. In a set with the
 splits train, val and test, test is measured. Needs what requirements.txt installs, but not TensorFlow.
 """
 

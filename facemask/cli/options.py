@@ -19,10 +19,11 @@ logger = logging.getLogger("facemask")
 
 
 class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
-    """Keeps the lines of the description, and adds the default of each option whose help does not state it."""
+    """Keeps the lines of the description, and adds the default of each option that has one and whose help does not state it."""
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
-        if action.default is None or "(default" in (action.help or ""):
+        is_off = action.default is None or action.default is False or action.default == []
+        if is_off or "(default" in (action.help or ""):
             return action.help
         return super()._get_help_string(action)
 
@@ -114,7 +115,7 @@ def add_detector_arguments(parser: argparse.ArgumentParser, tiles: str) -> None:
         "--tiles",
         choices=("auto", "off"),
         default=tiles,
-        help="auto: infer also tiles, at a larger scale, of the parts of an image with small faces",
+        help="auto: also infer enlarged tiles of the parts of an image that show small faces",
     )
     parser.add_argument(
         "--max-faces",

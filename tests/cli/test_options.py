@@ -70,3 +70,14 @@ def test_numbers(parse, inside, outside, expected):
         with pytest.raises(argparse.ArgumentTypeError) as error:
             parse(text)
         assert str(error.value) == f"must be {expected}, received {text!r}"
+
+
+def test_help_states_defaults_that_mean_something():
+    parser = argparse.ArgumentParser(formatter_class=options.HelpFormatter)
+    parser.add_argument("--margin", type=float, default=0.0, help="around a face")
+    parser.add_argument("--size", default=3, help="side (default: as the image)")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument("--rename", action="append", default=[], help="rename classes")
+    text = parser.format_help()
+    assert "around a face (default: 0.0)\n" in text and "side (default: as the image)\n" in text
+    assert "print JSON\n" in text and "rename classes\n" in text
