@@ -176,9 +176,10 @@ class Shared:
         args, name, statistics = self._args, source.name, Statistics()
         tracker = MaskTracker.for_detector(self._detector, float(source.output_fps), args.confidence)
         shared, events = self.services.outputs_of(source, job.prefix, self._detector.classifier.info.labels, statistics)
+        sound = source.open_sound() if job.video and args.audio else None
         outputs = [
             FrameRecords(self._lines, name) if self._lines else None,
-            VideoFile(VideoSink(job.video, source.output_fps, source.is_live)) if job.video else None,
+            VideoFile(VideoSink(job.video, source.output_fps, source.is_live, sound)) if job.video else None,
             *shared,
             WindowOutput(window_tile, statistics) if window_tile else None,
         ]

@@ -109,6 +109,36 @@ def write_video(
     return path
 
 
+def write_sound_video(path: Path, frames: int, codec: str = "aac", first: float = 0.0, sound: float | None = None) -> Path:
+    """Write `frames` frames, the first at `first` s, and noise from 0 s on, for `sound` s (None: as long as the frames)."""
+    import av
+
+    rate = 16000  # Hz
+    samples = np.random.default_rng(0).integers(-9000, 9000, rate, np.int16)
+    sound = frames / 25 + first if sound is None else sound
+    with av.open(str(path), "w") as container:
+        video = container.add_stream("mpeg4", rate=25)
+        video.width, video.height, video.pix_fmt = 192, 64, "yuv420p"
+        audio = container.add_stream(codec, rate=rate, layout="mono")
+        resampler = av.AudioResampler(audio.format, "mono", rate)
+        packets = []
+        for number in range(frames):
+            frame = av.VideoFrame.from_ndarray(numbered(number), format="bgr24")
+            frame.pts, frame.time_base = number + round(first * 25), Fraction(1, 25)
+            packets += video.encode(frame)
+        packets += video.encode()
+        step = audio.codec_context.frame_size or 1024
+        for start in range(0, round(sound * rate), step):
+            frame = av.AudioFrame.from_ndarray(np.roll(samples, -start)[None, :step], format="s16", layout="mono")
+            frame.sample_rate, frame.pts = rate, start
+            for resampled in resampler.resample(frame):
+                packets += audio.encode(resampled)
+        packets += audio.encode()
+        for packet in sorted(packets, key=lambda packet: packet.dts * packet.time_base):
+            container.mux(packet)
+    return path
+
+
 def interlace(image: np.ndarray, later: np.ndarray) -> np.ndarray:
     """Return a frame whose even rows are of `image`, and whose odd rows are of `later`."""
     frame = image.copy()

@@ -23,7 +23,7 @@ import detect_mask_video
 from facemask.models.center_face import CenterFaceDetector
 from facemask.video.sources import open_source
 from facemask.video.writer import VideoSink
-from tests.helpers import EXAMPLES, INTERLACED, ROOT, Camera, hide_first_frames, interlace, write_video
+from tests.helpers import EXAMPLES, INTERLACED, ROOT, Camera, hide_first_frames, interlace, write_sound_video, write_video
 
 NO_DISPLAY = "[INFO] no display: no window; --serve 8000 shows the video to a browser"
 AV1 = next((codec for codec in ("libsvtav1", "libaom-av1") if codec in av.codec.codecs_available), "")
@@ -167,6 +167,22 @@ def test_missing_folders_are_made(tmp_path, people_video):
     arguments = ["-i", str(people_video), *outputs, "--snapshots", str(folder / "shots")]
     assert detect_mask_video.main(arguments) == 0
     assert sorted(path.name for path in folder.iterdir()) == ["events.jsonl", "out.jsonl", "out.mp4", "shots"]
+
+
+@pytest.mark.parametrize("arguments", [[], ["--no-audio"]])
+def test_sound_of_the_file(tmp_path, arguments):
+    path, out = write_sound_video(tmp_path / "a.mp4", 10), tmp_path / "out.mp4"
+    assert detect_mask_video.main(["-i", str(path), "-o", str(out), *arguments]) == 0
+    assert [kind for kind, _ in packets_of(out)].count("video") == 10
+    sound = [packet for packet in packets_of(path) if packet[0] == "audio"]
+    assert len(sound) > 5
+    assert [packet for packet in packets_of(out) if packet[0] == "audio"] == ([] if arguments else sound)
+
+
+def packets_of(path: Path) -> list[tuple[str, bytes]]:
+    """Return the packets of a video, each with the kind of its stream."""
+    with av.open(str(path)) as container:
+        return [(packet.stream.type, bytes(packet)) for packet in container.demux() if packet.size]
 
 
 def test_max_frames(tmp_path, people_video):

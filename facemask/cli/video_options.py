@@ -57,6 +57,7 @@ def add_output_arguments(parser: argparse.ArgumentParser) -> None:
     output.add_argument(
         "-o", "--output", type=Path, metavar="FILE", help="write the annotated video, .mp4 or .mkv; for several sources a folder"
     )
+    output.add_argument("--no-audio", dest="audio", action="store_false", help="do not copy the sound into -o")
     output.add_argument("--jsonl", type=Path, metavar="FILE", help="write one JSON line per frame, with its faces and tracks")
     output.add_argument(
         "--events",
@@ -84,7 +85,11 @@ def add_output_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="[USER[:PASSWORD]@]HOST[:PORT]/TOPIC",
         help="publish counts and events over MQTT, for Home Assistant too; with mqtts:// before it over TLS",
     )
-    output.add_argument("--blur", action="store_true", help="pixelate every detected face in all that is shown and written")
+    output.add_argument(
+        "--blur",
+        action="store_true",
+        help="pixelate every detected face in all that is shown and written; voices stay, unless --no-audio is given",
+    )
     output.add_argument(
         "--serve",
         type=options.host_and_port,

@@ -11,6 +11,8 @@ from facemask.video.decoder import DecodedFrame
 class CameraReader:
     """A camera, by its index or its device file; its frames have no times."""
 
+    has_sound = False
+
     def __init__(self, source: int | str, name: str, width: int | None) -> None:
         """Open the camera and ask it for `width` px; messages call it `name`. Raises InputError if it cannot be opened."""
         self._capture = cv2.VideoCapture(source)

@@ -45,7 +45,7 @@ class VideoDecoder:
         it is decoded; else frames are decoded ahead on all cores. Raises InputError if `url` is not a video, FFmpeg has no
         decoder for it, or its frames have more than `max_pixels`.
         """
-        self.name, self._width, self._max_pixels = name, width, max_pixels
+        self.url, self.name, self._width, self._max_pixels = url, name, width, max_pixels
         options = {"rtsp_transport": "tcp"} if url.startswith("rtsp") else {}  # UDP loses packets
         try:
             self._container = av.open(url, timeout=timeout, options=options)
@@ -56,6 +56,7 @@ class VideoDecoder:
         except BaseException:
             self._container.close()
             raise
+        self.has_sound = bool(self._container.streams.audio)
         self.error = ""  # why reading ended before the container's end
         self.last_packet = 0.0  # s, end of the latest packet of any stream
         self._deinterlacer: av.filter.Graph | None = None

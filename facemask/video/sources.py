@@ -36,6 +36,7 @@ from facemask.video.find_sources import (
     is_waiting,
     source_name,
 )
+from facemask.video.sound import Sound
 
 DEFAULT_RATE = 25.0  # frames per second, for sources that state none
 MAX_DENOMINATOR = 1001  # of rates as broadcasters have them: 30000/1001
@@ -64,6 +65,7 @@ class Reader(Protocol):
     """What decodes frames one by one: a `VideoDecoder` or a `CameraReader`."""
 
     rate: float  # frames per second; 0 if unknown
+    has_sound: bool
 
     def read(self, wanted: bool = True) -> DecodedFrame | None:
         """Return the next frame, with its image if it is `wanted`; None at the end."""
@@ -92,6 +94,7 @@ class VideoSource(AbstractContextManager, ABC):
         self.quality = FrameQuality(name)
         self.fault = ""  # why the source has ended, if it should not have: a predicate
         self.has_ended = False  # `poll` returns no more frames
+        self.has_sound = False
         self.arrived = threading.Event()  # set when there may be a frame; several sources may be given the same one
         self._width, self._stride = width, stride
         self._stopped = threading.Event()
@@ -102,6 +105,12 @@ class VideoSource(AbstractContextManager, ABC):
     def rename(self, name: str) -> None:
         """Be called `name` in messages and records."""
         self.name = self.quality.name = name
+
+    def open_sound(self) -> Sound | None:
+        """Return the sound, to be copied beside the frames; None if there is none, or it cannot be copied, which is logged."""
+        if self.has_sound:
+            logger.info("%s: its sound is not copied; only that of files is", self.name)
+        return None
 
     @property
     def losses(self) -> Counter[str]:
@@ -382,8 +391,14 @@ class FileSource(StoredSource):
         """`has_times` is False where FFmpeg makes the times up, 25 a second."""
         super().__init__(name, rate, width, stride)
         self._decoder, self._has_times = decoder, has_times
+        self.has_sound = decoder.has_sound
+        self._sound: Sound | None = None
         if decoder.frame_count:
             self.frame_count = math.ceil(decoder.frame_count / stride)
+
+    def open_sound(self) -> Sound | None:
+        self._sound = Sound(self._decoder.url, self.name) if self.has_sound else None
+        return self._sound
 
     def _read(self) -> Iterator[Frame]:
         first = last = None
@@ -395,6 +410,8 @@ class FileSource(StoredSource):
             decoded = self._decoder.read(is_wanted)
             if decoded is None:
                 self.fault = self._find_fault(last or 0.0)
+                if self._sound:
+                    self._sound.is_whole = True
                 return
             if not decoded.is_decoded:  # its time may be out of order
                 self.dropped_frames += 1
@@ -404,6 +421,8 @@ class FileSource(StoredSource):
             failures = 0
             if first is None:
                 first = decoded.time
+                if self._sound:
+                    self._sound.start = first
             after = None if decoded.time is None or first is None else decoded.time - first
             if not self._has_times:
                 after = float(number / self.rate)
@@ -440,6 +459,9 @@ class PipeSource(FileSource):
         super().__init__(*arguments)
         self._waiting: queue.Queue[Frame | Exception | None] = queue.Queue(self.PREFETCH)  # None is the end
         self._thread: threading.Thread | None = None
+
+    def open_sound(self) -> Sound | None:
+        return VideoSource.open_sound(self)  # it cannot be read a second time
 
     def _take(self) -> Frame | None:
         if self._thread is None:
@@ -584,6 +606,7 @@ class LiveSource(VideoSource):
         """`reader` is open, or None if it could not be; `open_reader` opens it again, and raises InputError if it cannot."""
         super().__init__(name, rate, width, stride)
         self._reader = reader
+        self.has_sound = reader is not None and reader.has_sound
         self._open_reader, self._timeout = open_reader, timeout
         self._newest: Frame | None = None  # its number and time since the source was opened
         self._lock = threading.Lock()  # of the newest frame

@@ -2,16 +2,19 @@
 
 import errno
 import math
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
 
 from facemask.errors import InputError
 from facemask.io.outputs import check_writable, fresh_partial_path
+
+if TYPE_CHECKING:
+    from facemask.video.sound import Sound
 
 VIDEO_SUFFIXES = (".mp4", ".mkv")
 ENCODERS = ("libx264", "libopenh264", "mpeg4")  # the first that this build of FFmpeg has is used
@@ -22,6 +25,9 @@ BT601, LIMITED_RANGE = 5, 1  # the colours that FFmpeg makes of BGR, stated so t
 # When the file is closed it becomes an ordinary one; for that 75 bytes per frame are kept, too much for a video without end:
 # https://ffmpeg.org/ffmpeg-formats.html#mov_002c-mp4_002c-ismv
 FRAGMENTED_UNTIL_CLOSED, FRAGMENTED = "hybrid_fragmented", "frag_keyframe+empty_moov+default_base_moof"
+# With sound the file has an edit list: sound may begin before the first frame, by what its decoder drops.
+EDIT_LIST = {"use_editlist": "1"}
+MAX_INTERLEAVE = "1000000"  # µs that frames wait for sound, or sound for frames, before they are written
 KEYFRAME_INTERVAL = 2  # s
 MAX_KEYFRAME_FRAMES = 1000
 MIN_TIMESCALE = 10000  # ticks per second
@@ -41,20 +47,22 @@ class VideoSink(AbstractContextManager):
     played up to a few seconds before its end.
     """
 
-    def __init__(self, path: str | Path, rate: Fraction, endless: bool = False) -> None:
+    def __init__(self, path: str | Path, rate: Fraction, endless: bool = False, sound: "Sound | None" = None) -> None:
         """`rate` is in frames per second; frames may come at other times, which are kept to a fraction of its period.
 
-        With `endless` memory does not grow with the video, and an MP4 file stays fragmented, which nearly all players read.
+        `sound` is copied as far as the frames go, and to its end if the source of the frames says so; it is closed with the
+        file. With `endless` memory does not grow with the video, and an MP4 file stays fragmented, which nearly all players read.
         Raises InputError as `check_video_output` does. The first frame opens the file and gives it its size.
         """
         self.path, self.rate = Path(path), rate
         check_video_output(self.path)
-        self._options = {"flush_packets": "1"}
+        self._options = {"flush_packets": "1", "max_interleave_delta": MAX_INTERLEAVE}
         if self.path.suffix.lower() == ".mp4":
             self._options["movflags"] = FRAGMENTED if endless else FRAGMENTED_UNTIL_CLOSED
         self._partial = fresh_partial_path(self.path)
         self._container: Any = None  # PyAV's, of a file that the first frame opens
         self._stream: Any = None
+        self._sound = sound
         self._tick = Fraction(1, rate.numerator * math.ceil(MIN_TIMESCALE / rate.numerator))  # s
         self._last = -1  # tick of the previous frame
         self._next_keyframe = Fraction(0)  # s, from which a fragment begins
@@ -76,6 +84,7 @@ class VideoSink(AbstractContextManager):
             if self._last * self._tick >= self._next_keyframe:
                 frame.pict_type = av.video.frame.PictureType.I
                 self._next_keyframe = self._last * self._tick + KEYFRAME_INTERVAL
+            self._copy_sound(float(self._last * self._tick))
             self._container.mux(self._stream.encode(frame))
         except (OSError, av.FFmpegError) as error:
             raise self._failure(error) from error
@@ -83,8 +92,23 @@ class VideoSink(AbstractContextManager):
     def _open(self, width: int, height: int) -> None:
         import av
 
+        self._make_streams(width, height)
+        if self._sound and self._sound.add_to(self._container):
+            try:
+                self._container.start_encoding()
+                return
+            except (ValueError, av.FFmpegError) as error:
+                self._sound.give_up(error)
+                with suppress(OSError, ValueError, av.FFmpegError):
+                    self._container.close()
+            self._make_streams(width, height)
+
+    def _make_streams(self, width: int, height: int) -> None:
+        import av
+
+        options = self._options | (EDIT_LIST if self._sound and self.path.suffix.lower() == ".mp4" else {})
         # absolute, for in a name alone FFmpeg takes a colon for a protocol's
-        self._container = av.open(str(self._partial.absolute()), "w", options=self._options)
+        self._container = av.open(str(self._partial.absolute()), "w", options=options)
         encoder = next(name for name in ENCODERS if name in av.codec.codecs_available)
         self._stream = self._container.add_stream(encoder, rate=self.rate, options=ENCODER_OPTIONS[encoder])
         self._stream.width, self._stream.height = (max(side // 2 * 2, 2) for side in (width, height))  # colour needs even
@@ -92,6 +116,19 @@ class VideoSink(AbstractContextManager):
         self._stream.codec_context.colorspace, self._stream.codec_context.color_range = BT601, LIMITED_RANGE
         self._stream.time_base = self._stream.codec_context.time_base = self._tick
         self._stream.gop_size = MAX_KEYFRAME_FRAMES
+
+    def _copy_sound(self, until: float) -> None:
+        """Write the sound before `until`, in s."""
+        import av
+
+        if self._sound is None:
+            return
+        for packet in self._sound.packets(until):
+            try:
+                self._container.mux(packet)
+            except (ValueError, av.InvalidDataError) as error:  # a packet that the container cannot hold
+                self._sound.give_up(error)
+                return
 
     def _failure(self, error: Exception) -> InputError:
         self._failed = True
@@ -102,6 +139,10 @@ class VideoSink(AbstractContextManager):
 
     def close(self) -> None:
         """Finish the file. Raises InputError if it cannot be written."""
+        with self._sound or nullcontext():
+            self._finish()
+
+    def _finish(self) -> None:
         if self._container is None:
             return
         import av
@@ -113,6 +154,8 @@ class VideoSink(AbstractContextManager):
             return
         try:
             self._container.mux(self._stream.encode())
+            if self._sound:
+                self._copy_sound(math.inf if self._sound.is_whole else float(self._last * self._tick + 1 / self.rate))
             self._container.close()
         except (OSError, av.FFmpegError) as error:
             raise self._failure(error) from error

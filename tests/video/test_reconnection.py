@@ -19,7 +19,7 @@ from tests.helpers import Camera
 class Reader:
     """A camera that gives one frame; what it does then is `then`, and after that it has dropped."""
 
-    rate = 25.0
+    rate, has_sound = 25.0, False
 
     def __init__(self, then: Callable[[], object] = lambda: None) -> None:
         self.reads, self.then = 0, then
