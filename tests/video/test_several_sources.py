@@ -54,7 +54,7 @@ class Output(FrameOutput):
     def __init__(self) -> None:
         self.numbers, self.tracks, self.stalls = [], [], []
 
-    def write(self, result, image) -> None:
+    def write(self, result, picture) -> None:
         self.numbers.append(result.number)
         self.tracks.append([face.track for face in result.faces])
 
@@ -124,8 +124,8 @@ def test_stop_ends_all():
     sources = [Source("a", 10**6), Source("b", 10**6)]
 
     class Stop(Output):
-        def write(self, result, image) -> None:
-            super().write(result, image)
+        def write(self, result, picture) -> None:
+            super().write(result, picture)
             if result.number == 3:
                 for source in sources:
                     source.stop()
@@ -144,8 +144,8 @@ class Watched(FrameOutput):
     def __init__(self) -> None:
         self.numbers: list[int] = []
 
-    def write(self, result, image) -> None:
-        self.numbers.append(number_of(image))
+    def write(self, result, picture) -> None:
+        self.numbers.append(number_of(picture.plain))
 
 
 def test_two_streams_of_which_one_is_cut(monkeypatch, caplog):
