@@ -23,6 +23,7 @@ from pathlib import Path
 from facemask.cli import options
 from facemask.cli.run import DONE, FAILED, one_line, run
 from facemask.errors import InputError, OutputError
+from facemask.io.kinds import Kind
 
 logger = logging.getLogger("facemask")
 
@@ -30,7 +31,13 @@ logger = logging.getLogger("facemask")
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=options.HelpFormatter)
     parser.add_argument(
-        "-i", "--image", nargs="+", required=True, metavar="SOURCE", help="images: files, folders (with subfolders) or globs"
+        "-i",
+        "--image",
+        nargs="+",
+        action="extend",
+        required=True,
+        metavar="SOURCE",
+        help="images: files, folders (with subfolders) or globs",
     )
     options.add_detector_arguments(parser, tiles="auto")
     parser.add_argument("-o", "--output", type=Path, help="write annotated images: a file for one image, else a folder")
@@ -49,13 +56,16 @@ def detect(args: argparse.Namespace) -> int:
     from tqdm import tqdm
     from tqdm.contrib.logging import logging_redirect_tqdm
 
-    from facemask.io.find_images import find_images
+    from facemask.io.find_images import describe_skipped, find_images
     from facemask.io.images import is_large
     from facemask.io.records import run_records, skip_results
     from facemask.parallel import LONG_PREFETCH, PREFETCH, prefetch_map, thread_budget
     from facemask.types import FileResult
 
-    paths = skip_results(find_images(args.image), args.output)
+    skipped: Counter[Kind] = Counter()
+    paths = skip_results(find_images(args.image, skipped), args.output)
+    if skipped:
+        logger.warning("not read: %s; -i FILE says for each how to convert it", describe_skipped(skipped))
     window = ImageWindow(args)
     statistics = Statistics(is_single=len(paths) == 1)
     with run_records(paths, args.jsonl, args.csv, args.output, args.resume) as records:

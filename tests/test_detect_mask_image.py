@@ -89,7 +89,7 @@ def test_confidence_limits_the_faces(capsys):
     [
         pytest.param(["-i", "none.jpg"], "error: none.jpg: cannot be read (No such file or directory); check the name", id="missing"),
         pytest.param(["-i", "text.jpg"], "error: text.jpg: not a supported image, or corrupt; give a JPEG, PNG, WebP, BMP or TIFF file", id="text"),
-        pytest.param(["-i", "empty"], "error: empty: no images in this folder; known are .jpg .jpeg .png .bmp .webp .tif .tiff", id="empty folder"),
+        pytest.param(["-i", "empty"], "error: empty: no images in this folder; known are JPEG, PNG, WebP, AVIF, HEIC, GIF, BMP and TIFF", id="empty folder"),
         pytest.param(["-i", "*.png"], "error: *.png: no file matches; check the pattern", id="glob"),
         pytest.param(["-i", ASTRONAUT, "-m", "none.keras"], "error: none.keras: no such file; give -m the model that train_mask_detector.py wrote", id="no model"),
         pytest.param(["-i", ASTRONAUT, "-f", "none"], "error: none: no such face detector; give -f the folder face_detector/ or its .onnx file", id="no face detector"),

@@ -2,27 +2,41 @@
 
 import glob
 import os
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
 from facemask.errors import InputError
+from facemask.io.downloads import file_name, is_url, without_password
+from facemask.io.kinds import HEIC, Kind, can_read_heic, identify_file
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")  # of images that are read and written
+READ_SUFFIXES = (*IMAGE_SUFFIXES, ".jfif", ".jpe", ".gif", ".avif", ".heic", ".heif", ".hif")
+READ_KINDS = "JPEG, PNG, WebP, AVIF, HEIC, GIF, BMP and TIFF"
+PARTIAL = ".partial"  # ends the names of images that another run is writing (`outputs.partial_path`)
 
 
-def find_images(sources: Iterable[str]) -> list[Path]:
-    """List the images that files, folders (with their subfolders) and globs name, each once, in order.
+def find_images(sources: Iterable[str], skipped: Counter[Kind] | None = None) -> list[Path]:
+    """List the images that files, folders (with their subfolders), globs and URLs name, each once, in order.
 
-    Links to folders are not followed: they may form a circle. A subfolder that cannot be opened is listed itself, so that
-    reading it reports the error. Raises InputError if a source names no image.
+    The path of a URL is `url_path`'s; it is not downloaded yet.
+    In a folder, files whose suffix is not an image's are taken if their content is. `skipped` counts those of kinds that are
+    not read, as camera raw. Links to folders are not followed: they may form a circle. A subfolder that cannot be opened is
+    listed itself, so that reading it reports the error. Raises InputError if a source names no image.
     """
     images: dict[Path, None] = {}
     for source in sources:
-        path = Path(source)
-        if path.is_dir():
-            paths = walk_files(path, IMAGE_SUFFIXES)
+        path = Path(os.path.expanduser(source))
+        if is_url(source):
+            paths = [url_path(source)]
+        elif path.is_dir():
+            others: Counter[Kind] = Counter()
+            paths = _walk(path, others)
             if not paths:
-                raise InputError(f"{source}: no images in this folder; known are {' '.join(IMAGE_SUFFIXES)}")
+                found = f" ({describe_skipped(others)}, which are not read)" if others else ""
+                raise InputError(f"{source}: no images in this folder{found}; known are {READ_KINDS}")
+            if skipped is not None:
+                skipped.update(others)
         elif path.exists() or not glob.has_magic(source):
             paths = [path]
         else:
@@ -33,7 +47,22 @@ def find_images(sources: Iterable[str]) -> list[Path]:
     return list(images)
 
 
-def walk_files(folder: Path, suffixes: tuple[str, ...]) -> list[Path]:
+def url_path(url: str) -> Path:
+    """Return a path that stands for a URL: it ends in the name of the URL's file. No file is there."""
+    return Path(without_password(url), file_name(url))
+
+
+def find_urls(sources: Iterable[str]) -> dict[Path, str]:
+    """Return the sources that are URLs, by `url_path`. Raises InputError if one is no URL of an image."""
+    return {url_path(source): source for source in sources if is_url(source)}
+
+
+def describe_skipped(skipped: Counter[Kind]) -> str:
+    """Return counts by kind in one line, the most frequent first, as "2 camera raw, 1 video"."""
+    return ", ".join(f"{count} {kind.name}" for kind, count in skipped.most_common())
+
+
+def walk_files(folder: Path, suffixes: tuple[str, ...] = ("",)) -> list[Path]:
     """Return the files in a folder and its subfolders, and the subfolders that cannot be opened, sorted.
 
     `suffixes` are those of the files, in lower case.
@@ -49,6 +78,25 @@ def walk_files(folder: Path, suffixes: tuple[str, ...]) -> list[Path]:
     except RecursionError as error:
         raise InputError(f"{folder}: its folders are nested too deep; give those below it") from error
     return sorted([*paths, *(Path(error.filename) for error in closed)])
+
+
+def _walk(folder: Path, skipped: Counter[Kind]) -> list[Path]:
+    """Return the images in a folder and its subfolders, and the subfolders that cannot be opened, sorted."""
+    paths = []
+    for path in walk_files(folder):
+        lower = path.name.lower()
+        if lower.endswith((".heic", ".heif", ".hif")) and not can_read_heic():
+            skipped[HEIC] += 1
+        elif lower.endswith(READ_SUFFIXES):
+            paths.append(path)
+        elif not lower.endswith(PARTIAL) and (kind := identify_file(path)):
+            if kind.is_read and (kind is not HEIC or can_read_heic()):
+                paths.append(path)
+            elif kind.is_counted:
+                skipped[kind] += 1
+        elif path.is_dir():  # it cannot be opened
+            paths.append(path)
+    return paths
 
 
 def match_files(pattern: Path) -> list[Path]:

@@ -1,6 +1,7 @@
 """Read and write image files."""
 
 import errno
+import logging
 import os
 import re
 import stat
@@ -23,6 +24,8 @@ from PIL.TiffImagePlugin import TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
 from facemask.errors import InputError, OutputError
+from facemask.io import kinds
+from facemask.io.kinds import Kind
 from facemask.io.outputs import FREE_SPACE, atomic_path
 
 GIVE = "give a JPEG, PNG, WebP, BMP or TIFF file"
@@ -42,6 +45,11 @@ LARGE_PIXELS, LARGE_BYTES = 1 << 25, 1 << 26  # of an image from which it is pro
 FATAL_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EFBIG)  # the next image would fail with them too
 STRIP = 256  # rows blended at once: bounds the memory
 MAX_FILE = 1 << 30  # bytes
+JPEG_END = b"\xff\xd9"
+DNG_VERSION, PHOTOMETRIC, SUBFILE_TYPE = 50706, 262, 254  # tags of TIFF and DNG
+COLOUR_FILTER_ARRAY = 32803  # of PHOTOMETRIC: the sensor's own pixels
+
+logger = logging.getLogger(__name__)
 
 
 def read_image(path: str | Path, max_pixels: int = MAX_PIXELS) -> np.ndarray:
@@ -56,7 +64,7 @@ def read_image(path: str | Path, max_pixels: int = MAX_PIXELS) -> np.ndarray:
 class EncodedImage:
     """An image file, read and not yet decoded: Pillow reads its header, OpenCV decodes it in half of Pillow's time."""
 
-    path: Path
+    path: str | Path  # as messages name it
     data: bytes  # all of the file
     width: int  # px, upright
     height: int
@@ -72,6 +80,11 @@ class EncodedImage:
                 data = file.read(os.fstat(file.fileno()).st_size)  # its size when opened: it may grow endlessly
             except OSError as error:  # a failing disk or card
                 raise InputError(f"{path}: cannot be read ({error.strerror}); copy it again") from error
+        return cls.parse(path, data, max_pixels)
+
+    @classmethod
+    def parse(cls, path: str | Path, data: bytes, max_pixels: int = MAX_PIXELS) -> "EncodedImage":
+        """Take the content of a file, which messages call `path`, also a URL. Raises InputError as `read` does."""
         if not data:
             raise InputError(f"{path}: the file is empty; copy it again")
         header = Header.read(path, BytesIO(data))
@@ -83,6 +96,9 @@ class EncodedImage:
         scans, has_end = (1, True) if header.first_scan is None else _count_scans(data, header.first_scan)
         if width * height * scans > MAX_SCANNED and scans > 1:
             raise InputError(f"{path}: a JPEG with too many scans; save it again")
+        if not has_end and (whole := _with_end(data)):
+            logger.warning("%s: only the end marker of this JPEG is missing; it is read", path)
+            data, has_end = whole, True
         if header.orientation >= 5:
             width, height = height, width
         return cls(path, data, width, height, header, has_end)
@@ -104,10 +120,9 @@ class EncodedImage:
         # OpenCV before 4.11 decodes truncated JPEGs, and leaves the rest grey.
         if not self.has_end:
             raise corrupt
-        flags = cv2.IMREAD_UNCHANGED if self.header.has_alpha else REDUCED_FLAGS[scale]
         try:
-            image = cv2.imdecode(np.frombuffer(self.data, np.uint8), flags | cv2.IMREAD_IGNORE_ORIENTATION)
-        except (cv2.error, MemoryError) as error:
+            image = self.header.decode(self.data) if self.header.decode else self._decode_by_opencv(scale)
+        except Exception as error:  # as in Header.read
             raise corrupt from error
         if image is None or image.dtype not in (np.uint8, np.uint16):
             raise corrupt
@@ -121,6 +136,27 @@ class EncodedImage:
         if image.shape != (-(-self.height // scale), -(-self.width // scale), 3):
             raise corrupt  # the two libraries disagree about the size
         return image
+
+    def _decode_by_opencv(self, scale: int) -> np.ndarray | None:
+        flags = cv2.IMREAD_UNCHANGED if self.header.has_alpha else REDUCED_FLAGS[scale]
+        return cv2.imdecode(np.frombuffer(self.data, np.uint8), flags | cv2.IMREAD_IGNORE_ORIENTATION)
+
+
+def _with_end(data: bytes) -> bytes | None:
+    """Return a JPEG with the end marker that it lacks; None if more than that is missing.
+
+    Then what follows the last pixels does not matter: it decodes to the same image with other bytes there.
+    """
+    data = data.removesuffix(b"\xff")
+    try:
+        images = [
+            cv2.imdecode(np.frombuffer(data + more + JPEG_END, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+            for more in (b"", bytes(range(1, 255)) * 4)
+        ]
+    except (cv2.error, MemoryError):
+        return None
+    is_whole = images[0] is not None and images[1] is not None and np.array_equal(*images)
+    return data + JPEG_END if is_whole else None
 
 
 def _count_scans(data: bytes, first_scan: int) -> tuple[int, bool]:
@@ -153,8 +189,7 @@ def image_size(path: str | Path) -> tuple[int, int]:
 def _open(path: Path) -> BinaryIO:
     """Open a regular file to read it. Raises InputError if it is not one, or too large."""
     try:
-        # Without O_NONBLOCK, opening a FIFO waits for a writer, maybe endlessly.
-        file = open(path, "rb", opener=lambda name, flags: os.open(name, flags | getattr(os, "O_NONBLOCK", 0)))  # noqa: SIM115
+        file = open(path, "rb", opener=kinds.open_nonblocking)  # noqa: SIM115
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         remedy = "check your rights" if isinstance(error, PermissionError) else "check the name"
@@ -178,32 +213,65 @@ class Header:
     orientation: int = 1  # 1..8, how the decoded image must be turned (EXIF 2.32, 4.6.4)
     has_alpha: bool = False
     first_scan: int | None = None  # byte at which the data of a JPEG's first scan begin; None for other formats
+    # Decodes the bytes of a file to uint8 (H, W), (H, W, 3) BGR or (H, W, 4) BGRA; None: OpenCV does.
+    decode: Callable[[bytes], np.ndarray] | None = None
 
     @classmethod
-    def read(cls, path: Path, file: BinaryIO) -> "Header":
+    def read(cls, path: str | Path, file: BinaryIO) -> "Header":
         """Read it from a file that is open at its beginning. Raises InputError if it is not one of the known formats."""
+        kind = None
         try:
-            start = file.read(8)
+            kind = kinds.identify(file.read(kinds.START), Path(path).suffix)
             file.seek(0)
-            reader = next((reader for signature, reader in FORMATS.items() if start.startswith(signature)), None)
-            header = reader(file) if reader else None
+            header = FORMATS[kind](file) if kind in FORMATS else None
+        except (_CameraRaw, ImportError) as error:
+            refused = kinds.CAMERA_RAW if isinstance(error, _CameraRaw) else kind
+            raise InputError(refused.refusal(path)) from error
         except Exception as error:  # Pillow and struct raise many types for corrupt files
             raise InputError(f"{path}: {NOT_AN_IMAGE}") from error
+        if kind and not kind.is_read:
+            raise InputError(kind.refusal(path))
         if header is None or min(header.width, header.height) < 1:
             raise InputError(f"{path}: {NOT_AN_IMAGE}")
         return header
 
     @classmethod
     def by_pillow(cls, plugin: type[ImageFile], file: BinaryIO) -> "Header":
-        """Read it with Pillow's class of that format, which decodes nothing. Raises what Pillow does.
+        """Read it with Pillow's class of that format, which decodes nothing. Raises what Pillow does, or _CameraRaw.
 
         Image.open would do the same, but refuses images of more than 179 megapixels unless a setting of the whole
         process is changed.
         """
         image = plugin(file)
+        if isinstance(image, TiffImageFile) and _is_camera_raw(image):
+            raise _CameraRaw
         has_alpha = plugin is not BmpImageFile and ("A" in image.mode or "transparency" in image.info)
         first_scan = file.tell() if plugin is JpegImageFile else None
         return cls(*image.size, _orientation(image.info.get("exif", b"")), has_alpha, first_scan)
+
+    @classmethod
+    def of_gif(cls, file: BinaryIO) -> "Header":
+        """Read it with Pillow, which decodes the first frame too: OpenCV reads GIF only since 4.11."""
+        from PIL.GifImagePlugin import GifImageFile
+
+        return cls(*GifImageFile(file).size, decode=partial(_decode_by_pillow, GifImageFile))
+
+    @classmethod
+    def of_avif(cls, file: BinaryIO) -> "Header":
+        """Read it with Pillow, which decodes it too, and makes one orientation of EXIF's and the format's own."""
+        from PIL.AvifImagePlugin import SUPPORTED, AvifImageFile
+
+        if not SUPPORTED:
+            raise ImportError("Pillow without AVIF")
+        image = AvifImageFile(file)
+        return cls(*image.size, _orientation(image.info.get("exif", b"")), decode=partial(_decode_by_pillow, AvifImageFile))
+
+    @classmethod
+    def of_heic(cls, file: BinaryIO) -> "Header":
+        """Read it with pillow-heif, which turns the image upright by the format's own means: EXIF's orientation is not used."""
+        from pillow_heif import open_heif
+
+        return cls(*open_heif(file).size, decode=_decode_heic)
 
     @classmethod
     def of_png(cls, file: BinaryIO) -> "Header":
@@ -241,16 +309,44 @@ def _orientation(exif: bytes) -> int:
     return 1
 
 
-# Formats by their first bytes, whatever the file's name. OpenCV decodes many more, which are little tested.
-FORMATS: dict[bytes, Callable[[BinaryIO], Header]] = {
-    b"\xff\xd8\xff": partial(Header.by_pillow, JpegImageFile),
-    b"\x89PNG\r\n\x1a\n": Header.of_png,
-    b"RIFF": partial(Header.by_pillow, WebPImageFile),
-    b"BM": partial(Header.by_pillow, BmpImageFile),
-    b"II*\0": partial(Header.by_pillow, TiffImageFile),
-    b"MM\0*": partial(Header.by_pillow, TiffImageFile),
-    b"II+\0": partial(Header.by_pillow, TiffImageFile),
-    b"MM\0+": partial(Header.by_pillow, TiffImageFile),
+class _CameraRaw(Exception):
+    """A TIFF file is a camera's: its first image is a small preview, or the sensor's own pixels."""
+
+
+def _is_camera_raw(image: TiffImageFile) -> bool:
+    tags = image.tag_v2
+    is_preview = bool(tags.get(SUBFILE_TYPE, 0) & 1)
+    return is_preview or DNG_VERSION in tags or tags.get(PHOTOMETRIC) == COLOUR_FILTER_ARRAY
+
+
+def _decode_by_pillow(plugin: type[ImageFile], data: bytes) -> np.ndarray:
+    """Decode an image, the first of several, to uint8 (H, W, 3) BGR or (H, W, 4) BGRA. Raises what Pillow does."""
+    image = plugin(BytesIO(data))
+    has_alpha = "A" in image.mode or "transparency" in image.info
+    pixels = np.asarray(image.convert("RGBA" if has_alpha else "RGB"))
+    return cv2.cvtColor(pixels, cv2.COLOR_RGBA2BGRA if has_alpha else cv2.COLOR_RGB2BGR)
+
+
+def _decode_heic(data: bytes) -> np.ndarray:
+    """Decode an image to uint8 (H, W), (H, W, 3) BGR or (H, W, 4) BGRA. Raises what pillow-heif does."""
+    from pillow_heif import open_heif
+
+    pixels = np.array(open_heif(data, bgr_mode=True))
+    if pixels.ndim == 3 and pixels.shape[2] == 2:  # grey levels and alpha
+        pixels = pixels[..., (0, 0, 0, 1)]
+    return pixels
+
+
+# The formats that are read. OpenCV decodes many more, which are little tested.
+FORMATS: dict[Kind | None, Callable[[BinaryIO], Header]] = {
+    kinds.JPEG: partial(Header.by_pillow, JpegImageFile),
+    kinds.PNG: Header.of_png,
+    kinds.WEBP: partial(Header.by_pillow, WebPImageFile),
+    kinds.BMP: partial(Header.by_pillow, BmpImageFile),
+    kinds.TIFF: partial(Header.by_pillow, TiffImageFile),
+    kinds.GIF: Header.of_gif,
+    kinds.AVIF: Header.of_avif,
+    kinds.HEIC: Header.of_heic,
 }
 
 

@@ -3,13 +3,16 @@
 import csv
 import logging
 import os
+import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 
 from facemask.errors import InputError
+from facemask.io.downloads import without_password
 from facemask.io.find_images import IMAGE_SUFFIXES
 from facemask.io.json_lines import JsonLines, resumable_json_lines
 from facemask.io.outputs import check_outputs, make_folder, partial_path, set_aside, text_output
@@ -49,29 +52,38 @@ class RunRecords:
     outputs: dict[Path, Path]  # where the annotated image of each remaining image goes; empty if none is written
     lines: JsonLines | None  # None if no records are written
 
-    def write(self, path: Path, result: FileResult, annotated: Path | None) -> None:
+    def write(self, name: str, result: FileResult, annotated: Path | None) -> None:
         """Add the faces of an image, and the name of its annotated image, if it was written: what has a line is done."""
         if self.lines:
             faces = [face_record(face) for face in result.detections]
-            record = {"image": str(path), "width": result.width, "height": result.height, "faces": faces}
+            record = {"image": name, "width": result.width, "height": result.height, "faces": faces}
             self.lines.write(record | ({"annotated": str(annotated)} if annotated else {}))
 
 
 @contextmanager
 def run_records(
-    paths: Sequence[Path], jsonl: Path | None, table: Path | None, output: Path | None, resume: bool = False
+    paths: Sequence[Path],
+    jsonl: Path | None,
+    table: Path | None,
+    output: "Place | None",
+    resume: bool = False,
+    urls: Mapping[Path, str] = MappingProxyType({}),
+    others: Sequence[Path] = (),
 ) -> Iterator[RunRecords]:
     """Yield the records of a run over `paths`; at its end they are in `jsonl` and, made from it, in `table`, a CSV file.
 
-    With `resume` they continue those of an earlier run. `output` is that of `name_outputs`. Raises InputError if an
-    output cannot be written, another run is writing it, or the lines to resume are another program's.
+    With `resume` they continue those of an earlier run. `output` is that of `name_outputs`; `urls` are those of
+    `find_urls`; `others` are further files that the run writes. Raises InputError if an output cannot be written, another run
+    is writing it, or the lines to resume are another program's.
     """
-    check_outputs(filter(None, (jsonl, table)), paths)
+    files = [path for path in (jsonl, table, *others) if path]
+    check_outputs(files, paths)
     with _run_lines(jsonl, table, resume) as lines:
         earlier = read_annotated(lines.records(), lines.name) if lines and resume else {}
-        remaining = [path for path in paths if str(path) not in earlier]
+        remaining = [path for path in paths if image_name(path, urls) not in earlier]
+        output = output and output.for_images(len(paths))
         outputs = name_outputs(remaining, output, {os.path.abspath(name) for name in earlier.values() if name})
-        check_outputs(filter(None, (*outputs.values(), jsonl, table)), paths)
+        check_outputs((*outputs.values(), *files), paths)
         yield RunRecords(remaining, len(paths) - len(remaining), outputs, lines)
         if lines and table:
             write_csv(table, lines.records())
@@ -101,11 +113,35 @@ def _table_lines(table: Path) -> Iterator[JsonLines]:
         path.unlink()
 
 
-def skip_results(paths: list[Path], output: Path | None) -> list[Path]:
+def image_name(path: Path, urls: Mapping[Path, str]) -> str:
+    """Return the name of an image in records and messages: its path, or its URL without a password."""
+    return without_password(urls[path]) if path in urls else str(path)
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where annotated images go: a file for one image, or a folder."""
+
+    path: Path
+    is_folder: bool
+
+    @classmethod
+    def parse(cls, text: str) -> "Place":
+        """Take what the command line says (an argparse type): what ends in a slash is a folder, also before there is one."""
+        path = Path(os.path.expanduser(text))
+        return cls(path, text.endswith((os.sep, "/")) or path.is_dir() or not path.suffix)
+
+    def for_images(self, count: int) -> "Place":
+        """Return the place for so many images: several go into a folder, unless the name is an image's."""
+        is_folder = self.is_folder or (count > 1 and self.path.suffix.lower() not in IMAGE_SUFFIXES)
+        return replace(self, is_folder=is_folder)
+
+
+def skip_results(paths: list[Path], output: Place | None) -> list[Path]:
     """Return the images that are not in the output folder, which holds earlier results, unless all are."""
-    if output is None or not output.is_dir():
+    if output is None or not output.path.is_dir():
         return paths
-    folder = os.path.join(os.path.abspath(output), "")
+    folder = os.path.join(os.path.abspath(output.path), "")
     return [path for path in paths if not os.path.abspath(path).startswith(folder)] or paths
 
 
@@ -144,32 +180,51 @@ def write_csv(table: Path, records: Iterable[dict]) -> None:
                 rows.writerow((record["image"], *face["box"], *numbers))
 
 
-def name_outputs(paths: list[Path], output: Path | None, taken: set[str]) -> dict[Path, Path]:
+def name_outputs(paths: list[Path], output: Place | None, taken: set[str]) -> dict[Path, Path]:
     """Return where each annotated image goes: `output` itself for one image, else a file of its name in that folder.
 
-    The absolute names in `taken` are other images'. Makes the folder. Raises InputError if it cannot be made, or if
-    `output` names one file for several images.
+    The absolute names in `taken` are other images'. No two names differ only in case or in the form of their accents, which
+    are one name to some file systems. Makes the folder. Raises InputError if it cannot be made, or if `output` names one file
+    for several images.
     """
     if output is None:
         return {}
-    if output.suffix and not output.is_dir():
-        if output.suffix.lower() not in IMAGE_SUFFIXES:
-            raise InputError(f"{output}: this image format cannot be written; use .jpg or .png, or name a folder")
+    place = output.path
+    if not output.is_folder:
+        if place.suffix.lower() not in IMAGE_SUFFIXES:
+            raise InputError(f"{place}: this image format cannot be written; use .jpg or .png, or name a folder: {place}/")
         if len(paths) > 1:
-            raise InputError(f"{output}: is one file for {len(paths)} images; give -o a folder")
-        if paths and os.path.abspath(output) in taken:
-            raise InputError(f"{output}: shows another image already; give -o a folder")
-        return dict.fromkeys(paths, output)
-    make_folder(output)
+            raise InputError(f"{place}: is one file for {len(paths)} images; give -o a folder")
+        if paths and os.path.abspath(place) in taken:
+            raise InputError(f"{place}: shows another image already; give -o a folder")
+        return dict.fromkeys(paths, place)
+    make_folder(place)
     outputs: dict[Path, Path] = {}
-    numbers: Counter[tuple[str, str]] = Counter()
+    numbers: Counter[str] = Counter()
+    folded = {_fold(name) for name in taken}
     for path in paths:
-        stem = os.fsdecode(os.fsencode(path.stem)[:MAX_STEM])
+        stem = _cut(path.stem)
         suffix = path.suffix if path.suffix.lower() in IMAGE_SUFFIXES else ".jpg"
+        key = _fold(stem + suffix)
         while True:
-            numbers[stem, suffix] += 1
-            number = numbers[stem, suffix]
-            outputs[path] = output / (f"{stem}_{number}{suffix}" if number > 1 else f"{stem}{suffix}")
-            if os.path.abspath(outputs[path]) not in taken:
+            numbers[key] += 1
+            number = numbers[key]
+            outputs[path] = place / (f"{stem}_{number}{suffix}" if number > 1 else f"{stem}{suffix}")
+            name = _fold(os.path.abspath(outputs[path]))
+            if name not in folded:
+                folded.add(name)
                 break
     return outputs
+
+
+def _cut(stem: str) -> str:
+    """Return as many characters of a name as take at most MAX_STEM bytes."""
+    stem = stem[:MAX_STEM]
+    while len(os.fsencode(stem)) > MAX_STEM:
+        stem = stem[:-1]
+    return stem
+
+
+def _fold(name: str) -> str:
+    """Return what two names have in common that are the same to a file system that ignores case, as Windows' and Apple's."""
+    return unicodedata.normalize("NFC", name).casefold()

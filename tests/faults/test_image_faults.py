@@ -4,8 +4,10 @@ import json
 import os
 import shutil
 import struct
+import sys
 import zlib
 from collections.abc import Callable
+from io import BytesIO
 from pathlib import Path
 
 import cv2
@@ -43,9 +45,10 @@ def empty(folder):
     return Run(["-i", write("a.jpg", b"")])
 
 
-@TABLE.case("cut off at any tenth of its length: JPEG, PNG, WebP, BMP, TIFF")
+@TABLE.case("cut off at any tenth of its length: JPEG, PNG, WebP, BMP, TIFF, AVIF, HEIC, GIF")
 def cut_off(folder):
     whole = {suffix: encoded(kind) for suffix, kind in KINDS.items()} | {"progressive.jpg": encoded("JPEG", progressive=True)}
+    whole |= {"avif": encoded("AVIF"), "heic": heic(), "gif": encoded("GIF")}
     bad = [
         write(f"all/{tenth}.{suffix}", data[: len(data) * tenth // 10])
         for suffix, data in whole.items()
@@ -55,18 +58,78 @@ def cut_off(folder):
     return Run(["-i", "all"], bad=sorted(bad))
 
 
-@TABLE.case("of another kind, whatever its name says: text, GIF, a video, noise")
+@TABLE.case("of another kind, whatever its name says: text, sound, noise")
 def other_kinds(folder):
     data = {
         "text": b"text",
-        "gif": encoded("GIF"),
-        "video": b"\0\0\0\x18ftypmp42" + bytes(99),
+        "sound": b"\0\0\0\x18ftypM4A " + bytes(99),
         "noise": np.random.default_rng(0).bytes(999),
         "stub": b"\xff\xd8\xff",
-        "pixels": b"P6 1 1 255 abc",
         "riff": b"RIFF\x24\0\0\0WAVEfmt " + bytes(30),
     }
     return Run(["-i", "all"], bad=[write(f"all/{name}.jpg", data[name]) for name in sorted(data)])
+
+
+JPEG_XL = b"\xff\x0a" + bytes(99)
+
+
+@TABLE.case("JPEG XL (the same, with another command, for JPEG 2000, Photoshop, OpenEXR, Radiance HDR, Netpbm, SVG, PDF)")
+def jpeg_xl(folder):
+    contained = b"\0\0\0\x0cJXL \r\n\x87\n" + bytes(99)
+    return [Run(["-i", write("a.jpg", data)]) for data in (JPEG_XL, contained)]
+
+
+def dng() -> bytes:
+    """Return a TIFF file whose first image is marked as the preview of a larger one, as cameras write."""
+    return encoded("TIFF", Image.new("RGB", (64, 48)), tiffinfo={254: 1})
+
+
+@TABLE.case("camera raw: CR2, CR3, NEF, DNG, RAF, ORF, RW2, …, also one that is named .tif")
+def camera_raw(folder):
+    raw = [
+        b"FUJIFILMCCD-RAW 0201" + bytes(99),
+        b"IIRO\x08\0\0\0" + bytes(99),
+        b"IIU\0\x18\0\0\0" + bytes(99),
+        b"II*\0\x10\0\0\0CR\x02\0" + bytes(99),
+        b"\0\0\0\x18ftypcrx \0\0\0\x01crx isom" + bytes(99),
+        dng(),
+        encoded("TIFF", tiffinfo={50706: b"\x01\x04\0\0"}),
+    ]
+    return [Run(["-i", write("a.jpg", data)]) for data in raw]
+
+
+@TABLE.case("a video")
+def video(folder):
+    videos = [b"\0\0\0\x18ftypmp42" + bytes(99), b"\x1aE\xdf\xa3" + bytes(99), b"RIFF\x24\0\0\0AVI LIST" + bytes(99)]
+    return [Run(["-i", write("a.jpg", data)]) for data in videos]
+
+
+@TABLE.case("HEIC, where pillow-heif is not installed")
+def heic_without_library(folder, monkeypatch):
+    name = write("a.jpg", heic())
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    return Run(["-i", name])
+
+
+@TABLE.case("a folder with files of these kinds: the other images are processed")
+def folder_of_other_kinds(folder):
+    write("all/a.jxl", JPEG_XL)
+    write("all/b", JPEG_XL)
+    write("all/c.nef", encoded("TIFF"))
+    write("all/d.mp4", b"\0\0\0\x18ftypmp42" + bytes(99))
+    write("all/notes.txt", b"BM and other letters")
+    write("all/paper.pdf", b"%PDF-1.7")
+    copy_image("all/good.jpg")
+    return Run(["-i", "all", "--jsonl", "o.jsonl"], after=lambda: check_faces(1))
+
+
+def heic(image: Image.Image | None = None, exif: bytes | None = None) -> bytes:
+    """Return an image as a phone writes it: stored as it is, the orientation in EXIF and in the format's own means."""
+    import pillow_heif
+
+    buffer, image = BytesIO(), image or load_astronaut()
+    pillow_heif.encode("RGB", image.size, image.tobytes(), buffer, exif=exif)
+    return buffer.getvalue()
 
 
 @TABLE.case("a PNG, WebP, BMP or TIFF that is named .jpg, and the reverse")
@@ -74,6 +137,23 @@ def wrong_suffix(folder):
     for suffix, kind in KINDS.items():
         write(f"all/{suffix}.jpg" if suffix != "jpg" else "all/jpg.png", encoded(kind))
     return Run(["-i", "all", "--jsonl", "o.jsonl"], after=lambda: check_faces(5))
+
+
+@TABLE.case("AVIF, GIF, HEIC, JFIF; with any suffix, or without one, also in a folder")
+def newer_formats(folder):
+    data = {"avif": encoded("AVIF"), "gif": encoded("GIF"), "heic": heic(), "jfif": encoded("JPEG")}
+    for suffix, content in data.items():
+        for name in (f"a.{suffix}", f"{suffix}_without", f"{suffix}.txt", f"{suffix}.jpg", f"{suffix}.PNG"):
+            write(f"all/{name}", content)
+    return Run(["-i", "all", "--jsonl", "o.jsonl"], after=lambda: check_boxes(20))
+
+
+@TABLE.case("a JPEG that lacks only its end marker")
+def no_end_marker(folder):
+    whole = {"baseline": {}, "progressive": {"progressive": True}, "restarts": {"restart_marker_rows": 1}}
+    lacking = [encoded("JPEG", **options)[:-2] for options in whole.values()]
+    lacking += [lacking[0] + b"\xff", lacking[0] + bytes(500)]
+    return [Run(["-i", write("a.jpg", data), "--jsonl", "o.jsonl"], after=lambda: check_faces(1)) for data in lacking]
 
 
 @TABLE.case("CMYK, grey, 1 bit, 16 bits, palette, transparent")
@@ -95,7 +175,7 @@ def colours(folder):
     return Run(["-i", "all", "--jsonl", "o.jsonl"], after=lambda: check_faces(13))
 
 
-@TABLE.case("animated PNG or WebP: the first frame is read")
+@TABLE.case("animated PNG, WebP or GIF: the first frame is read")
 def animated(folder):
     if cv2.__version__ < "4.11":
         pytest.skip("OpenCV before 4.11 refuses animated WebP")
@@ -103,7 +183,8 @@ def animated(folder):
     second = Image.new("RGB", first.size)
     for suffix in ("png", "webp"):
         write(f"all/a.{suffix}", encoded(KINDS[suffix], first, save_all=True, append_images=[second]))
-    return Run(["-i", "all", "--jsonl", "o.jsonl"], after=lambda: check_faces(2))
+    write("all/a.gif", encoded("GIF", first, save_all=True, append_images=[second]))
+    return Run(["-i", "all", "--jsonl", "o.jsonl"], after=lambda: check_faces(3))
 
 
 @TABLE.case("1 x 1, 1 x 20000, 20000 x 1")
@@ -125,7 +206,9 @@ def turned(folder):
         for suffix in ("jpg", "png", "webp"):
             write(f"all/{orientation}.{suffix}", encoded(KINDS[suffix], as_stored, exif=exif))
         write(f"all/{orientation}.tif", encoded("TIFF", as_stored, tiffinfo={0x0112: orientation}))
-    return Run(["-i", "all", "--jsonl", "o.jsonl"], after=lambda: check_boxes(32))
+        write(f"all/{orientation}.heic", heic(as_stored, exif.tobytes()))
+        write(f"all/{orientation}.avif", encoded("AVIF", as_stored, exif=exif))  # which takes the tag out of exif
+    return Run(["-i", "all", "--jsonl", "o.jsonl"], after=lambda: check_boxes(48))
 
 
 def check_boxes(count: int) -> None:
@@ -290,6 +373,12 @@ def put_image_in_closed_folder() -> None:
 @TABLE.case("a folder without images")
 def no_pictures(folder):
     write("all/notes.txt", b"")
+    return Run(["-i", "all"])
+
+
+@TABLE.case("a folder with none that is read")
+def only_other_kinds(folder):
+    write("all/a.jxl", JPEG_XL)
     return Run(["-i", "all"])
 
 
