@@ -5,6 +5,7 @@
   python detect_mask_image.py -i photos/ -o annotated/               every image of a folder
   python detect_mask_image.py -i "photos/*.png" --jsonl faces.jsonl --no-show
   python detect_mask_image.py -i photos/ --jsonl faces.jsonl --resume    continue a run that was interrupted or killed
+  python detect_mask_image.py -i a.jpg -i https://example.org/b.jpg -o out/ --blur    faces hidden in what is written
 
 Without -o, and where there is a display, a window shows each image: any key continues, q or Esc closes the window.
 stdout has one line per face, stderr everything else. Exit code: 0 done (also if there is no face), 1 if an image or
@@ -16,13 +17,12 @@ import logging
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing
+from functools import partial
 from pathlib import Path
 
 from facemask.cli import options
 from facemask.cli.run import DONE, FAILED, one_line, run
-from facemask.errors import InputError, OutputError
 from facemask.io.kinds import Kind
 
 logger = logging.getLogger("facemask")
@@ -37,17 +37,28 @@ def build_parser() -> argparse.ArgumentParser:
         action="extend",
         required=True,
         metavar="SOURCE",
-        help="images: files, folders (with subfolders) or globs",
+        help="images: files, folders (with subfolders), globs, or the URL of an image; may be given several times",
     )
     options.add_detector_arguments(parser, tiles="auto")
-    parser.add_argument("-o", "--output", type=Path, help="write annotated images: a file for one image, else a folder")
-    parser.add_argument("--jsonl", type=Path, metavar="FILE", help="write one JSON line per image, with its faces")
+    parser.add_argument(
+        "-o",
+        "--output",
+        type=options.output_place,
+        metavar="PLACE",
+        help="write annotated images: a file for one image, else a folder (a slash at the end makes it one)",
+    )
+    parser.add_argument("--jsonl", type=options.file_path, metavar="FILE", help="write one JSON line per image, with its faces")
     parser.add_argument(
         "--resume",
         action="store_true",
         help="continue the --jsonl FILE of an interrupted run with the same options, or add new images to it",
     )
-    parser.add_argument("--csv", type=Path, metavar="FILE", help="write one CSV row per face, at the end")
+    parser.add_argument("--csv", type=options.file_path, metavar="FILE", help="write one CSV row per face, at the end")
+    parser.add_argument(
+        "--blur",
+        action="store_true",
+        help="pixelate every detected face, less confident ones too, in all that is shown and written",
+    )
     options.add_show_argument(parser)
     return parser
 
@@ -56,134 +67,73 @@ def detect(args: argparse.Namespace) -> int:
     from tqdm import tqdm
     from tqdm.contrib.logging import logging_redirect_tqdm
 
-    from facemask.io.find_images import describe_skipped, find_images
+    from facemask.images.outputs import ImageResult, PrintedFaces, Records, Summary
+    from facemask.io.find_images import describe_skipped, find_images, find_urls
     from facemask.io.images import is_large
-    from facemask.io.records import run_records, skip_results
+    from facemask.io.records import image_name, run_records, skip_results
     from facemask.parallel import LONG_PREFETCH, PREFETCH, prefetch_map, thread_budget
-    from facemask.types import FileResult
 
     skipped: Counter[Kind] = Counter()
-    paths = skip_results(find_images(args.image, skipped), args.output)
+    folder = args.output.path if args.output else None
+    paths, urls = skip_results(find_images(args.image, skipped), folder), find_urls(args.image)
     if skipped:
         logger.warning("not read: %s; -i FILE says for each how to convert it", describe_skipped(skipped))
-    window = ImageWindow(args)
-    statistics = Statistics(is_single=len(paths) == 1)
-    with run_records(paths, args.jsonl, args.csv, args.output, args.resume) as records:
+    window = open_window(args)
+    summary = Summary(is_single=len(paths) == 1, skipped=skipped)
+    with ExitStack() as stack:
+        records = stack.enter_context(run_records(paths, args.jsonl, args.csv, args.output, args.resume, urls))
         images = records.remaining
         if records.done_before:
             logger.info("%d of %d images were done before", records.done_before, len(paths))
         workers, threads = thread_budget() if len(images) > 1 else (1, 0)
         detector = options.load_detector(args, threads)
-
-        def detect_file(path: Path) -> FileResult:
-            keep_image = bool(args.output or window.is_open)
-            return detector.detect_file(path, args.confidence, max_pixels=args.max_pixels, keep_image=keep_image)
-
-        prefetch = PREFETCH if args.output or window.is_open else LONG_PREFETCH
-        with (
-            logging_redirect_tqdm([logging.getLogger()]),
-            closing(prefetch_map(detect_file, images, workers, prefetch, exclusive=is_large)) as results,
-        ):
-            for path, future in tqdm(results, total=len(images), unit="image", disable=None if len(images) > 1 else True):
-                with statistics.failure_allowed():
-                    result = future.result()
-                    print_faces(path, result, write=tqdm.write)
-                    annotated = annotate(result, records.outputs.get(path), window, statistics)
-                    records.write(path, result, annotated)
-                    statistics.add(result)
-    for output in (args.output, args.jsonl, args.csv):
-        if output:
-            logger.info("saved to %s", output)
-    statistics.log(len(images), time_shown=window.seconds)
-    return FAILED if statistics.failed else DONE
+        files = open_files(records.outputs, summary)
+        wanted = [PrintedFaces(lambda text: tqdm.write(one_line(text))), *files, Records(records), summary, *window]
+        outputs = [stack.enter_context(output) for output in wanted]
+        keep_image = any(output.needs_image for output in outputs)
+        detect_file = partial(timed_detection, detector, args, urls, keep_image)
+        stack.enter_context(logging_redirect_tqdm([logging.getLogger()]))
+        prefetch = PREFETCH if keep_image else LONG_PREFETCH
+        results = stack.enter_context(closing(prefetch_map(detect_file, images, workers, prefetch, exclusive=is_large)))
+        for path, future in tqdm(results, total=len(images), unit="image", disable=None if len(images) > 1 else True):
+            with summary.failure_allowed():
+                item = ImageResult(path, image_name(path, urls), *future.result())
+                for output in outputs:
+                    output.write(item)
+    for place in (folder, args.jsonl, args.csv):
+        if place:
+            logger.info("saved to %s", place)
+    summary.log(len(images), time_shown=sum(output.seconds for output in window))
+    return FAILED if summary.failed else DONE
 
 
-def print_faces(path: Path, result, write) -> None:
-    """Print one line per face of a FileResult with `write`, and warn if there may be more faces."""
-    from facemask.labels import display_name
+def timed_detection(detector, args: argparse.Namespace, urls: dict[Path, str], keep_image: bool, path: Path):
+    """Return the FileResult of an image, downloaded if it is one of `urls`, and the seconds that it took."""
+    from facemask.io.downloads import download, without_password
+    from facemask.io.images import EncodedImage
 
-    if result.is_truncated:
-        logger.warning("%s: only its %d most confident faces are kept; --max-faces keeps more", path, len(result.detections))
-    if not result.detections:
-        write(one_line(f"{path}: no face found"))
-    for face in result.detections:
-        label = f"{display_name(face.label, face.is_unsure)} {face.probability:.1%}"
-        box = " ".join(map(str, face.box))
-        write(one_line(f"{path}: {label}, box {box}, face confidence {face.confidence:.1%}"))
-
-
-def annotate(result, output: Path | None, window: "ImageWindow", statistics: "Statistics") -> Path | None:
-    """Draw the faces of a FileResult, where somebody wants to see them; return `output` if it was written."""
-    from facemask.drawing import draw_detections
-    from facemask.io.images import write_image
-
-    if result.image is None or not (output or window.is_open):
-        return None
-    annotated, written = draw_detections(result.image, result.detections), None
-    if output:
-        with statistics.failure_allowed():
-            write_image(output, annotated)
-            written = output
-    window.show(annotated)
-    return written
+    start = time.perf_counter()
+    source = path
+    if path in urls:
+        source = EncodedImage.parse(without_password(urls[path]), download(urls[path]), args.max_pixels)
+    result = detector.detect_file(source, args.confidence, max_pixels=args.max_pixels, keep_image=keep_image, hide=args.blur)
+    return result, time.perf_counter() - start
 
 
-class ImageWindow:
-    """The window that shows each annotated image, where one is wanted."""
+def open_files(outputs: dict[Path, Path], summary) -> list:
+    """Return the outputs for -o that are wanted; `outputs` are the annotated files by image."""
+    from facemask.images.outputs import AnnotatedFiles
 
-    def __init__(self, args: argparse.Namespace) -> None:
-        """Raises InputError if --show is given and there is no display."""
-        from facemask.video.display import wants_window
-
-        self.is_open = wants_window(args.show if args.show is not None or not args.output else False)
-        self.seconds = 0.0  # in which it waited for a key
-
-    def show(self, image) -> None:
-        """Show an image, uint8 (H, W, 3) BGR, until a key is pressed, if the window is open."""
-        from facemask.video.display import show_image
-
-        if self.is_open:
-            start = time.perf_counter()
-            self.is_open = show_image(image)
-            self.seconds += time.perf_counter() - start
+    return [AnnotatedFiles(outputs, summary)] if outputs else []
 
 
-class Statistics:
-    """Counts the images done and failed, and the faces by label, and takes the time."""
+def open_window(args: argparse.Namespace) -> list:
+    """Return the output for the window if it is wanted. Raises InputError if --show is given and there is no display."""
+    from facemask.images.outputs import WindowOutput
+    from facemask.video.display import show_image, wants_window
 
-    def __init__(self, is_single: bool) -> None:
-        """The failure of the one image of an `is_single` run is an error, not a warning."""
-        self.done, self.failed = 0, 0
-        self.labels: Counter[str] = Counter()
-        self._is_single, self._start = is_single, time.perf_counter()
-
-    @contextmanager
-    def failure_allowed(self) -> Iterator[None]:
-        """Count an InputError of the block as a failure, with a warning; the other images continue."""
-        try:
-            yield
-        except OutputError:
-            raise
-        except InputError as error:
-            if self._is_single:
-                raise
-            logger.warning("%s", error)
-            self.failed += 1
-
-    def add(self, result) -> None:
-        """Count an image that is done, a FileResult."""
-        self.done += 1
-        self.labels.update(face.label for face in result.detections)
-
-    def log(self, total: int, time_shown: float) -> None:
-        """Log the counts of `total` images, and the time without `time_shown`, s."""
-        from facemask.labels import display_name
-
-        seconds = time.perf_counter() - self._start - time_shown
-        counts = ", ".join(f"{display_name(label)} {count}" for label, count in self.labels.most_common())
-        faces = f"{self.labels.total()} faces{f' ({counts})' if counts else ''}"
-        per_image = 1000 * seconds / max(self.done, 1)
-        logger.info("%d of %d images, %s; %.2f s, %.0f ms per image", self.done, total, faces, seconds, per_image)
+    show = args.show if args.show is not None or not args.output else False
+    return [WindowOutput(show_image)] if wants_window(show) else []
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -7,10 +7,13 @@ from pathlib import Path
 import numpy as np
 
 from facemask.io.images import MAX_PIXELS, EncodedImage
+from facemask.models.center_face import CenterFaceDetector
 from facemask.models.face_detectors import FaceDetector
 from facemask.models.mask_classifier import MaskClassifier
-from facemask.types import Detection, Face, FileResult
+from facemask.types import Box, Detection, Face, FileResult
 
+HIDE_CONFIDENCE = 0.1  # from which a face is hidden, though less confident ones than asked for are not reported
+MAX_HIDE_SIZE = 2048  # px to which the longest side is scaled to find them: bounds the memory
 MIN_REDUCED_SIDE = 1920  # px: the longest side of a JPEG decoded reduced is at least this
 MIN_REDUCED_FACE = 32  # px high in an image decoded reduced: if a face is smaller, the whole image is decoded
 # Part of a confidence that the classifier can take at most: about one face in ten, most of them a few pixels small, looks like
@@ -35,21 +38,23 @@ class MaskDetector:
 
     def detect_file(
         self,
-        path: str | Path,
+        source: str | Path | EncodedImage,
         confidence: float = 0.5,
         size: int | None = None,
         *,
         max_pixels: int = MAX_PIXELS,
         keep_image: bool = False,
+        hide: bool = False,
     ) -> FileResult:
-        """Read an image file, and detect and classify its faces.
+        """Read an image file, unless `source` is one that is read, and detect and classify its faces.
 
         A large JPEG is decoded at a half, quarter or eighth of its sides, its longest side being at least
         `MIN_REDUCED_SIDE` and `size`. If a face is lower than `MIN_REDUCED_FACE` there, the whole image is decoded and
         the faces are detected again. `confidence` and `size` are those of `detect`. The result has the whole image if
-        `keep_image`. Raises InputError if the file cannot be read, or has more than `max_pixels` pixels.
+        `keep_image`, and then with `hide` the boxes to hide (`find_hidden`); the detections are the same with and without.
+        Raises InputError if the file cannot be read, or has more than `max_pixels` pixels.
         """
-        encoded = EncodedImage.read(path, max_pixels)
+        encoded = source if isinstance(source, EncodedImage) else EncodedImage.read(source, max_pixels)
         scale = encoded.decode_scale(max(MIN_REDUCED_SIDE, size or self.faces.size))
         image = encoded.decode(scale)
         faces = self.faces.detect(image, confidence, size)
@@ -61,7 +66,19 @@ class MaskDetector:
             detections = enlarge(detections, scale, encoded.width, encoded.height)
             image = encoded.decode() if keep_image else image
         is_truncated = len(faces) == self.faces.max_faces
-        return FileResult(encoded.width, encoded.height, detections, is_truncated, image if keep_image else None)
+        hidden = self.find_hidden(image, detections, size) if hide and keep_image else []
+        return FileResult(encoded.width, encoded.height, detections, is_truncated, image if keep_image else None, hidden)
+
+    def find_hidden(self, image: np.ndarray, detections: Sequence[Detection], size: int | None = None) -> list[Box]:
+        """Return the boxes to pixelate in `image`, uint8 (H, W, 3) BGR: of `detections`, and of less confident faces.
+
+        The latter are those from HIDE_CONFIDENCE, in the image scaled to `size`; None is at least half its size, as small
+        faces can be recognized too.
+        """
+        if size is None and isinstance(self.faces, CenterFaceDetector):  # the res10 SSD has one size
+            size = max(self.faces.size, min(max(image.shape[:2]) // 2, MAX_HIDE_SIZE))
+        faces = self.faces.detect(image, HIDE_CONFIDENCE, size)
+        return [*(detection.box for detection in detections), *(face.box for face in faces)]
 
     def classify(self, image: np.ndarray, faces: Sequence[Face], confidence: float = 0.0) -> list[Detection]:
         """Classify the masks of `faces` in `image`, uint8 (H, W, 3) BGR; returns them most confident first.

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 
 from facemask.boxes import square_around
-from facemask.labels import Colour, colour, display_name
+from facemask.labels import Colour, colour, display_name, percent
 from facemask.types import Box, Detection
 
 WHITE: Colour = (255, 255, 255)
@@ -22,7 +22,9 @@ def draw_detections(image: np.ndarray, detections: Sequence[Detection]) -> np.nd
 
     An unsure label ends in a question mark, and its box is thin.
     """
-    return _draw(image, detections, [f"{display_name(face.label, face.is_unsure)} {face.probability:.0%}" for face in detections])
+    return _draw(
+        image, detections, [f"{display_name(face.label, face.is_unsure)} {percent(face.probability)}" for face in detections]
+    )
 
 
 def draw_tracked(image: np.ndarray, faces: Sequence[Detection], marked: int | None = None) -> np.ndarray:
@@ -49,7 +51,7 @@ def draw_tracked(image: np.ndarray, faces: Sequence[Detection], marked: int | No
 
 def tracked_label(face: Detection) -> str:
     """Return the text on a face of a video: track ID, label and probability."""
-    return f"{face.track or ''} {display_name(face.label, face.is_unsure)} {face.probability:.0%}".strip()
+    return f"{face.track or ''} {display_name(face.label, face.is_unsure)} {percent(face.probability)}".strip()
 
 
 def pixelate_faces(image: np.ndarray, boxes: Sequence[Box]) -> np.ndarray:

@@ -24,6 +24,13 @@ def display_name(label: str, unsure: bool = False) -> str:
     return f"{name}?" if unsure else name
 
 
+def percent(value: float, digits: int = 0) -> str:
+    """Return a probability, 0..1, as people read it; what is not certain is never 100%: 0.997 is 99.7%."""
+    if value < 1 and f"{value:.{digits}%}".startswith("100"):
+        return f"{min(value, 0.999):.1%}"
+    return f"{value:.{digits}%}"
+
+
 def colour(label: str) -> Colour:
     """Return the colour of a class, blue for one that is not of this project."""
     return STYLES.get(label, ("", OTHER_COLOUR))[1]

@@ -44,6 +44,7 @@ class FileResult:
     detections: list[Detection]  # most confident first, boxes in px of the whole image
     is_truncated: bool  # the face detector found as many faces as it may return: there may be more
     image: np.ndarray | None  # the whole image, uint8 (height, width, 3) BGR; None unless asked for
+    hidden: list[Box]  # of faces to hide, the less confident ones too; empty unless asked for
 
 
 @dataclass(frozen=True)

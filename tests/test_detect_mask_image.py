@@ -1,5 +1,6 @@
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -12,7 +13,8 @@ import pytest
 import detect_mask_image
 from facemask.cli import options
 from facemask.io.images import read_image
-from facemask.io.records import CSV_COLUMNS, name_outputs
+from facemask.io.outputs import Place
+from facemask.io.records import CSV_COLUMNS, MAX_STEM, name_outputs
 from facemask.models.face_detectors import load_face_detector
 from tests.helpers import EXAMPLES, ROOT, read_csv
 from tests.helpers import PEOPLE as FACES
@@ -98,7 +100,7 @@ def test_confidence_limits_the_faces(capsys):
         pytest.param(["-i", "a.jpg", "-o", "."], "error: a.jpg: is an input, or another output too; choose another name for it", id="into the input's folder"),
         pytest.param(["-i", ASTRONAUT, "-o", "text.jpg/x"], "error: text.jpg/x: cannot make this folder (Not a directory); choose another place", id="file as folder"),
         pytest.param(["-i", "a.jpg", "--csv", "a.jpg"], "error: a.jpg: is an input, or another output too; choose another name for it", id="CSV over the input"),
-        pytest.param(["-i", ASTRONAUT, "-o", "a.gif"], "error: a.gif: this image format cannot be written; use .jpg or .png, or name a folder", id="unknown suffix"),
+        pytest.param(["-i", ASTRONAUT, "-o", "a.gif"], "error: a.gif: this image format cannot be written; use .jpg or .png, or name a folder: a.gif/", id="unknown suffix"),
         pytest.param(["-i", ASTRONAUT, PEOPLE, "-o", "b.jpg"], "error: b.jpg: is one file for 2 images; give -o a folder", id="one file for two"),
         pytest.param(["-i", "text.jpg", "--jsonl", "o.jsonl", "--csv", "o.csv"], "error: text.jpg: not a supported image, or corrupt; give a JPEG, PNG, WebP, BMP or TIFF file", id="nothing to write"),
         pytest.param(["-i", ASTRONAUT, "--jsonl", "empty"], "error: empty: is a folder; give a file name", id="folder as file"),
@@ -314,9 +316,117 @@ def test_resume_of_another_folder_into_the_same(tmp_path):
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["x.jpg", "x_2.jpg"]
 
 
+def test_sources_of_several_options(capsys):
+    assert detect_mask_image.main(["-i", ASTRONAUT, "-i", PEOPLE]) == 0
+    assert {line.split(":")[0] for line in capsys.readouterr().out.splitlines()} == {ASTRONAUT, PEOPLE}
+
+
+@pytest.mark.parametrize(
+    ("sources", "output", "files"),
+    [
+        pytest.param(["a.jpg"], "2024.05.01/", ["2024.05.01/a.jpg"], id="slash at the end"),
+        pytest.param(["a.jpg"], "new/2024.05.01/", ["new/2024.05.01/a.jpg"], id="with parents"),
+        pytest.param(["a.jpg"], "old.d", ["old.d/a.jpg"], id="existing folder"),
+        pytest.param(["a.jpg", "b.jpg"], "run.v1", ["run.v1/a.jpg", "run.v1/b.jpg"], id="two images"),
+        pytest.param(["a.jpg", "b.jpg"], "new/run.v1", ["new/run.v1/a.jpg", "new/run.v1/b.jpg"], id="two images, with parents"),
+        pytest.param(["a.jpg"], "new/b.png", ["new/b.png"], id="a file, with parents"),
+        pytest.param(["~/a.jpg"], "~/out/", ["out/a.jpg"], id="home folder in quotes"),
+    ],
+)
+def test_output_place(tmp_path, monkeypatch, sources, output, files):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "old.d").mkdir()
+    for name in ("a.jpg", "b.jpg"):
+        shutil.copy(ASTRONAUT, tmp_path / name)
+    before = {path for path in tmp_path.rglob("*") if path.is_file()}
+    assert detect_mask_image.main(["-i", *sources, "-o", output]) == 0
+    written = {path for path in tmp_path.rglob("*") if path.is_file()} - before
+    assert sorted(str(path.relative_to(tmp_path)) for path in written) == files
+
+
+def test_home_folder_in_quotes_for_each_file(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert detect_mask_image.main(["-i", ASTRONAUT, "--jsonl", "~/o.jsonl", "--csv", "~/o.csv"]) == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["o.csv", "o.jsonl"]
+
+
+@pytest.mark.parametrize("letter", ["面", "é", "😷", "a"])
+def test_long_names_are_cut_between_characters(letter):
+    stem = "x" + letter * 240
+    (output,) = name_outputs([Path(f"{stem}.jpg")], Place(Path("."), is_folder=True), set()).values()
+    assert stem.startswith(output.stem)
+    size = len(letter.encode())
+    assert MAX_STEM - size < len(output.stem.encode()) <= MAX_STEM
+
+
+def test_long_name_is_written(tmp_path):
+    name = "面" * 80 + ".jpg"  # 244 bytes
+    shutil.copy(ASTRONAUT, tmp_path / name)
+    assert detect_mask_image.main(["-i", str(tmp_path / name), "-o", str(tmp_path / "out/")]) == 0
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["面" * 73 + ".jpg"]
+
+
+@pytest.mark.parametrize(
+    ("names", "written"),
+    [
+        pytest.param(["A.jpg", "a.jpg"], ["A.jpg", "a_2.jpg"], id="case"),
+        pytest.param(["a.JPG", "a.jpg"], ["a.JPG", "a_2.jpg"], id="case of the suffix"),
+        pytest.param(["a.heic", "a.jpg"], ["a.jpg", "a_2.jpg"], id="HEIC is written as JPEG"),
+        pytest.param(["\u00e9.jpg", "e\u0301.jpg"], ["\u00e9.jpg", "e\u0301_2.jpg"], id="form of an accent"),
+        pytest.param(["1/a.jpg", "2/a.jpg", "a_2.jpg"], ["a.jpg", "a_2.jpg", "a_2_2.jpg"], id="a number that is taken"),
+    ],
+)
+def test_names_that_a_file_system_takes_for_one(tmp_path, names, written):
+    outputs = name_outputs([Path(name) for name in names], Place(tmp_path, is_folder=True), set())
+    assert [path.name for path in outputs.values()] == written
+
+
+def test_output_that_is_an_input_by_another_name(tmp_path, capsys):
+    """As photo.jpg is Photo.JPG where the file system ignores case; here a second link to the same file."""
+    shutil.copy(ASTRONAUT, tmp_path / "Photo.JPG")
+    os.link(tmp_path / "Photo.JPG", tmp_path / "photo.jpg")
+    assert detect_mask_image.main(["-i", str(tmp_path / "Photo.JPG"), "-o", str(tmp_path / "photo.jpg")]) == 1
+    assert capsys.readouterr().err.splitlines()[-1] == (
+        f"error: {tmp_path}/photo.jpg: is an input, or another output too; choose another name for it"
+    )
+
+
+def test_blur_hides_faces_in_images_and_leaves_the_records(tmp_path):
+    """Also the faces that are less confident than asked for."""
+    arguments = ["-i", PEOPLE, "--jsonl"]
+    assert detect_mask_image.main([*arguments, str(tmp_path / "a.jsonl")]) == 0
+    outputs = ["-o", str(tmp_path / "a.png"), "--blur"]
+    assert detect_mask_image.main([*arguments, str(tmp_path / "b.jsonl"), *outputs]) == 0
+    plain, blurred = (json.loads((tmp_path / name).read_text()) for name in ("a.jsonl", "b.jsonl"))
+    assert blurred == plain | {"annotated": str(tmp_path / "a.png")}
+    assert detect_mask_image.main(["-i", PEOPLE, "-c", "1", *outputs]) == 0
+    hidden, original = cv2.imread(str(tmp_path / "a.png")), cv2.imread(PEOPLE)
+    for x1, y1, x2, y2 in FACES:
+        face = hidden[y1:y2, x1:x2].reshape(-1, 3)
+        assert len(np.unique(face, axis=0)) < 30 < len(np.unique(original[y1:y2, x1:x2].reshape(-1, 3), axis=0))
+
+
+def test_summary_of_a_folder(tmp_path, capsys):
+    for name, source in (("a.jpg", ASTRONAUT), ("people.jpg", PEOPLE)):
+        shutil.copy(source, tmp_path / name)
+    cv2.imwrite(str(tmp_path / "black.png"), np.zeros((64, 64, 3), np.uint8))
+    (tmp_path / "bad.jpg").write_bytes(b"text")
+    (tmp_path / "empty.jpg").write_bytes(b"")
+    (tmp_path / "b.jxl").write_bytes(b"\xff\x0a" + bytes(20))
+    assert detect_mask_image.main(["-i", str(tmp_path)]) == 1
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("[INFO]")]
+    table = {line[7:15].strip(): line[16:] for line in lines if line[7:8].islower()}
+    assert table["images"] == "2 with faces, 1 without, 2 failed"
+    assert sum(map(int, re.findall(r"(?<=[a-z] )\d+", table["faces"]))) == 9 and "No mask " in table["faces"]
+    assert table["slowest"].count(f"{tmp_path}/") == 3
+    assert table["failed"] == "1 not a supported image, or corrupt, 1 the file is empty"
+    assert table["not read"] == "1 JPEG XL"
+
+
 def test_thousands_of_equal_names():
     paths = [Path(f"{number}/IMG.jpg") for number in range(20_000)]
-    outputs = name_outputs(paths, Path("."), {os.path.abspath("IMG_3.jpg")})
+    outputs = name_outputs(paths, Place(Path("."), is_folder=True), {os.path.abspath("IMG_3.jpg")})
     assert len(set(outputs.values())) == 20_000
     assert [str(outputs[path]) for path in paths[:4]] == ["IMG.jpg", "IMG_2.jpg", "IMG_4.jpg", "IMG_5.jpg"]
 

@@ -238,7 +238,7 @@ def test_detect_file_keeps_max_faces():
 
 def test_detect_file_of_no_face(tmp_path):
     assert cv2.imwrite(str(tmp_path / "a.png"), np.zeros((20, 30, 3), np.uint8))
-    assert fake_detector().detect_file(tmp_path / "a.png") == FileResult(30, 20, [], False, None)
+    assert fake_detector().detect_file(tmp_path / "a.png") == FileResult(30, 20, [], False, None, [])
 
 
 def test_detect_file_that_cannot_be_read(tmp_path):

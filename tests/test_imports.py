@@ -23,11 +23,12 @@ ALLOWED = {
     "detector": BELOW_THE_DETECTOR,
     "api": {"detector", *BELOW_THE_DETECTOR},
     "video": {"detector", *BELOW_THE_DETECTOR},
+    "images": {"detector", *BELOW_THE_DETECTOR},
     "training": {"detector", *BELOW_THE_DETECTOR},
     "evaluation": {"detector", "training", *BELOW_THE_DETECTOR},  # of training: how annotated images are read
     "cli": {"api", "detector", *BELOW_THE_DETECTOR},
 }
-PACKAGE = {"api", "cli", "evaluation", "training", "video", "detector", *BELOW_THE_DETECTOR}
+PACKAGE = {"api", "cli", "evaluation", "images", "training", "video", "detector", *BELOW_THE_DETECTOR}
 ALLOWED |= {
     "__init__": PACKAGE - {"cli"},
     "__main__": PACKAGE,

@@ -20,11 +20,8 @@ PROJECT = PYPROJECT["project"]
 EXTRAS = PROJECT["optional-dependencies"]
 WHEEL_FILES = PYPROJECT["tool"]["hatch"]["build"]["targets"]["wheel"]["force-include"]
 # What provides a module, where the names differ: the distribution itself, or the one that requires it.
-<<<<<<< HEAD
 DISTRIBUTIONS = {"cv2": "opencv-python", "PIL": "pillow", "sklearn": "scikit-learn", "paho": "paho-mqtt", "yaml": "pyyaml"}
-=======
-DISTRIBUTIONS = {"cv2": "opencv-python", "PIL": "pillow", "pillow_heif": "pillow-heif", "sklearn": "scikit-learn"}
->>>>>>> ca4f46f (Read HEIC, AVIF, GIF and JPEGs without an end marker; name what is not read)
+DISTRIBUTIONS |= {"pillow_heif": "pillow-heif"}
 DISTRIBUTIONS |= {
     "supervision": "trackers",
     "h5py": "keras",

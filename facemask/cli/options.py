@@ -3,6 +3,7 @@
 import argparse
 import logging
 import math
+import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
@@ -67,6 +68,18 @@ folder_limit = pair(Path, natural_int, "FOLDER=N, as photos=500")
 set_threshold = pair(Path, probability, "SET=IOU with an IOU from 0 to 1, as street=0.3")
 
 
+def file_path(text: str) -> Path:
+    """Parse the name of a file or folder (an argparse type), ~ being the home folder also in quotes."""
+    return Path(os.path.expanduser(text))
+
+
+def output_place(text: str):
+    """Parse where annotated images go (an argparse type); returns a `facemask.io.outputs.Place`."""
+    from facemask.io.outputs import Place
+
+    return Place.parse(text)
+
+
 def host_and_port(text: str) -> tuple[str, int]:
     """Parse [HOST:]PORT (an argparse type); without a host it is this machine alone."""
     host, _, port = text.rpartition(":")
@@ -100,7 +113,7 @@ def add_detector_arguments(parser: argparse.ArgumentParser, tiles: str) -> None:
     parser.add_argument(
         "-f",
         "--face",
-        type=Path,
+        type=file_path,
         default=DEFAULT_FACE_DETECTOR,
         help="face detector: an .onnx file, or the folder of this project's (default: face_detector)",
     )
@@ -128,7 +141,7 @@ def add_detector_arguments(parser: argparse.ArgumentParser, tiles: str) -> None:
     parser.add_argument(
         "-m",
         "--model",
-        type=Path,
+        type=file_path,
         default=DEFAULT_MODEL,
         help=f"mask classifier: .keras (run from the .onnx beside it) or .onnx (default: {DEFAULT_MODEL.name})",
     )

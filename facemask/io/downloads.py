@@ -48,8 +48,6 @@ def _download(url: str, name: str) -> bytes:
     from base64 import b64encode
     from urllib import request
 
-    from facemask import __version__
-
     opener = request.OpenerDirector()  # without the handlers of files, FTP and data, to which a server might redirect
     for handler in (
         request.ProxyHandler,
@@ -61,7 +59,7 @@ def _download(url: str, name: str) -> bytes:
         request.UnknownHandler,
     ):
         opener.add_handler(handler())
-    query = request.Request(name.partition("#")[0], headers={"User-Agent": f"facemask-detector/{__version__}"})
+    query = request.Request(name.partition("#")[0], headers={"User-Agent": "facemask-detector"})
     parts = urlsplit(url)
     if parts.username is not None:
         user = f"{unquote(parts.username)}:{unquote(parts.password or '')}"

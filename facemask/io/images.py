@@ -224,9 +224,10 @@ class Header:
             kind = kinds.identify(file.read(kinds.START), Path(path).suffix)
             file.seek(0)
             header = FORMATS[kind](file) if kind in FORMATS else None
-        except (_CameraRaw, ImportError) as error:
-            refused = kinds.CAMERA_RAW if isinstance(error, _CameraRaw) else kind
-            raise InputError(refused.refusal(path)) from error
+        except _CameraRaw as error:
+            raise InputError(kinds.CAMERA_RAW.refusal(path)) from error
+        except ImportError as error:
+            raise InputError(kinds.HEIC.refusal(path)) from error
         except Exception as error:  # Pillow and struct raise many types for corrupt files
             raise InputError(f"{path}: {NOT_AN_IMAGE}") from error
         if kind and not kind.is_read:
@@ -254,15 +255,14 @@ class Header:
         """Read it with Pillow, which decodes the first frame too: OpenCV reads GIF only since 4.11."""
         from PIL.GifImagePlugin import GifImageFile
 
-        return cls(*GifImageFile(file).size, decode=partial(_decode_by_pillow, GifImageFile))
+        width, height = GifImageFile(file).size
+        return cls(width, height, decode=partial(_decode_by_pillow, GifImageFile))
 
     @classmethod
     def of_avif(cls, file: BinaryIO) -> "Header":
         """Read it with Pillow, which decodes it too, and makes one orientation of EXIF's and the format's own."""
-        from PIL.AvifImagePlugin import SUPPORTED, AvifImageFile
+        from PIL.AvifImagePlugin import AvifImageFile
 
-        if not SUPPORTED:
-            raise ImportError("Pillow without AVIF")
         image = AvifImageFile(file)
         return cls(*image.size, _orientation(image.info.get("exif", b"")), decode=partial(_decode_by_pillow, AvifImageFile))
 
@@ -271,7 +271,8 @@ class Header:
         """Read it with pillow-heif, which turns the image upright by the format's own means: EXIF's orientation is not used."""
         from pillow_heif import open_heif
 
-        return cls(*open_heif(file).size, decode=_decode_heic)
+        width, height = open_heif(file).size
+        return cls(width, height, decode=_decode_heic)
 
     @classmethod
     def of_png(cls, file: BinaryIO) -> "Header":

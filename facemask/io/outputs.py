@@ -5,6 +5,7 @@ import os
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
@@ -18,6 +19,25 @@ if TYPE_CHECKING:
 FREE_SPACE = "free some space, or choose another place"
 
 logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where annotated images go: a file for one image, or a folder."""
+
+    path: Path
+    is_folder: bool
+
+    @classmethod
+    def parse(cls, text: str) -> "Place":
+        """Take what the command line says (an argparse type): what ends in a slash is a folder, also before there is one."""
+        path = Path(os.path.expanduser(text))
+        return cls(path, text.endswith((os.sep, "/")) or path.is_dir() or not path.suffix)
+
+    def for_images(self, count: int) -> "Place":
+        """Return the place for so many images: several go into a folder, unless the name is an image's."""
+        is_folder = self.is_folder or (count > 1 and self.path.suffix.lower() not in IMAGE_SUFFIXES)
+        return replace(self, is_folder=is_folder)
 
 
 def make_folder(path: Path) -> None:
@@ -137,9 +157,22 @@ def check_writable(path: str | Path) -> None:
 
 def check_outputs(outputs: Iterable[Path], inputs: Iterable[Path]) -> None:
     """Raise InputError unless all outputs can be written, none over an input and no two to the same file; make nothing."""
+    inputs = list(inputs)
     taken = {os.path.realpath(path) for path in inputs}  # which accepts a link to itself
+    files: set[tuple[int, int]] | None = None  # the inputs, however they are named
     for output in outputs:
         partial = _check_partial(Path(output))
-        if os.path.realpath(output) in taken or os.path.realpath(partial) in taken:
+        if files is None and os.path.exists(output):
+            files = set(filter(None, map(_file_id, inputs)))
+        is_input = files is not None and _file_id(output) in files
+        if is_input or os.path.realpath(output) in taken or os.path.realpath(partial) in taken:
             raise InputError(f"{output}: is an input, or another output too; choose another name for it")
         taken.add(os.path.realpath(output))
+
+
+def _file_id(path: str | Path) -> tuple[int, int] | None:
+    """Return what two names of one file have in common, as where the file system ignores case; None if there is no file."""
+    with suppress(OSError, ValueError):
+        status = os.stat(path)
+        return status.st_dev, status.st_ino
+    return None

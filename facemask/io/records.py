@@ -7,7 +7,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
@@ -15,7 +15,7 @@ from facemask.errors import InputError
 from facemask.io.downloads import without_password
 from facemask.io.find_images import IMAGE_SUFFIXES
 from facemask.io.json_lines import JsonLines, resumable_json_lines
-from facemask.io.outputs import check_outputs, make_folder, partial_path, set_aside, text_output
+from facemask.io.outputs import Place, check_outputs, make_folder, partial_path, set_aside, text_output
 from facemask.labels import UNSURE
 from facemask.types import Detection, FileResult
 
@@ -52,11 +52,11 @@ class RunRecords:
     outputs: dict[Path, Path]  # where the annotated image of each remaining image goes; empty if none is written
     lines: JsonLines | None  # None if no records are written
 
-    def write(self, name: str, result: FileResult, annotated: Path | None) -> None:
+    def write(self, name: str | Path, result: FileResult, annotated: Path | None) -> None:
         """Add the faces of an image, and the name of its annotated image, if it was written: what has a line is done."""
         if self.lines:
             faces = [face_record(face) for face in result.detections]
-            record = {"image": name, "width": result.width, "height": result.height, "faces": faces}
+            record = {"image": str(name), "width": result.width, "height": result.height, "faces": faces}
             self.lines.write(record | ({"annotated": str(annotated)} if annotated else {}))
 
 
@@ -65,7 +65,7 @@ def run_records(
     paths: Sequence[Path],
     jsonl: Path | None,
     table: Path | None,
-    output: "Place | None",
+    output: Place | None,
     resume: bool = False,
     urls: Mapping[Path, str] = MappingProxyType({}),
     others: Sequence[Path] = (),
@@ -118,30 +118,11 @@ def image_name(path: Path, urls: Mapping[Path, str]) -> str:
     return without_password(urls[path]) if path in urls else str(path)
 
 
-@dataclass(frozen=True)
-class Place:
-    """Where annotated images go: a file for one image, or a folder."""
-
-    path: Path
-    is_folder: bool
-
-    @classmethod
-    def parse(cls, text: str) -> "Place":
-        """Take what the command line says (an argparse type): what ends in a slash is a folder, also before there is one."""
-        path = Path(os.path.expanduser(text))
-        return cls(path, text.endswith((os.sep, "/")) or path.is_dir() or not path.suffix)
-
-    def for_images(self, count: int) -> "Place":
-        """Return the place for so many images: several go into a folder, unless the name is an image's."""
-        is_folder = self.is_folder or (count > 1 and self.path.suffix.lower() not in IMAGE_SUFFIXES)
-        return replace(self, is_folder=is_folder)
-
-
-def skip_results(paths: list[Path], output: Place | None) -> list[Path]:
+def skip_results(paths: list[Path], output: Path | None) -> list[Path]:
     """Return the images that are not in the output folder, which holds earlier results, unless all are."""
-    if output is None or not output.path.is_dir():
+    if output is None or not output.is_dir():
         return paths
-    folder = os.path.join(os.path.abspath(output.path), "")
+    folder = os.path.join(os.path.abspath(output), "")
     return [path for path in paths if not os.path.abspath(path).startswith(folder)] or paths
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from facemask.detector import HIDE_CONFIDENCE
 from facemask.errors import InputError
 from facemask.models.center_face import CenterFaceDetector
 from facemask.models.face_detectors import FaceDetector
@@ -23,8 +24,6 @@ from facemask.video.tracker import Classification, MaskTracker
 from facemask.video.zones import ZoneFilter
 
 PREFETCH = 4  # frames per worker, of a file: classifications come in bursts, when many people come
-HIDE_CONFIDENCE = 0.1  # from which a face is hidden, though less confident ones than asked for are not reported
-
 DetectFaces = Callable[[np.ndarray], list[Face]]
 ClassifyImages = Callable[[Sequence[tuple[np.ndarray, Sequence[Box]]]], list[Classification]]  # of images and their boxes
 

@@ -48,7 +48,7 @@ def empty(folder):
 @TABLE.case("cut off at any tenth of its length: JPEG, PNG, WebP, BMP, TIFF, AVIF, HEIC, GIF")
 def cut_off(folder):
     whole = {suffix: encoded(kind) for suffix, kind in KINDS.items()} | {"progressive.jpg": encoded("JPEG", progressive=True)}
-    whole |= {"avif": encoded("AVIF"), "heic": heic(), "gif": encoded("GIF")}
+    whole |= {"avif": encoded("AVIF", speed=10), "heic": heic(), "gif": encoded("GIF")}
     bad = [
         write(f"all/{tenth}.{suffix}", data[: len(data) * tenth // 10])
         for suffix, data in whole.items()
@@ -141,7 +141,7 @@ def wrong_suffix(folder):
 
 @TABLE.case("AVIF, GIF, HEIC, JFIF; with any suffix, or without one, also in a folder")
 def newer_formats(folder):
-    data = {"avif": encoded("AVIF"), "gif": encoded("GIF"), "heic": heic(), "jfif": encoded("JPEG")}
+    data = {"avif": encoded("AVIF", speed=10), "gif": encoded("GIF"), "heic": heic(), "jfif": encoded("JPEG")}
     for suffix, content in data.items():
         for name in (f"a.{suffix}", f"{suffix}_without", f"{suffix}.txt", f"{suffix}.jpg", f"{suffix}.PNG"):
             write(f"all/{name}", content)
@@ -207,7 +207,7 @@ def turned(folder):
             write(f"all/{orientation}.{suffix}", encoded(KINDS[suffix], as_stored, exif=exif))
         write(f"all/{orientation}.tif", encoded("TIFF", as_stored, tiffinfo={0x0112: orientation}))
         write(f"all/{orientation}.heic", heic(as_stored, exif.tobytes()))
-        write(f"all/{orientation}.avif", encoded("AVIF", as_stored, exif=exif))  # which takes the tag out of exif
+        write(f"all/{orientation}.avif", encoded("AVIF", as_stored, exif=exif, speed=10))  # which takes the tag out of exif
     return Run(["-i", "all", "--jsonl", "o.jsonl"], after=lambda: check_boxes(48))
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from facemask.errors import InputError
+from facemask.io.outputs import Place
 from facemask.io.records import CSV_COLUMNS, face_record, run_records, skip_results, tracked_face_record
 from facemask.labels import UNSURE
 from facemask.types import Detection, FileResult
@@ -19,7 +20,7 @@ RECORD = {
 
 
 def result_of(*faces: Detection) -> FileResult:
-    return FileResult(640, 480, list(faces), False, None)
+    return FileResult(640, 480, list(faces), False, None, [])
 
 
 def names(folder: Path) -> list[str]:
@@ -88,7 +89,7 @@ def test_csv_alone_interrupted(tmp_path, caplog, count):
 
 
 def test_run_without_records(tmp_path):
-    with run_records([Path("a.jpg")], None, None, tmp_path / "out") as records:
+    with run_records([Path("a.jpg")], None, None, Place(tmp_path / "out", is_folder=True)) as records:
         assert records.outputs == {Path("a.jpg"): tmp_path / "out" / "a.jpg"} and records.lines is None
         records.write(Path("a.jpg"), result_of(SURE), None)
     assert names(tmp_path) == ["out"]

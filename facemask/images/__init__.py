@@ -1,0 +1,1 @@
+"""Detection in image files: what receives the faces of each image."""
