@@ -9,7 +9,7 @@ from pathlib import Path
 
 from facemask.errors import InputError
 from facemask.io.find_images import IMAGE_SUFFIXES
-from facemask.io.images import FORMATS
+from facemask.io.kinds import identify_file
 
 MAX_ANNOTATION_BYTES = 1 << 24  # of a file for one photo
 MAX_LIST_BYTES = 1 << 28  # of a file for all photos
@@ -32,13 +32,10 @@ def is_photo(path: Path) -> bool:
     """Return whether a file has an image's suffix or, if it has another one or none, begins as an image does."""
     if path.suffix.lower() in IMAGE_SUFFIXES:
         return True
-    if path.suffix.lower() in COMPANIONS or path.name.startswith(".") or not path.is_file():
+    if path.suffix.lower() in COMPANIONS or path.name.startswith("."):
         return False
-    try:
-        with open(path, "rb") as file:
-            return file.read(16).startswith(tuple(FORMATS))
-    except OSError:
-        return False
+    kind = identify_file(path)
+    return kind is not None and kind.is_read
 
 
 def list_photos(folder: Path, others: Counter[str] | None = None) -> list[Path]:
