@@ -636,8 +636,9 @@ def test_sink_reports_a_full_disk(tmp_path, suffix, monkeypatch):
     assert not (tmp_path / f"out{suffix}").exists()
 
 
-@pytest.mark.parametrize(("name", "message"), [("out.gif", "use .mp4 or .mkv"), ("none/out.mp4", "make it first")])
+@pytest.mark.parametrize(("name", "message"), [("out.gif", "use .mp4 or .mkv"), ("file/out.mp4", "file is not a folder")])
 def test_sink_bad_output(tmp_path, name, message):
+    (tmp_path / "file").touch()
     with pytest.raises(InputError, match=message):
         VideoSink(tmp_path / name, Fraction(25))
 
