@@ -13,7 +13,6 @@ After an interruption, the same command with --resume resumes from the last whol
 
 import argparse
 import logging
-import shutil
 import sys
 from collections.abc import Sequence
 from contextlib import redirect_stdout
@@ -93,7 +92,7 @@ def train(args: argparse.Namespace) -> int:
 
     from face_detector.network import build_network, to_onnx_file
     from facemask.io.outputs import atomic_path, check_outputs
-    from facemask.training import checkpoint as checkpoints
+    from facemask.training.checkpoint import open_checkpoint, record_settings
     from facemask.training.formats import read_annotated_photos
 
     if args.output.suffix != ".onnx":
@@ -102,25 +101,20 @@ def train(args: argparse.Namespace) -> int:
     annotated = {folder: read_annotated_photos(folder) for folder, _ in args.dataset}
     learnt, validation = divide(annotated, args.validate)
 
-    checkpoint = args.output.with_name(f"{args.output.stem}.checkpoint")
-    settings = checkpoints.record_settings(args, SETTINGS)
-    resumed = args.resume and checkpoints.can_resume(checkpoint, settings)
-    if args.resume and not resumed:
-        logger.warning("--resume: there is no interrupted training of %s; a new one starts", args.output)
+    checkpoint = open_checkpoint(args.output, record_settings(args, SETTINGS), resume=args.resume)
     keras.utils.set_random_seed(args.seed)
     network = build_network()
     start(network, args.weights)
     if args.epochs:
-        if not resumed:
-            checkpoints.start_checkpoint(checkpoint, settings)
-        sources, negatives = read_sources(network, learnt, args, args.cache or checkpoint)
-        fit(network, sources, negatives, args, checkpoint)
+        checkpoint.start()
+        sources, negatives = read_sources(network, learnt, args, args.cache or checkpoint.folder)
+        fit(network, sources, negatives, args, checkpoint.folder)
     scaling = calibrate(network, validation)
     logger.info("scores calibrated: logit x %.3f %+.3f", scaling.slope, scaling.shift)
     with atomic_path(args.output) as temporary:
         to_onnx_file(network, temporary, scaling)
     if args.epochs:
-        shutil.rmtree(checkpoint, ignore_errors=True)
+        checkpoint.remove()
     logger.info("saved to %s", args.output)
     return DONE
 
