@@ -125,6 +125,7 @@ def train(args: argparse.Namespace) -> int:
     split, groups = split_by_similarity(features, crops, classes, args.seed)
     print(f"\n{split_report(crops, split, groups, classes)}\n", flush=True)
 
+    before = predict_test(network, crops, split, args) if knows_classes(args.weights, classes) else None
     recipe = Recipe(
         args.epochs, args.batch_size, args.learning_rate, args.interpolate, args.mixed_precision, args.seed, args.workers
     )
@@ -136,22 +137,37 @@ def train(args: argparse.Namespace) -> int:
     int8_path = write_int8_classifier(onnx_path, [crops[index] for index in split.train], info, args.seed)
     if histories.is_complete:
         checkpoint.remove()
-    report_test(network, crops, split, histories, args)
+    report_test(network, crops, split, histories, before, args)
     minutes = (time.perf_counter() - start) / 60
     logger.info("saved to %s, %s, %s and %s; %.1f minutes", args.model, onnx_path, int8_path, args.plot, minutes)
     return DONE
 
 
-def report_test(network, crops: list, split, histories, args: argparse.Namespace) -> None:
-    """Print how the network does on the test split, and write the plot."""
-    from facemask.evaluation.plots import plot_training
+def knows_classes(weights: str, classes: list[str]) -> bool:
+    """Return whether the model to start from has all these classes, so that its accuracy before the training says something."""
+    from facemask.models.model_file import ModelFile
+    from facemask.models.model_info import ModelInfo
+
+    return weights.endswith(".keras") and set(classes) <= set(ModelInfo.of_keras(ModelFile.read(weights)).classes)
+
+
+def predict_test(network, crops: list, split, args: argparse.Namespace):
+    """Return the class indices (n,) that the network gives the faces of the test split."""
     from facemask.training.batches import FaceBatches
+    from facemask.training.report import one_crop_per_face
+
+    test = [crops[index] for index in one_crop_per_face(crops, split.test)]
+    return network.model.predict(FaceBatches(test, network.info, args.batch_size), verbose=0).argmax(axis=1)
+
+
+def report_test(network, crops: list, split, histories, before, args: argparse.Namespace) -> None:
+    """Print how the network does on the test split, and did `before` (None: unknown), and write the plot."""
+    from facemask.evaluation.plots import plot_training
     from facemask.training.report import accuracy_report, accuracy_with_interval, one_crop_per_face
 
     classes = network.info.classes
     test = [crops[index] for index in one_crop_per_face(crops, split.test)]
-    predicted = network.model.predict(FaceBatches(test, network.info, args.batch_size), verbose=0).argmax(axis=1)
-    report, confusion = accuracy_report(test, predicted, classes, args.dataset)
+    report, confusion = accuracy_report(test, predict_test(network, crops, split, args), classes, args.dataset, before)
     unseen = "the model at the start may have learnt" if args.weights.endswith(".keras") else "no epoch has learnt"
     print(f"Faces of the test split, which {unseen}:\n\n{report}")
     print(f"\n{accuracy_with_interval(confusion, classes)}")

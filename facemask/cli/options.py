@@ -207,6 +207,24 @@ def read_names(path: Path) -> list[str]:
         raise InputError(f"{path}: cannot be read ({error}); give a text file with one photo's name per line") from error
 
 
+def add_collect_arguments(parser: argparse._ActionsContainer) -> None:
+    """Add --collect and its limit, for the scripts that detect."""
+    parser.add_argument(
+        "--collect",
+        type=Path,
+        metavar="FOLDER",
+        help="write images that are worth labelling, with boxes and labels in YOLO and Pascal VOC: unsure labels and faces, frames "
+        "unlike their track, a few by chance; no near-duplicates",
+    )
+    parser.add_argument(
+        "--collect-limit",
+        type=positive_int,
+        default=300,
+        metavar="N",
+        help="maximum number of images in the folder of --collect, those of earlier runs included",
+    )
+
+
 def add_show_argument(parser: argparse._ActionsContainer) -> None:
     """Add --show/--no-show; None means: if there is a display."""
     parser.add_argument(

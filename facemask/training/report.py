@@ -62,11 +62,16 @@ def accuracy_with_interval(confusion: np.ndarray, classes: Sequence[str]) -> str
 
 
 def accuracy_report(
-    crops: Sequence[Crop], predicted: np.ndarray, classes: Sequence[str], folders: Sequence[Path]
+    crops: Sequence[Crop],
+    predicted: np.ndarray,
+    classes: Sequence[str],
+    folders: Sequence[Path],
+    before: np.ndarray | None = None,
 ) -> tuple[str, np.ndarray]:
     """Return a text on the predicted class indices (n,) of n test crops, and the confusion matrix, one row per true class.
 
-    With several `folders`, the text has the accuracy in each of them.
+    With several `folders`, the text has the accuracy in each of them, and beside it, with `before`, the class indices (n,)
+    that the model gave before it was trained on, its accuracy then: whether it forgot what it knew.
     """
     true = class_indices(crops, classes)
     numbers = range(len(classes))
@@ -75,8 +80,10 @@ def accuracy_report(
     lines = [report, "Confusion matrix (one row per true class):"]
     for name, row in zip(classes, confusion, strict=True):
         lines.append(f"  {name:24s}" + "".join(f"{count:7d}" for count in row))
-    for folder in folders if len(folders) > 1 else []:
+    for folder in folders if len(folders) > 1 or before is not None else []:
         inside = np.array([crop.path.is_relative_to(folder) for crop in crops], bool)
         if inside.any():
-            lines.append(f"  {folder}: accuracy {np.mean((predicted == true)[inside]):.4f} on {inside.sum()} faces")
+            right = (predicted == true)[inside].mean()
+            then = "" if before is None else f", {(before == true)[inside].mean():.4f} before this training"
+            lines.append(f"  {folder}: accuracy {right:.4f} on {inside.sum()} faces{then}")
     return "\n".join(lines), confusion

@@ -3,11 +3,11 @@
 import logging
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from xml.etree import ElementTree as PlainElementTree
 
 from defusedxml import DefusedXmlException, ElementTree
 
 from facemask.errors import InputError
+from facemask.io.annotations import voc_xml
 from facemask.io.images import image_size
 from facemask.training.data_files import (
     MAX_ANNOTATION_BYTES,
@@ -20,7 +20,7 @@ from facemask.training.data_files import (
 from facemask.training.dataset import IGNORE, AnnotatedPhoto, Photo, annotated_photo
 from facemask.training.written_files import PhotoWriter
 
-FOLDERS = (("images", "annotations"), ("JPEGImages", "Annotations"))
+IMAGE_FOLDERS, ANNOTATION_FOLDERS = ("images", "JPEGImages"), ("annotations", "Annotations")
 logger = logging.getLogger(__name__)
 
 SETS = ("ImageSets", "Main")  # folders that list the photos of splits, as train.txt
@@ -64,22 +64,8 @@ class PascalVoc:
         (folder / "annotations").mkdir(parents=True)
         for photo in photos:
             path = writer.copy(photo.path, Path("images"))
-            width, height = image_size(path)
-            root = PlainElementTree.Element("annotation")
-            _add(root, "folder", "images")
-            _add(root, "filename", path.name)
-            size = _add(root, "size")
-            for name, value in (("width", width), ("height", height), ("depth", 3)):
-                _add(size, name, str(value))
-            for label, box in photo.faces:
-                item = _add(root, "object")
-                _add(item, "name", label)
-                _add(item, "difficult", str(int(label == IGNORE)))
-                sides = _add(item, "bndbox")
-                for name, value in zip(("xmin", "ymin", "xmax", "ymax"), box.tolist(), strict=True):
-                    _add(sides, name, f"{value:.2f}".rstrip("0").rstrip("."))
-            PlainElementTree.indent(root)
-            PlainElementTree.ElementTree(root).write(folder / "annotations" / f"{path.stem}.xml", encoding="utf-8")
+            text = voc_xml(path.name, *image_size(path), photo.faces, IGNORE)
+            (folder / "annotations" / f"{path.stem}.xml").write_text(text, encoding="utf-8")
             stems.setdefault(photo.split, []).append(path.stem)
         for split in stems.keys() - {""}:
             file = folder.joinpath(*SETS, f"{split}.txt")
@@ -87,19 +73,13 @@ class PascalVoc:
             file.write_text("".join(f"{stem}\n" for stem in stems[split]), encoding="utf-8")
 
 
-def _add(parent: PlainElementTree.Element, name: str, text: str | None = None) -> PlainElementTree.Element:
-    element = PlainElementTree.SubElement(parent, name)
-    element.text = text
-    return element
-
-
 def _parts(folder: Path, split: str = "") -> Iterator[tuple[Path, Path, str]]:
     """Yield the folder of photos, the folder of annotations and the split, "" for none."""
-    for images, annotations in FOLDERS:
-        # On a disk that is blind to case both names are one folder.
-        if (folder / annotations).is_dir() and ((folder / images).is_dir() or annotations.islower()):
-            yield folder / images, folder / annotations, split
-            return
+    annotations = next((folder / name for name in ANNOTATION_FOLDERS if (folder / name).is_dir()), None)
+    if annotations is not None:
+        images = next((folder / name for name in IMAGE_FOLDERS if (folder / name).is_dir()), folder / IMAGE_FOLDERS[0])
+        yield images, annotations, split
+        return
     if next(folder.glob("*.xml"), None):
         yield folder, folder, split
     if not split:

@@ -7,6 +7,7 @@ from pathlib import Path
 import yaml
 
 from facemask.errors import InputError
+from facemask.io.annotations import yolo_lines
 from facemask.io.images import image_size
 from facemask.training.data_files import (
     SPLIT_FOLDERS,
@@ -79,14 +80,10 @@ class Yolo:
         (folder / "labels").mkdir(parents=True)
         for photo in photos:
             path = writer.copy(photo.path, Path("images", _folder_name(photo.split)))
-            width, height = image_size(path)
-            lines = []
-            for label, (x1, y1, x2, y2) in photo.faces:
-                values = ((x1 + x2) / 2 / width, (y1 + y2) / 2 / height, (x2 - x1) / width, (y2 - y1) / height)
-                lines.append(f"{classes.index(label)} " + " ".join(f"{value:.6f}" for value in values) + "\n")
+            text = yolo_lines(*image_size(path), photo.faces, classes)
             labels = folder / "labels" / _folder_name(photo.split)
             labels.mkdir(exist_ok=True)
-            (labels / f"{path.stem}.txt").write_text("".join(lines), encoding="utf-8")
+            (labels / f"{path.stem}.txt").write_text(text, encoding="utf-8")
         used = {photo.split for photo in photos}
         parts = {key: f"images/{_folder_name(split)}".rstrip("/") for key, split in SPLIT_KEYS.items() if split in used}
         parts.pop("valid", None)

@@ -50,6 +50,7 @@ def test_train_then_detect(dataset, tmp_path, capsys):
     assert train_mask_detector.main(arguments) == 0
     out = capsys.readouterr().out
     assert "no group is in two splits" in out and "Confusion matrix" in out
+    assert re.search(rf"^  {dataset}: accuracy [01]\.\d+ on \d+ faces, [01]\.\d+ before this training$", out, re.M)
     names = ["mine.int8.onnx", "mine.keras", "mine.onnx", "plot.png"]  # and no checkpoint
     assert sorted(path.name for path in folder.iterdir()) == names
     assert cv2.imread(str(plot)).shape[1] > 1000

@@ -188,6 +188,46 @@ def test_darknet_labels_beside_the_photos(tmp_path):
     assert rows(read_dataset(tmp_path)) == [("a.jpg", "", [FACE])]
 
 
+def label_studio_yolo(folder: Path) -> None:
+    """As its export "YOLO with Images"."""
+    picture(folder / "images/3f2a-a.jpg")
+    text(folder / "labels/3f2a-a.txt", LABEL)
+    text(folder / "classes.txt", "bare\nmask\n")
+    text(folder / "notes.json", {"categories": CATEGORIES, "info": {"year": 2026, "contributor": "Label Studio"}})
+
+
+def label_studio_coco(folder: Path) -> None:
+    """As its export "COCO with Images": result.json, file names with the folder, backslashes on Windows."""
+    picture(folder / "images/3f2a-a.jpg")
+    text(folder / "result.json", coco("a", "images\\3f2a-a.jpg", width=80, height=40))
+
+
+def label_studio_voc(folder: Path) -> None:
+    """As its export "Pascal VOC XML": Annotations/ beside images/."""
+    picture(folder / "images/3f2a-a.jpg")
+    text(folder / "Annotations/3f2a-a.xml", VOC_XML.format("mask", 8, 4, 48, 24))
+
+
+def cvat_coco(folder: Path) -> None:
+    """As CVAT's "COCO 1.0": annotations/instances_default.json, images/default/."""
+    picture(folder / "images/default/3f2a-a.jpg")
+    text(folder / "annotations/instances_default.json", coco("a", "3f2a-a.jpg", width=80, height=40))
+
+
+def cvat_voc(folder: Path) -> None:
+    """As CVAT's "PASCAL VOC 1.1"."""
+    picture(folder / "JPEGImages/3f2a-a.jpg")
+    text(folder / "Annotations/3f2a-a.xml", VOC_XML.format("mask", "8.0", "4.0", "48.0", "24.0"))
+    text(folder / "ImageSets/Main/default.txt", "3f2a-a\n")
+    text(folder / "labelmap.txt", "# label:color_rgb:parts:actions\nmask:250,50,83::\n")
+
+
+@pytest.mark.parametrize("make", [label_studio_yolo, label_studio_coco, label_studio_voc, cvat_coco, cvat_voc])
+def test_exports_of_label_tools(tmp_path, make):
+    make(tmp_path)
+    assert rows(read_dataset(tmp_path)) == [("3f2a-a.jpg", "", [FACE])]
+
+
 @pytest.mark.parametrize("orientation", [1, 6, 8])
 def test_yolo_boxes_are_parts_of_the_upright_photo(tmp_path, orientation):
     picture(tmp_path / "images/a.jpg", orientation)

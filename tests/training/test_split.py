@@ -101,6 +101,11 @@ def test_accuracy_report_of_three_classes_one_of_them_background():
     text, confusion = accuracy_report(crops, np.array([0, 0, 1, 1]), classes, [Path("x"), Path("y"), Path("z")])
     assert confusion.tolist() == [[1, 0, 0], [1, 1, 0], [0, 1, 0]]
     assert text.splitlines()[-2:] == ["  x: accuracy 0.5000 on 2 faces", "  y: accuracy 0.5000 on 2 faces"]
+    text, _ = accuracy_report(crops, np.array([0, 0, 1, 1]), classes, [Path("x"), Path("y")], before=np.array([0, 1, 1, 2]))
+    assert text.splitlines()[-2:] == [
+        "  x: accuracy 0.5000 on 2 faces, 1.0000 before this training",
+        "  y: accuracy 0.5000 on 2 faces, 1.0000 before this training",
+    ]
 
 
 def test_one_huge_group_is_learnt_from():
