@@ -59,6 +59,7 @@ def build_parser() -> argparse.ArgumentParser:
         action="store_true",
         help="pixelate every detected face, less confident ones too, in all that is shown and written",
     )
+    options.add_collect_arguments(parser)
     options.add_show_argument(parser)
     return parser
 
@@ -87,7 +88,7 @@ def detect(args: argparse.Namespace) -> int:
             logger.info("%d of %d images were done before", records.done_before, len(paths))
         workers, threads = thread_budget() if len(images) > 1 else (1, 0)
         detector = options.load_detector(args, threads)
-        files = open_files(records.outputs, summary)
+        files = open_files(records.outputs, summary, options.open_collector(args, detector.classifier.info.labels))
         wanted = [PrintedFaces(lambda text: tqdm.write(one_line(text))), *files, Records(records), summary, *window]
         outputs = [stack.enter_context(output) for output in wanted]
         keep_image = any(output.needs_image for output in outputs)
@@ -120,11 +121,16 @@ def timed_detection(detector, args: argparse.Namespace, urls: dict[Path, str], k
     return result, time.perf_counter() - start
 
 
-def open_files(outputs: dict[Path, Path], summary) -> list:
-    """Return the outputs for -o that are wanted; `outputs` are the annotated files by image."""
+def open_files(outputs: dict[Path, Path], summary, collector) -> list:
+    """Return the outputs for -o and --collect that are wanted; `outputs` are the annotated files by image."""
     from facemask.images.outputs import AnnotatedFiles
 
-    return [AnnotatedFiles(outputs, summary)] if outputs else []
+    files: list = [AnnotatedFiles(outputs, summary)] if outputs else []
+    if collector:
+        from facemask.images.collecting import CollectedImages
+
+        files.append(CollectedImages(collector))
+    return files
 
 
 def open_window(args: argparse.Namespace) -> list:
@@ -141,6 +147,8 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     if args.resume and not args.jsonl:
         parser.error("--resume needs --jsonl FILE, the records of the run to continue")
+    if args.collect and args.blur:
+        parser.error("--collect cannot be used with --blur: it writes images as they are, faces included")
     return run(detect, args)
 
 

@@ -23,9 +23,13 @@ import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
 from functools import partial
+from typing import TYPE_CHECKING
 
 from facemask.cli import options, video_options
 from facemask.cli.run import DONE, FAILED, run, stop_on_signals
+
+if TYPE_CHECKING:
+    from facemask.io.collect import Collector
 
 FIRST_CAMERA = "0"
 
@@ -92,6 +96,8 @@ def detect(args: argparse.Namespace) -> int:
     for path in (args.output, args.jsonl, args.events, args.snapshots):
         if path and report.frames:
             logger.info("saved to %s", path)
+    if shared.collector:
+        logger.info(shared.collector.summary())
     has_failed = report.finish(shared.is_stopped(signals))
     return 128 + signals[0] if signals else FAILED if has_failed else DONE
 
@@ -129,6 +135,7 @@ class Shared:
         self.services = stack.enter_context(Services(args.events, args.snapshots, args.on_event, args.notify, args.mqtt, page))
         self._window = Window() if show else None
         self._is_loaded = False
+        self.collector: Collector | None = None
 
     def load(self, threads: int) -> None:
         """Load the networks, which compute with `threads` threads, and open the files, unless that was done."""
@@ -142,6 +149,7 @@ class Shared:
         self.classify = self._detector.classifier.classify_images
         self.detect_faces = face_detection(self._detector.faces, args.confidence, args.blur, args.detector_size)
         self._lines = enter(json_lines(args.jsonl)) if args.jsonl else None
+        self.collector = options.open_collector(args, self._detector.classifier.info.labels)
         self._is_loaded = True
 
     def is_stopped(self, signals: Sequence[int]) -> bool:
@@ -181,10 +189,18 @@ class Shared:
             FrameRecords(self._lines, name) if self._lines else None,
             VideoFile(VideoSink(job.video, source.output_fps, source.is_live, sound)) if job.video else None,
             *shared,
+            self._collecting_output(name),
             WindowOutput(window_tile, statistics) if window_tile else None,
         ]
         wanted = [stack.enter_context(output) for output in outputs if output is not None]
         return Channel(source, tracker, [*wanted, bar], ZoneFilter(job.zones, name), statistics, events)
+
+    def _collecting_output(self, name: str):
+        if not self.collector:
+            return None
+        from facemask.video.collecting import CollectingOutput
+
+        return CollectingOutput(self.collector, name)
 
 
 def open_page(args: argparse.Namespace):
@@ -198,6 +214,8 @@ def main(argv: list[str] | None = None) -> int:
     parser = build_parser()
     args = parser.parse_args(argv)
     video_options.check_page_arguments(parser, args)
+    if args.collect and args.blur:
+        parser.error("--collect cannot be used with --blur: it writes frames as they are, faces included")
     return run(detect, args)
 
 

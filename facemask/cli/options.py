@@ -8,9 +8,13 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from facemask.errors import InputError
 from facemask.models import default_files
+
+if TYPE_CHECKING:
+    from facemask.io.collect import Collector
 
 DEFAULT_MODEL = default_files.MASK_CLASSIFIER
 DEFAULT_FACE_DETECTOR = default_files.FACE_DETECTOR
@@ -213,8 +217,8 @@ def add_collect_arguments(parser: argparse._ActionsContainer) -> None:
         "--collect",
         type=Path,
         metavar="FOLDER",
-        help="write images that are worth labelling, with boxes and labels in YOLO and Pascal VOC: unsure labels and faces, frames "
-        "unlike their track, a few by chance; no near-duplicates",
+        help="write images that are worth labelling, with boxes and labels in YOLO and Pascal VOC: unsure labels and faces, "
+        "frames unlike their track, a few by chance; no near-duplicates",
     )
     parser.add_argument(
         "--collect-limit",
@@ -223,6 +227,15 @@ def add_collect_arguments(parser: argparse._ActionsContainer) -> None:
         metavar="N",
         help="maximum number of images in the folder of --collect, those of earlier runs included",
     )
+
+
+def open_collector(args: argparse.Namespace, classes: Sequence[str]) -> "Collector | None":
+    """Return what collects images into the folder of --collect; None if none is given."""
+    if not args.collect:
+        return None
+    from facemask.io.collect import Collector
+
+    return Collector(args.collect, classes, args.collect_limit)
 
 
 def add_show_argument(parser: argparse._ActionsContainer) -> None:

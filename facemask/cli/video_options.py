@@ -105,6 +105,7 @@ def add_output_arguments(parser: argparse.ArgumentParser) -> None:
     )
     output.add_argument("--tls-cert", type=Path, metavar="FILE", help="encrypt the page, with this certificate in PEM format")
     output.add_argument("--tls-key", type=Path, metavar="FILE", help="the certificate's key (default: in its file)")
+    options.add_collect_arguments(output)
     options.add_show_argument(output)
 
 

@@ -41,7 +41,7 @@ class Collector:
             json.dump({"train": "images", "val": "images", "nc": len(self.classes), "names": self.classes}, file)
         self._thumbnails: list[np.ndarray] = []
         for path in sorted((folder / "images").glob("*.jpg")):
-            image = cv2.imread(str(path), cv2.IMREAD_REDUCED_COLOR_8)
+            image = cv2.imread(str(path), cv2.IMREAD_REDUCED_COLOR_2)
             if image is not None:
                 self._thumbnails.append(_thumbnail(image))
         self.reasons: dict[str, int] = {}  # why images were written, and how many

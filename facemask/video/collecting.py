@@ -1,5 +1,7 @@
 """Collect the frames of a video that are worth labelling."""
 
+from pathlib import Path
+
 from facemask.io.collect import Collector
 from facemask.types import FrameResult
 from facemask.video.outputs import FrameOutput
@@ -12,7 +14,8 @@ class CollectingOutput(FrameOutput):
     """Passes frames to a collector: those in which a label differs from its track's, and those that it chooses itself."""
 
     def __init__(self, collector: Collector, source: str) -> None:
-        self._collector, self._source = collector, source
+        """`source` is the name of the frames' source: its last part begins the names of the images."""
+        self._collector, self._source = collector, Path(source).stem or "frame"
         self._next = 0.0
 
     def write(self, result: FrameResult, picture: Picture) -> None:
