@@ -39,6 +39,8 @@ class Collector:
             make_folder(folder / name)
         with text_output(folder / DATA_YAML) as file:  # JSON is YAML
             json.dump({"train": "images", "val": "images", "nc": len(self.classes), "names": self.classes}, file)
+        with text_output(folder / "classes.txt") as file:  # what Label Studio's converter asks for
+            file.writelines(f"{name}\n" for name in self.classes)
         self._thumbnails: list[np.ndarray] = []
         for path in sorted((folder / "images").glob("*.jpg")):
             image = cv2.imread(str(path), cv2.IMREAD_REDUCED_COLOR_2)

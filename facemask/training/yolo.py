@@ -10,12 +10,12 @@ from facemask.errors import InputError
 from facemask.io.annotations import yolo_lines
 from facemask.io.images import image_size
 from facemask.training.data_files import (
-    SPLIT_FOLDERS,
     has_photos,
     is_inside,
     list_photos,
     read_text,
     report_links,
+    split_of,
     subfolders,
 )
 from facemask.training.dataset import IGNORE, AnnotatedPhoto, Photo, annotated_photo, check_face
@@ -178,8 +178,7 @@ def _photo_folders(folder: Path) -> dict[Path, str]:
     for place in (folder, *subfolders(folder)):
         for inner in (place, *subfolders(place)):
             if has_photos(inner):
-                names = [part.casefold() for part in inner.relative_to(folder).parts]
-                places[inner] = next((SPLIT_FOLDERS[name] for name in names if name in SPLIT_FOLDERS), "")
+                places[inner] = next(filter(None, map(split_of, inner.relative_to(folder).parts)), "")
     return places
 
 

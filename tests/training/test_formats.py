@@ -185,7 +185,7 @@ def test_darknet_labels_beside_the_photos(tmp_path):
     text(tmp_path / "train.txt", "data/obj_train_data/a.jpg\n")
     picture(tmp_path / "obj_train_data/a.jpg")
     text(tmp_path / "obj_train_data/a.txt", LABEL)
-    assert rows(read_dataset(tmp_path)) == [("a.jpg", "", [FACE])]
+    assert rows(read_dataset(tmp_path)) == [("a.jpg", "train", [FACE])]
 
 
 def label_studio_yolo(folder: Path) -> None:
