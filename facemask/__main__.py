@@ -1,20 +1,22 @@
-"""Convert data sets, and make of Keras models what detection runs.
+"""Convert data sets, correct labels, and make of Keras models what detection runs.
 
   python -m facemask convert IN OUT --format yolo       a data set in any format to another: yolo, coco, voc, csv, folders
   python -m facemask import OLD.h5 --classes with_mask without_mask --size 224 --scale tutorial -m mine.keras
                                                         another program's Keras MobileNetV2
+  python -m facemask review FOLDER                      correct the labels of a folder of --collect, in the browser
   python -m facemask mask_detector.keras                writes mask_detector.onnx beside it
 
-`python -m facemask convert -h` and `import -h` list their options.
+`python -m facemask convert -h`, `import -h` and `review -h` list their options.
 """
 
 import argparse
 import logging
 import sys
+import threading
 from pathlib import Path
 
 from facemask.cli import options
-from facemask.cli.run import DONE, run
+from facemask.cli.run import DONE, run, stop_on_signals
 from facemask.errors import InputError
 
 logger = logging.getLogger("facemask")
@@ -31,7 +33,7 @@ def export(args: argparse.Namespace) -> int:
 
 def export_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m facemask", description=__doc__, formatter_class=options.HelpFormatter)
-    parser.add_argument("model", type=Path, help="model that train_mask_detector.py wrote, .keras; or convert or import")
+    parser.add_argument("model", type=Path, help="model that train_mask_detector.py wrote, .keras; or convert, import or review")
     return parser
 
 
@@ -129,7 +131,33 @@ def import_parser() -> argparse.ArgumentParser:
     return parser
 
 
-COMMANDS = {"convert": (convert, convert_parser), "import": (import_model, import_parser)}
+def review(args: argparse.Namespace) -> int:
+    from facemask.training.review import Review, ReviewServer
+
+    faces = Review(args.folder)
+    with ReviewServer(faces, args.port) as server:
+        keys = ", ".join(f"{number} {name}" for number, name in enumerate(faces.classes, 1))
+        logger.info("%d faces, %d done; keys: %s; Delete removes, u takes back", len(faces.faces), faces.done, keys)
+        logger.info("open %s; Ctrl-C ends", server.url)
+        with stop_on_signals(lambda: threading.Thread(target=server.shutdown).start()):
+            server.serve_forever()
+    logger.info("%d of %d faces done, saved to %s", faces.done, len(faces.faces), args.folder)
+    return DONE
+
+
+def review_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m facemask review",
+        description="Correct the labels of a folder of --collect in the browser, one face at a time. Each decision is saved at "
+        "once; the page is for this machine alone.",
+        formatter_class=options.HelpFormatter,
+    )
+    parser.add_argument("folder", type=Path, help="folder of --collect, or a data set that convert wrote as voc")
+    parser.add_argument("--port", type=options.natural_int, default=0, help="port of the page; 0: any that is free")
+    return parser
+
+
+COMMANDS = {"convert": (convert, convert_parser), "import": (import_model, import_parser), "review": (review, review_parser)}
 
 
 def main(argv: list[str] | None = None) -> int:

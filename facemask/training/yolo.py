@@ -140,6 +140,11 @@ def _read_names(folder: Path) -> tuple[list[str], dict[Path, str]]:
     raise InputError(f"{folder}: YOLO labels without the names of the classes; add a data.yaml or classes.txt that lists them")
 
 
+def class_list(folder: Path) -> list[str]:
+    """Return the names of classes by number, of a YAML file or list. Raises InputError if there is none."""
+    return _read_names(folder)[0]
+
+
 def _read_splits(path: Path, content: dict) -> dict[Path, str]:
     """Return the folders of photos that data.yaml names, and their splits; a folder of several splits has none."""
     folder = path.parent
