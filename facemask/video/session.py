@@ -82,8 +82,9 @@ Batch = list[tuple[Channel, Frame]]  # frames that are processed together, at mo
 class Session:
     """The processing of one source, or of several at once.
 
-    Of one source that is stored, faces of several frames are detected at once. Of live sources the frames that are there
-    are finished before the next are taken, so that outputs are not late; one that gives none is not waited for.
+    Of a source that is stored, faces of several frames are detected at once. Of a live one the frame is finished before the
+    next is taken, so that outputs are not late. Of several live ones the frames that are there are one batch, and the faces
+    of the next batch are detected while those before are tracked; a source that gives no frame is not waited for.
     """
 
     def __init__(
@@ -99,18 +100,19 @@ class Session:
         Raises InputError if an output fails, or the only source does; of several that one ends, with a warning.
         """
         is_live = any(channel.source.is_live for channel in self.channels)
-        ahead = (1, 1) if is_live else (self._workers, PREFETCH)
+        ahead = (1, min(len(self.channels), 2)) if is_live else (self._workers, PREFETCH)
         with (
             ThreadPoolExecutor(self._workers, thread_name_prefix="detector") as pool,
             closing(prefetch_map(lambda batch: self._detect_faces(batch, pool), self._batches(max_frames), *ahead)) as detections,
         ):
             for batch, faces in detections:
-                self._write(batch, faces.result())
+                if batch:
+                    self._write(batch, faces.result())
                 if all(channel.source.is_stopped for channel in self.channels):  # frames that were read ahead are dropped
                     break
 
     def _batches(self, max_frames: int | None) -> Iterator[Batch]:
-        """Yield the frames as they come."""
+        """Yield the frames as they come, and an empty batch where there are none, so that those before are finished."""
         arrived = threading.Event()
         for channel in self.channels:
             channel.source.arrived = arrived
@@ -123,9 +125,8 @@ class Session:
                 for channel in going_on
                 if not channel.source.has_ended and channel.frames_taken < (max_frames or math.inf)
             ]
-            if batch:
-                yield batch
-            elif going_on:
+            yield batch
+            if not batch and going_on:
                 arrived.wait(TICK)
 
     def _poll(self, channel: Channel) -> Frame | None:
