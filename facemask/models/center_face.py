@@ -18,6 +18,9 @@ from facemask.types import Face
 # Box voting: a face's box is the mean of the boxes that the cells around its peak predict.
 VOTE_RADIUS = 0.25  # of the face's size: cells so near to the peak vote
 MIN_VOTE_RADIUS, MAX_VOTE_RADIUS = 1.5, 5  # cells: the eight neighbours always vote, none farther than the maximum does
+VOTERS = np.mgrid[-MAX_VOTE_RADIUS : MAX_VOTE_RADIUS + 1, -MAX_VOTE_RADIUS : MAX_VOTE_RADIUS + 1].reshape(2, -1, 1)
+VOTERS = VOTERS[:, np.hypot(*VOTERS[..., 0]) <= MAX_VOTE_RADIUS]  # (2, k, 1): steps in cells, down and across, from a peak
+VOTER_DISTANCES = np.hypot(*VOTERS)  # (k, 1), in cells
 PEAKINESS_EXPONENT = 0.4  # power, in a face's score, of its peak's ratio to the mean of the voting cells
 MIN_DECODED_SCORE, MAX_DECODED_SCORE = 1e-6, 0.999  # of which `PlattScaling` makes a probability
 BACKGROUND = np.array([-60, 0, 0, 0, 0], np.float32).reshape(5, 1, 1)  # the output of a cell without a face
@@ -220,20 +223,19 @@ def decode(output: np.ndarray, min_score: float, stride: int) -> tuple[np.ndarra
     these boxes agree and with how far the peak stands out from the cells around it: both predict a box that is right
     (face_detector/README.md has the figures). Cells with a value that is not finite do not vote.
     """
-    output = np.where(np.isfinite(output).all(axis=0), output, BACKGROUND)
+    if not np.isfinite(output).all():
+        output = np.where(np.isfinite(output).all(axis=0), output, BACKGROUND)
     heatmap = output[0]
     rows, columns = np.nonzero((heatmap >= _logit(min_score)) & (heatmap >= cv2.dilate(heatmap, np.ones((3, 3), np.uint8))))
     if not len(rows):
         return np.empty((0, 4), np.float32), np.empty(0, np.float32)
-    steps = np.mgrid[-MAX_VOTE_RADIUS : MAX_VOTE_RADIUS + 1, -MAX_VOTE_RADIUS : MAX_VOTE_RADIUS + 1].reshape(2, -1, 1)
-    steps = steps[:, np.hypot(*steps[..., 0]) <= MAX_VOTE_RADIUS]  # (2, k, 1)
-    y, x = rows + steps[0], columns + steps[1]  # (k, n): the cells around each peak
+    y, x = rows + VOTERS[0], columns + VOTERS[1]  # (k, n): the cells around each peak
     inside = (y >= 0) & (y < heatmap.shape[0]) & (x >= 0) & (x < heatmap.shape[1])
     y, x = np.clip(y, 0, heatmap.shape[0] - 1), np.clip(x, 0, heatmap.shape[1] - 1)
     voters = output[:, y, x]  # (5, k, n)
     boxes = _cell_boxes(voters, y, x)  # (k, n, 4)
     size = np.exp(np.clip(output[3:, rows, columns], -5, 8).mean(axis=0))  # of the face, in cells
-    weights = _sigmoid(voters[0]) * (inside & (np.hypot(*steps) <= np.maximum(VOTE_RADIUS * size, MIN_VOTE_RADIUS)))
+    weights = _sigmoid(voters[0]) * (inside & (np.maximum(VOTE_RADIUS * size, MIN_VOTE_RADIUS) >= VOTER_DISTANCES))
     total = weights.sum(axis=0)
     box = (boxes * weights[..., None]).sum(axis=0) / total[:, None]
     agreement = (_iou(boxes, box) * weights).sum(axis=0) / total
@@ -252,10 +254,10 @@ def _cell_boxes(output: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np
 
 def _iou(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
     """Return the intersection over union of boxes (..., 4) and others of a shape that broadcasts with theirs."""
-    sides = np.minimum(boxes[..., 2:], others[..., 2:]) - np.maximum(boxes[..., :2], others[..., :2])
-    intersection = np.clip(sides, 0, None).prod(axis=-1)
-    areas = [(array[..., 2:] - array[..., :2]).prod(axis=-1) for array in (boxes, others)]
-    return intersection / (areas[0] + areas[1] - intersection)
+    sides = np.maximum(np.minimum(boxes[..., 2:], others[..., 2:]) - np.maximum(boxes[..., :2], others[..., :2]), 0)
+    intersection = sides[..., 0] * sides[..., 1]
+    sizes, other_sizes = boxes[..., 2:] - boxes[..., :2], others[..., 2:] - others[..., :2]
+    return intersection / (sizes[..., 0] * sizes[..., 1] + other_sizes[..., 0] * other_sizes[..., 1] - intersection)
 
 
 def _sigmoid(values: np.ndarray) -> np.ndarray:

@@ -9,7 +9,7 @@ import av
 import av.filter
 import cv2
 import numpy as np
-from av.video.reformatter import Interpolation
+from av.video.reformatter import Interpolation, VideoReformatter
 
 from facemask.errors import InputError
 
@@ -59,6 +59,7 @@ class VideoDecoder:
         self.has_sound = bool(self._container.streams.audio)
         self.error = ""  # why reading ended before the container's end
         self.last_packet = 0.0  # s, end of the latest packet of any stream
+        self._converter = VideoReformatter()
         self._deinterlacer: av.filter.Graph | None = None
         self._deinterlaced_kind: tuple[int, int, str] | None = None  # width, height and pixel format of its frames
         self._frames = self._decode()
@@ -175,10 +176,9 @@ class VideoDecoder:
         if self._width is not None and shown_width > self._width:
             scale = self._width / shown_width
             width, height = max(round(width * scale), 1), max(round(height * scale), 1)
-        if (width, height) == (frame.width, frame.height):
-            image = frame.to_ndarray(format="bgr24")
-        else:
-            image = frame.to_ndarray(format="bgr24", width=width, height=height, interpolation=Interpolation.AREA)
+        scaling = None if (width, height) == (frame.width, frame.height) else Interpolation.AREA
+        # By one converter, in this thread: FFmpeg's, which each frame would start anew, take several times as long.
+        image = self._converter.reformat(frame, width, height, "bgr24", interpolation=scaling, threads=1).to_ndarray()
         return cv2.rotate(image, TURNS[turn]) if turn else image
 
     def _square_size(self, width: int, height: int) -> tuple[int, int]:

@@ -142,6 +142,8 @@ class Session:
         return frame
 
     def _detect_faces(self, batch: Batch, pool: ThreadPoolExecutor) -> list[list[Face]]:
+        if len(batch) == 1:
+            return [self._detect(batch[0][1].image)]
         return list(pool.map(self._detect, [frame.image for _, frame in batch]))
 
     def _write(self, batch: Batch, faces: list[list[Face]]) -> None:

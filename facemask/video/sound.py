@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -22,17 +22,15 @@ class Sound(AbstractContextManager):
     def __init__(self, path: str, name: str) -> None:
         """Open the file, an absolute path; messages call it `name`. Raises FFmpegError if it cannot be opened."""
         import av
+        from av.stream import Discard
 
         self.name = name
         self.start: float | None = None  # s, time of the first frame, as the container states it
         self.is_whole = False  # sound after the last frame is wanted too
         self._container = av.open(path)
         self._streams = self._container.streams.audio
-        with suppress(ImportError):  # PyAV 15 has no Discard, and reads the frames' packets for nothing
-            from av.stream import Discard
-
-            for stream in self._container.streams:
-                stream.discard = Discard.default if stream.type == "audio" else Discard.all
+        for stream in self._container.streams:
+            stream.discard = Discard.default if stream.type == "audio" else Discard.all
         self._outputs: dict[int, av.AudioStream] = {}  # by the index of the stream that is copied to it
         self._shifts: dict[int, int] = {}  # from the container's times to those from the first frame, in the stream's unit
         self._last: dict[int, int] = {}  # decoding times, as the container states them

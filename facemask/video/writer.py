@@ -30,6 +30,7 @@ EDIT_LIST = {"use_editlist": "1"}
 MAX_INTERLEAVE = "1000000"  # µs that frames wait for sound, or sound for frames, before they are written
 KEYFRAME_INTERVAL = 2  # s
 MAX_KEYFRAME_FRAMES = 1000
+SINGLE_THREAD_PIXELS = 640 * 480  # of a frame, up to which one thread encodes: handing over the parts of one takes longer
 MIN_TIMESCALE = 10000  # ticks per second
 
 
@@ -62,6 +63,7 @@ class VideoSink(AbstractContextManager):
         self._partial = fresh_partial_path(self.path)
         self._container: Any = None  # PyAV's, of a file that the first frame opens
         self._stream: Any = None
+        self._converter: Any = None
         self._sound = sound
         self._tick = Fraction(1, rate.numerator * math.ceil(MIN_TIMESCALE / rate.numerator))  # s
         self._last = -1  # tick of the previous frame
@@ -78,7 +80,9 @@ class VideoSink(AbstractContextManager):
         try:
             if self._container is None:
                 self._open(image.shape[1], image.shape[0])
-            frame = av.VideoFrame.from_ndarray(fit_into(image, self._stream.width, self._stream.height), format="bgr24")
+            fitted = fit_into(image, self._stream.width, self._stream.height)
+            shared = av.VideoFrame.from_numpy_buffer(fitted, format="bgr24")
+            frame = self._converter.reformat(shared, format="yuv420p", threads=1)
             self._last = max(round(time / self._tick), self._last + 1)
             frame.pts, frame.time_base = self._last, self._tick
             if self._last * self._tick >= self._next_keyframe:
@@ -105,6 +109,7 @@ class VideoSink(AbstractContextManager):
 
     def _make_streams(self, width: int, height: int) -> None:
         import av
+        from av.video.reformatter import VideoReformatter
 
         options = self._options | (EDIT_LIST if self._sound and self.path.suffix.lower() == ".mp4" else {})
         # absolute, for in a name alone FFmpeg takes a colon for a protocol's
@@ -113,6 +118,9 @@ class VideoSink(AbstractContextManager):
         self._stream = self._container.add_stream(encoder, rate=self.rate, options=ENCODER_OPTIONS[encoder])
         self._stream.width, self._stream.height = (max(side // 2 * 2, 2) for side in (width, height))  # colour needs even
         self._stream.pix_fmt = "yuv420p"
+        if self._stream.width * self._stream.height <= SINGLE_THREAD_PIXELS:
+            self._stream.codec_context.thread_count = 1
+        self._converter = VideoReformatter()
         self._stream.codec_context.colorspace, self._stream.codec_context.color_range = BT601, LIMITED_RANGE
         self._stream.time_base = self._stream.codec_context.time_base = self._tick
         self._stream.gop_size = MAX_KEYFRAME_FRAMES
