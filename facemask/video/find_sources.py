@@ -88,7 +88,7 @@ def _expand(source: str, results: Path | None) -> list[str]:
     if not any(video.is_file() for video in videos):
         return [source]
     if images:
-        logger.warning("%s: has videos; its %d images are not used; give them apart", source, len(images))
+        logger.warning("%s: has videos; its images (%d) are not used; give them apart", source, len(images))
     return list(map(str, videos))
 
 

@@ -76,7 +76,9 @@ def zones_by_source(zones: Sequence[Zone], count: int) -> list[list[Zone]]:
     """Return the zones of each of `count` sources. Raises InputError if a zone is for none of them."""
     for zone in zones:
         if zone.source is not None and zone.source > count:
-            raise InputError(f"--zone {zone.name}@{zone.source}: there are {count} sources; number them from 1 as in -i")
+            raise InputError(
+                f"--zone {zone.name}@{zone.source}: is for source {zone.source}, and -i names {count}; number them from 1"
+            )
     return [[zone for zone in zones if zone.source in (None, number)] for number in range(1, count + 1)]
 
 

@@ -155,6 +155,58 @@ def no_stream(folder):
     return on_video("http://me:secret@127.0.0.1:9/x")
 
 
+@TABLE.case("several videos, one of them broken: the others are processed")
+def several_videos(folder):
+    for name in ("a.mp4", "b.mp4"):
+        write_video(Path(name), map(numbered, range(1, 4)))
+    return on_video("a.mp4", write("bad.mp4", b"text"), "b.mp4", "--jsonl", "o.jsonl", after=lambda: check_frames(6))
+
+
+@TABLE.case("several streams that nobody sends")
+def no_streams(folder):
+    return on_video("http://127.0.0.1:9/a", "http://127.0.0.1:9/b")
+
+
+@TABLE.case("files and cameras in one run")
+def files_and_cameras(folder):
+    return on_video("a.mp4", "0")
+
+
+@TABLE.case("several videos, and one file to write")
+def one_output_of_several(folder):
+    return on_video("a.mp4", "b.mp4", "-o", "out.mp4")
+
+
+@TABLE.case("a folder of videos that has images too: they are not used")
+def videos_and_images(folder):
+    copy_image("all/1.jpg")
+    write_video(Path("all/a.mp4"), map(numbered, range(1, 4)))
+    return on_video("all", "--jsonl", "o.jsonl", after=lambda: check_frames(3))
+
+
+@TABLE.case("a zone that is no polygon")
+def bad_zone(folder, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["detect_mask_video.py"])
+    return on_video("0", "--zone", "0,0,1,1")
+
+
+@TABLE.case("a zone whose sides cross")
+def crossed_zone(folder, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["detect_mask_video.py"])
+    return on_video("0", "--zone", "0,0,1,1,1,0,0,1")
+
+
+@TABLE.case("a zone of a source that is not there")
+def zone_of_no_source(folder):
+    return on_video("a.mp4", "--zone", "door@2:0,0,1,0,1,1")
+
+
+@TABLE.case("a zone in pixels that the image does not have")
+def zone_beyond_the_image(folder):
+    write_avi(map(numbered, range(1, 4)))
+    return on_video("v.avi", "--zone", "0,0,1920,0,1920,1080", "--jsonl", "o.jsonl", after=lambda: check_frames(3))
+
+
 @TABLE.case("a stream that ends, with --reconnect 0: what came is processed")
 def ended_stream(folder, monkeypatch):
     monkeypatch.setattr("facemask.video.sources.source_name", lambda source: "http://camera/video")

@@ -54,7 +54,7 @@ def test_find_sources(files, caplog, given, expected):
 @pytest.mark.parametrize("source", ["both", "both/*"])
 def test_images_beside_videos_are_reported(files, caplog, source):
     assert find_sources([source]) == ["both/a.mp4"]
-    assert caplog.messages == [f"{source}: has videos; its 1 images are not used; give them apart"]
+    assert caplog.messages == [f"{source}: has videos; its images (1) are not used; give them apart"]
 
 
 def test_earlier_results_are_no_sources(files):

@@ -295,7 +295,7 @@ def test_events_of_several_files(tmp_path, monkeypatch):
         (["-i", "in/a.mp4", "in/sub/b.mkv", "-o", "out.mp4"], "out.mp4: is one file for 2 sources; give -o a folder"),
         (["-i", "in/a.mp4", "0"], "camera 0: cameras and streams run at once, and files such as in/a.mp4 one after the other; "
          "give one kind, and the other to another run"),
-        (["-i", "in/a.mp4", "--zone", "a@2:0,0,1,0,1,1"], "--zone a@2: there are 1 sources; number them from 1 as in -i"),
+        (["-i", "in/a.mp4", "--zone", "a@2:0,0,1,0,1,1"], "--zone a@2: is for source 2, and -i names 1; number them from 1"),
         (["-i", "in/a.mp4", "in/sub/b.mkv", "-o", "in"], "in/a.mp4: is an input, or another output too; choose another name for it"),
         (["-i", "http://127.0.0.1:9/x", "http://127.0.0.1:9/y"], "http://127.0.0.1:9/y: cannot be opened as a video; check that "
          "it is one and plays elsewhere"),

@@ -81,7 +81,7 @@ def test_bad_polygon(capsys, text, message):
 def test_zones_of_one_source():
     first, second, both = Zone.parse("a@1:0,0,1,0,1,1"), Zone.parse("b@2:0,0,1,0,1,1"), Zone.parse("c:0,0,1,0,1,1")
     assert zones_by_source([first, second, both], 2) == [[first, both], [second, both]]
-    with pytest.raises(InputError, match=r"^--zone b@2: there are 1 sources; number them from 1 as in -i$"):
+    with pytest.raises(InputError, match=r"^--zone b@2: is for source 2, and -i names 1; number them from 1$"):
         zones_by_source([first, second], 1)
 
 
