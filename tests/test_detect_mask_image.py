@@ -198,6 +198,8 @@ def test_window_shows_until_closed(monkeypatch, key, shown):
     images = []
     monkeypatch.setattr("facemask.video.display.has_display", lambda: True)
     monkeypatch.setattr(cv2, "imshow", lambda name, image: images.append(image))
+    monkeypatch.setattr(cv2, "namedWindow", lambda name, flags: None)
+    monkeypatch.setattr(cv2, "resizeWindow", lambda name, width, height: None)
     monkeypatch.setattr(cv2, "waitKey", lambda delay: key)
     assert detect_mask_image.main(["-i", ASTRONAUT, PEOPLE]) == 0
     assert len(images) == shown

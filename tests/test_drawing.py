@@ -3,12 +3,25 @@ import pytest
 
 from facemask import drawing
 from facemask.drawing import draw_detections, draw_status, draw_tracked, pixelate_faces
-from facemask.labels import STYLES, display_name
+from facemask.labels import STYLES, display_name, percent
 from facemask.types import Detection
 
 
-def detection(box, label="with_mask"):
-    return Detection(box, 0.9, label, 0.8, {label: 0.8, "other": 0.2})
+def detection(box, label="with_mask", probability=0.8):
+    return Detection(box, 0.9, label, probability, {label: probability, "other": 1 - probability})
+
+
+def record_texts(monkeypatch):
+    """Return the list of the texts that are drawn from now on."""
+    texts, put_label = [], drawing._put_label
+    monkeypatch.setattr(drawing, "_put_label", lambda canvas, label: texts.append(label.text) or put_label(canvas, label))
+    return texts
+
+
+def changed_box(image, drawn):
+    """Return the bounding box of what was drawn."""
+    rows, columns = np.nonzero((image != drawn).any(axis=-1))
+    return columns.min(), rows.min(), columns.max() + 1, rows.max() + 1
 
 
 @pytest.mark.parametrize(
@@ -93,8 +106,7 @@ def test_pixelate_faces_of_none():
 @pytest.mark.parametrize("draw", [draw_detections, draw_tracked])
 @pytest.mark.parametrize("size", [(372, 538), (1200, 1600)])
 def test_unsure_label_has_a_question_mark_and_a_thin_box(monkeypatch, draw, size):
-    texts, put_label = [], drawing._put_label
-    monkeypatch.setattr(drawing, "_put_label", lambda *arguments: texts.append(arguments[1]) or put_label(*arguments))
+    texts = record_texts(monkeypatch)
     borders = []
     for probability in (0.59, 0.6):
         face = Detection((100, 80, 180, 160), 0.9, "with_mask", probability, {"with_mask": probability})
@@ -103,3 +115,97 @@ def test_unsure_label_has_a_question_mark_and_a_thin_box(monkeypatch, draw, size
         borders.append(np.count_nonzero(drawn[120, :140].any(axis=-1)))  # px across the left side
     assert texts == ["Mask? 59%", "Mask 60%"]
     assert borders[0] < borders[1]
+
+
+@pytest.mark.parametrize(
+    ("value", "digits", "text"),
+    [
+        (0.997, 0, "99.7%"),
+        (0.99999, 0, "99.9%"),
+        (0.99999, 1, "99.9%"),
+        (1.0, 0, "100%"),
+        (1.0, 1, "100.0%"),
+        (0.99, 0, "99%"),
+        (0.5, 1, "50.0%"),
+    ],
+)
+def test_percent_never_rounds_to_certainty(value, digits, text):
+    assert percent(value, digits) == text
+
+
+def crowd(rows, columns, size, gap, label="with_mask"):
+    """Return faces in a grid, from 20 px to the left and above."""
+    return [
+        detection(
+            (20 + (size + gap) * x, 20 + (size + gap) * y, 20 + (size + gap) * x + size, 20 + (size + gap) * y + size), label
+        )
+        for y in range(rows)
+        for x in range(columns)
+    ]
+
+
+def test_crowd_has_a_legend_with_counts_instead_of_labels(monkeypatch):
+    texts = record_texts(monkeypatch)
+    faces = [
+        *crowd(8, 12, 8, 4),
+        *(detection(face.box, "without_mask") for face in crowd(1, 3, 8, 4)),
+        detection((250, 20, 258, 28), "with_mask", 0.5),
+    ]
+    image = np.zeros((278, 400, 3), np.uint8)
+    draw_detections(image, faces)
+    assert texts == ["Mask: 96", "No mask: 3", "Mask?: 1"]
+
+
+@pytest.mark.parametrize("draw", [draw_detections, draw_tracked])
+def test_labels_cover_no_face_and_no_other_label(monkeypatch, draw):
+    rng = np.random.default_rng(0)
+    boxes = [(int(x), int(y), int(x + size), int(y + size)) for x, y, size in rng.integers((0, 0, 12), (700, 500, 60), (60, 3))]
+    placed, put_label = [], drawing._put_label
+    monkeypatch.setattr(drawing, "_put_label", lambda canvas, label: placed.append(label) or put_label(canvas, label))
+    draw(np.zeros((560, 760, 3), np.uint8), [detection(box) for box in boxes])
+    labels = [label.box for label in placed if "%" in label.text]
+    assert len(labels) > 10 and len(placed) - len(labels) == 1  # a legend of one colour
+    for number, box in enumerate(labels):
+        assert not drawing._overlap(box, np.array(boxes)).any()
+        assert not drawing._overlap(box, np.array(labels[:number] + labels[number + 1 :])).any()
+        assert box[0] >= 0 and box[1] >= 0 and box[2] <= 760 and box[3] <= 560
+
+
+def test_label_goes_below_a_face_at_the_upper_edge():
+    image = np.zeros((300, 400, 3), np.uint8)
+    drawn = draw_detections(image, [detection((100, 0, 180, 80))])
+    assert changed_box(image, drawn)[1] == 0 and drawn[82:95, 100:180].any() and not drawn[4:75, 105:175].any()
+
+
+def test_face_that_fills_the_image_has_its_label_inside(monkeypatch):
+    texts = record_texts(monkeypatch)
+    draw_detections(np.zeros((400, 400, 3), np.uint8), [detection((0, 0, 400, 400))])
+    assert texts == ["Mask 80%"]
+
+
+def test_small_image_has_a_legend(monkeypatch):
+    texts = record_texts(monkeypatch)
+    image = np.zeros((64, 64, 3), np.uint8)
+    drawn = draw_detections(image, [detection((23, 11, 39, 30), "without_mask", 0.997)])
+    assert texts == ["No mask: 1"] and drawn.shape == image.shape
+    assert not drawn[12:29, 24:38].any()  # the face
+
+
+def test_text_size_follows_the_image(monkeypatch):
+    """Seen on the same screen, letters are as high in a photo of 12 megapixels as in one a fifth as wide."""
+    heights = []
+    for scale in (1, 5):
+        sizes, put_label = [], drawing._put_label
+        monkeypatch.setattr(drawing, "_put_label", lambda _, label, sizes=sizes: sizes.append(label.text_size[1]))
+        image = np.zeros((600 * scale, 800 * scale, 3), np.uint8)
+        draw_detections(image, [detection(tuple(scale * side for side in (300, 200, 400, 320)))])
+        monkeypatch.setattr(drawing, "_put_label", put_label)
+        heights += sizes
+    assert heights[1] / 5 == pytest.approx(heights[0], abs=1.5)
+
+
+def test_unsure_box_of_a_small_face_is_its_corners():
+    image = np.zeros((400, 400, 3), np.uint8)
+    drawn = [draw_detections(image, [detection((100, 80, 116, 96), "with_mask", value)]) for value in (0.59, 0.6)]
+    assert not drawn[0][88, 100:116].any() and drawn[1][88, 100].any()
+    assert drawn[0][80, 100].any() and drawn[0][95, 115].any()

@@ -1,9 +1,12 @@
 """Show images in a window, where there is a display."""
 
+import ctypes
+import ctypes.util
 import os
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 
 import cv2
 import numpy as np
@@ -13,7 +16,9 @@ from facemask.errors import InputError
 TRIAL_TIMEOUT = 10.0  # s for a window to open
 
 WINDOW = "Face masks"
-MAX_WINDOW_WIDTH = 1280  # px, when it opens
+SMALLEST_SCREEN = (1280, 720)  # px
+SCREEN_SHARE = 0.85  # of the screen's sides that a window takes at most when it opens: bars and frames take the rest
+MIN_WINDOW_SIDE = 480  # px, of the longest side of a small image's window
 
 
 def has_display() -> bool:
@@ -47,8 +52,54 @@ def wants_window(show: bool | None) -> bool:
     return has_display() if show is None else show
 
 
+def screen_size() -> tuple[int, int]:
+    """Return the width and height of the screen in px, of the usual smallest one if they are not known."""
+    size = (0, 0)
+    with suppress(Exception):  # a library or a screen is missing
+        if sys.platform == "win32":
+            metrics = ctypes.windll.user32.GetSystemMetrics
+            size = metrics(0), metrics(1)
+        elif sys.platform == "darwin":
+            graphics = ctypes.CDLL(ctypes.util.find_library("CoreGraphics"))
+            screen = graphics.CGMainDisplayID()
+            size = graphics.CGDisplayPixelsWide(screen), graphics.CGDisplayPixelsHigh(screen)
+        else:
+            size = _x11_screen_size()
+    width, height = size if min(size) > 0 else SMALLEST_SCREEN
+    return min(width, height * 16 // 9), height  # X11 counts two screens side by side as one
+
+
+def _x11_screen_size() -> tuple[int, int]:
+    x11 = ctypes.CDLL(ctypes.util.find_library("X11"))
+    x11.XOpenDisplay.restype = ctypes.c_void_p
+    display = ctypes.c_void_p(x11.XOpenDisplay(None))
+    if not display:
+        return 0, 0
+    screen = x11.XDefaultScreen(display)
+    size = x11.XDisplayWidth(display, screen), x11.XDisplayHeight(display, screen)
+    x11.XCloseDisplay(display)
+    return size
+
+
+def window_size(width: int, height: int, screen: tuple[int, int]) -> tuple[int, int]:
+    """Return the width and height of the window for an image of `width` x `height` px: its shape, within the screen's size.
+
+    Small images are enlarged, so that their labels can be read.
+    """
+    fitting = min(SCREEN_SHARE * screen[0] / width, SCREEN_SHARE * screen[1] / height)
+    scale = min(fitting, max(1, MIN_WINDOW_SIDE / max(width, height)))
+    return max(1, round(scale * width)), max(1, round(scale * height))
+
+
+def open_window(width: int, height: int) -> None:
+    """Open the window, which can be resized and keeps the shape, for images of `width` x `height` px, or adapt its size."""
+    cv2.namedWindow(WINDOW, cv2.WINDOW_NORMAL | cv2.WINDOW_KEEPRATIO | cv2.WINDOW_GUI_NORMAL)
+    cv2.resizeWindow(WINDOW, *window_size(width, height, screen_size()))
+
+
 def show_image(image: np.ndarray) -> bool:
     """Show an image until a key is pressed or the window is closed; return False after q, Esc or closing."""
+    open_window(image.shape[1], image.shape[0])
     cv2.imshow(WINDOW, image)
     while (key := cv2.waitKey(50)) < 0:  # a short wait, so that Ctrl-C is handled
         if not window_is_open(WINDOW):
@@ -73,9 +124,7 @@ class Window:
         if self.is_closed:
             return
         if self._is_open is None:
-            cv2.namedWindow(WINDOW, cv2.WINDOW_NORMAL | cv2.WINDOW_KEEPRATIO | cv2.WINDOW_GUI_NORMAL)
-            scale = min(MAX_WINDOW_WIDTH / image.shape[1], 1)
-            cv2.resizeWindow(WINDOW, round(scale * image.shape[1]), round(scale * image.shape[0]))
+            open_window(image.shape[1], image.shape[0])
         cv2.imshow(WINDOW, image)
         key = cv2.waitKey(1) & 0xFF
         self._is_open = key not in (ord("q"), 27) and window_is_open(WINDOW)

@@ -12,7 +12,7 @@ import pytest
 from facemask.errors import InputError
 from facemask.io.find_images import find_images
 from facemask.io.images import EncodedImage, is_large, read_image, write_image
-from facemask.video.display import has_display
+from facemask.video.display import has_display, screen_size, show_image, window_size
 from tests.helpers import EXAMPLES
 
 # Four corners of different grey, so that each orientation differs.
@@ -337,3 +337,33 @@ def test_png_of_empty_chunks(tmp_path, astronaut):
     (tmp_path / "a.png").write_bytes(data[:33] + empty * 20_000 + data[33:])
     with pytest.raises(InputError, match="not a supported image, or corrupt"):
         read_image(tmp_path / "a.png")
+
+
+@pytest.mark.parametrize(
+    ("image", "screen", "window"),
+    [
+        pytest.param((4872, 3248), (1920, 1080), (1377, 918), id="large"),
+        pytest.param((3248, 4872), (1920, 1080), (612, 918), id="large, upright"),
+        pytest.param((640, 480), (1920, 1080), (640, 480), id="as large as it is"),
+        pytest.param((64, 64), (1920, 1080), (480, 480), id="small"),
+        pytest.param((20000, 1), (1280, 720), (1088, 1), id="thin"),
+    ],
+)
+def test_window_size_is_within_the_screen_and_keeps_the_shape(image, screen, window):
+    assert window_size(*image, screen) == window
+
+
+def test_screen_size_without_a_display(monkeypatch):
+    monkeypatch.delenv("DISPLAY", raising=False)
+    assert screen_size() == (1280, 720) or not sys.platform.startswith("linux")
+
+
+def test_window_of_an_image_is_opened_in_the_screen_size(monkeypatch, astronaut):
+    sizes = []
+    monkeypatch.setattr("facemask.video.display.screen_size", lambda: (1000, 600))
+    monkeypatch.setattr(cv2, "namedWindow", lambda name, flags: sizes.append(flags))
+    monkeypatch.setattr(cv2, "resizeWindow", lambda name, *size: sizes.append(size))
+    monkeypatch.setattr(cv2, "imshow", lambda name, image: sizes.append(image.shape))
+    monkeypatch.setattr(cv2, "waitKey", lambda delay: ord(" "))
+    assert show_image(np.zeros((3000, 4000, 3), np.uint8))
+    assert sizes == [cv2.WINDOW_NORMAL | cv2.WINDOW_KEEPRATIO | cv2.WINDOW_GUI_NORMAL, (680, 510), (3000, 4000, 3)]
