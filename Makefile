@@ -92,7 +92,7 @@ endef
 .venv-opencv4/test: requirements-detect.txt requirements-test.txt requirements.lock .venv/pip
 	$(PYTHON) -m venv --clear .venv-opencv4
 	.venv-opencv4/bin/pip install --quiet --disable-pip-version-check --require-hashes -r .venv/pip.lock
-	.venv-opencv4/bin/pip $(INSTALL) numpy pillow pillow-heif tqdm trackers av onnx filelock pytest hypothesis
+	.venv-opencv4/bin/pip $(INSTALL) numpy pillow pillow-heif jinja2 tqdm trackers av onnx filelock pytest hypothesis
 	.venv-opencv4/bin/pip uninstall --quiet --yes opencv-python
 	.venv-opencv4/bin/pip install --quiet --disable-pip-version-check --force-reinstall --no-deps opencv-python-headless==4.10.0.84
 	@touch $@

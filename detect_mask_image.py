@@ -55,6 +55,12 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--csv", type=options.file_path, metavar="FILE", help="write one CSV row per face, at the end")
     parser.add_argument(
+        "--report",
+        type=options.file_path,
+        metavar="FILE",
+        help="write an HTML page with all faces, the least certain first, to look through and filter",
+    )
+    parser.add_argument(
         "--blur",
         action="store_true",
         help="pixelate every detected face, less confident ones too, in all that is shown and written",
@@ -82,14 +88,16 @@ def detect(args: argparse.Namespace) -> int:
     window = open_window(args)
     summary = Summary(is_single=len(paths) == 1, skipped=skipped)
     with ExitStack() as stack:
-        records = stack.enter_context(run_records(paths, args.jsonl, args.csv, args.output, args.resume, urls))
+        others = [args.report] if args.report else []
+        records = stack.enter_context(run_records(paths, args.jsonl, args.csv, args.output, args.resume, urls, others))
         images = records.remaining
         if records.done_before:
             logger.info("%d of %d images were done before", records.done_before, len(paths))
         workers, threads = thread_budget() if len(images) > 1 else (1, 0)
         detector = options.load_detector(args, threads)
         files = open_files(records.outputs, summary, options.open_collector(args, detector.classifier.info.labels))
-        wanted = [PrintedFaces(lambda text: tqdm.write(one_line(text))), *files, Records(records), summary, *window]
+        report = open_report(args, records, summary, skipped)
+        wanted = [PrintedFaces(lambda text: tqdm.write(one_line(text))), *files, Records(records), summary, *report, *window]
         outputs = [stack.enter_context(output) for output in wanted]
         keep_image = any(output.needs_image for output in outputs)
         detect_file = partial(timed_detection, detector, args, urls, keep_image)
@@ -101,7 +109,7 @@ def detect(args: argparse.Namespace) -> int:
                 item = ImageResult(path, image_name(path, urls), *future.result())
                 for output in outputs:
                     output.write(item)
-    for place in (folder, args.jsonl, args.csv):
+    for place in (folder, args.jsonl, args.csv, args.report):
         if place:
             logger.info("saved to %s", place)
     summary.log(len(images), time_shown=sum(output.seconds for output in window))
@@ -131,6 +139,15 @@ def open_files(outputs: dict[Path, Path], summary, collector) -> list:
 
         files.append(CollectedImages(collector))
     return files
+
+
+def open_report(args: argparse.Namespace, records, summary, skipped: Counter[Kind]) -> list:
+    """Return the output for --report if it is wanted."""
+    if not args.report:
+        return []
+    from facemask.images.report import HtmlReport
+
+    return [HtmlReport(args.report, summary, skipped, records.lines.records() if args.resume else ())]
 
 
 def open_window(args: argparse.Namespace) -> list:

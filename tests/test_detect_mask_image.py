@@ -1,3 +1,4 @@
+import base64
 import json
 import os
 import re
@@ -424,6 +425,58 @@ def test_summary_of_a_folder(tmp_path, capsys):
     assert table["slowest"].count(f"{tmp_path}/") == 3
     assert table["failed"] == "1 not a supported image, or corrupt, 1 the file is empty"
     assert table["not read"] == "1 JPEG XL"
+
+
+def page_tiles(path: Path) -> list[tuple[str, float, str, bool]]:
+    """Return label, probability, name and whether there is a picture, of the tiles of a report, in their order."""
+    pattern = r'<figure data-label="([^"]*)".*?data-probability="([^"]*)".*?<figcaption>.*?class="source">([^<]*)<'
+    figures = re.findall(r"<figure.*?</figure>", path.read_text(encoding="utf-8"), re.DOTALL)
+    tiles = [(re.match(pattern, figure, re.DOTALL).groups(), "data:image/jpeg" in figure) for figure in figures]
+    return [(label, float(probability), name, picture) for (label, probability, name), picture in tiles]
+
+
+def test_report_of_a_folder(tmp_path):
+    """All faces, the least certain first, then the images without faces; and what failed or was not read."""
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for name, source in (("a.jpg", ASTRONAUT), ("people.jpg", PEOPLE)):
+        shutil.copy(source, folder / name)
+    cv2.imwrite(str(folder / "black.png"), np.zeros((64, 64, 3), np.uint8))
+    (folder / "bad.jpg").write_bytes(b"text")
+    (folder / "b.jxl").write_bytes(b"\xff\x0a" + bytes(20))
+    outputs = ["--report", str(tmp_path / "new/r.html"), "--jsonl", str(tmp_path / "o.jsonl")]
+    assert detect_mask_image.main(["-i", str(folder), *outputs]) == 1
+    records = [json.loads(line) for line in (tmp_path / "o.jsonl").read_text().splitlines()]
+    faces = [(face["probability"], face["label"], Path(record["image"]).name) for record in records for face in record["faces"]]
+    tiles = page_tiles(tmp_path / "new/r.html")
+    assert sorted((round(probability, 4), label, name) for label, probability, name, _ in tiles[:-1]) == sorted(faces)
+    assert [tile[1] for tile in tiles] == sorted(tile[1] for tile in tiles)
+    assert tiles[-1][0] == "no face" and tiles[-1][2] == "black.png" and all(picture for *_, picture in tiles)
+    page = (tmp_path / "new/r.html").read_text(encoding="utf-8")
+    assert f"{folder}/bad.jpg: not a supported image, or corrupt" in page and "Not read: 1 JPEG XL." in page
+    assert 'href="../in/people.jpg"' in page
+
+
+def test_report_of_a_resumed_run_has_the_earlier_faces(tmp_path):
+    shutil.copy(ASTRONAUT, tmp_path / "a.jpg")
+    arguments = ["-i", str(tmp_path), "--jsonl", str(tmp_path / "o.jsonl"), "--report", str(tmp_path / "r.html"), "--resume"]
+    assert detect_mask_image.main(arguments) == 0
+    shutil.copy(PEOPLE, tmp_path / "b.jpg")
+    assert detect_mask_image.main(arguments) == 0
+    tiles = page_tiles(tmp_path / "r.html")
+    assert sorted((name, picture) for *_, name, picture in tiles) == [("a.jpg", False)] + [("b.jpg", True)] * 8
+    assert "1 images were done in an earlier run" in (tmp_path / "r.html").read_text(encoding="utf-8")
+
+
+def test_report_hides_faces(tmp_path):
+    def pictures(*more: str) -> list[np.ndarray]:
+        assert detect_mask_image.main(["-i", ASTRONAUT, "--report", str(tmp_path / "r.html"), *more]) == 0
+        data = re.findall('data:image/jpeg;base64,([^"]*)', (tmp_path / "r.html").read_text(encoding="utf-8"))
+        return [cv2.imdecode(np.frombuffer(base64.b64decode(uri), np.uint8), 1) for uri in data]
+
+    (plain,), (hidden,) = pictures(), pictures("--blur")
+    sharpness = [cv2.Laplacian(image[50:100, 50:100], cv2.CV_64F).var() for image in (plain, hidden)]
+    assert sharpness[1] < sharpness[0] / 2
 
 
 def test_thousands_of_equal_names():

@@ -24,6 +24,7 @@ from facemask.types import FileResult
 
 SLOWEST = 3  # images that the summary names
 MAX_FAILURES = 5  # reasons that it names
+MAX_MESSAGES = 1000  # that it keeps for a report
 
 logger = logging.getLogger("facemask")
 
@@ -135,6 +136,7 @@ class Summary(ImageOutput):
         self.done = self.failed = self.without_faces = self.unsure = 0
         self.labels: Counter[str] = Counter()
         self.failures: Counter[str] = Counter()  # by reason
+        self.messages: list[str] = []  # of the first failures
         self._slowest: list[tuple[float, str]] = []
         self._skipped = skipped
         self._is_single, self._start = is_single, time.perf_counter()
@@ -151,6 +153,7 @@ class Summary(ImageOutput):
                 raise
             logger.warning("%s", error)
             self.failed += 1
+            self.messages += [str(error)] if len(self.messages) < MAX_MESSAGES else []
             self.failures[str(error).rpartition(": ")[2].partition("; ")[0]] += 1
 
     def write(self, item: ImageResult) -> None:
