@@ -1,17 +1,18 @@
 #!/usr/bin/env python3
 """Calibrate the face detector on several sets of photos, so that a confidence of 0.5 means the same in all of them.
 
-  python -m face_detector.calibrate -f a.onnx -d photos street nofaces --only photos=val.txt --iou street=0.3
+  python -m face_detector.calibrate -f a.onnx -m mask_detector.onnx -d photos wider nofaces --only photos=val.txt --complete wider
 
 Fits the two numbers that turn scores into probabilities (Platt scaling) to the detections in all sets, and writes them into the
-file. Sets are annotated (images/ with annotations/) or photos without faces. Make the int8 file again afterwards.
+file. Sets are annotated (images/ with annotations/) or photos without faces. Where annotators may have left faces out, those
+that CenterFace finds do not count. Make the int8 file again afterwards.
 """
 
 import argparse
 import logging
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from face_detector.progress import progress
@@ -37,71 +38,136 @@ def build_parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     parser.add_argument("-f", "--face", type=Path, required=True, metavar="FILE", help="face detector to calibrate, .onnx")
     parser.add_argument(
+        "--complete", type=Path, nargs="+", default=(), metavar="SET",
+        help="annotated sets in which every face is annotated; in the others, what CenterFace finds besides does not count",
+    )  # fmt: skip
+    parser.add_argument(
+        "-m", "--model", type=Path, metavar="FILE",
+        help="mask classifier that verifies the faces: the confidence after it did is calibrated (default: none)",
+    )  # fmt: skip
+    parser.add_argument(
         "--detector-size", type=cli.detector_size, default=CenterFaceDetector.size, metavar="PX",
         help="longest side in px to which photos are scaled",
     )  # fmt: skip
     return parser
 
 
+@dataclass(frozen=True)
+class Judged:
+    """Detections of one or more sets; lists of one entry per detection."""
+
+    scores: list[float]  # of the face detector, above 0 and below 1
+    face_probabilities: list[float]  # by the classifier, 0..1; 1 without one
+    right: list[bool]
+
+    def __add__(self, other: "Judged") -> "Judged":
+        return Judged(self.scores + other.scores, self.face_probabilities + other.face_probabilities, self.right + other.right)
+
+
 def calibrate(args: argparse.Namespace) -> int:
-    from facemask.evaluation.sets import Kind, read_set, set_names
-    from facemask.io.images import read_image
+    from facemask.evaluation.sets import set_names
+    from facemask.models.mask_classifier import MaskClassifier
 
     names, thresholds = cli.listed_names(args.only, args.dataset), dict(args.iou)
     detector = replace(CenterFaceDetector.load(args.face, args.detector_size, tiles=True), calibration=PlattScaling())
-    scores: list[float] = []
-    right: list[bool] = []
+    classifier = MaskClassifier.load(args.model) if args.model else None
+    total = Judged([], [], [])
     for folder, name in zip(args.dataset, set_names(args.dataset), strict=True):
-        one = read_set(folder, names[folder], {}, thresholds.get(folder, 0.5), name)
-        if one.kind is Kind.CLASS_FOLDERS:
-            raise InputError(f"{folder}: its photos have no boxes; give annotated photos, or photos without faces")
-        found = [detector.detect(read_image(photo.path), 0.0) for photo in progress(name)(one.photos)]
-        of_set = judge(one.photos, found, one.iou_threshold)
-        logger.info("%s: %d photos, %d detections, %d right", name, len(one.photos), len(of_set[0]), sum(of_set[1]))
-        scores += of_set[0]
-        right += of_set[1]
-    scaling = fit_scaling(scores, right)
+        one = read_calibration_set(folder, names[folder], thresholds.get(folder, 0.5), name)
+        found, verified = detect(detector, classifier, one.photos, name)
+        judged = judge(one.photos, found, verified, one.iou_threshold, find_likely(one, folder in args.complete))
+        logger.info("%s: %d photos, %d detections, %d right", name, len(one.photos), len(judged.right), sum(judged.right))
+        total = total + judged
+    scaling = fit_scaling(total)
     write_scaling(args.face, scaling)
     logger.info("scores calibrated: logit x %.3f %+.3f, in %s", scaling.slope, scaling.shift, args.face)
     return DONE
 
 
+def read_calibration_set(folder: Path, names: Sequence[str] | None, iou_threshold: float, name: str):
+    """Return a set of annotated photos, or of photos without faces. Raises InputError for class folders."""
+    from facemask.evaluation.sets import Kind, read_set
+
+    one = read_set(folder, names, {}, iou_threshold, name)
+    if one.kind is Kind.CLASS_FOLDERS:
+        raise InputError(f"{folder}: its photos have no boxes; give annotated photos, or photos without faces")
+    return one
+
+
+def find_likely(one, is_complete: bool) -> dict[str, list]:
+    """Return, by a photo's name, the boxes of faces that the annotators of a set may have left out."""
+    from facemask.evaluation.sets import Kind
+
+    if is_complete or one.kind is Kind.NO_FACES:
+        return {}
+    from face_detector.sources import find_unannotated
+
+    return find_unannotated(one.photos)
+
+
+def detect(detector: CenterFaceDetector, classifier, photos: Sequence, name: str) -> tuple[list, list]:
+    """Return the faces in each photo, and for each of them the probability by the classifier that it is one."""
+    from facemask.io.images import read_image
+
+    found, verified = [], []
+    for photo in progress(name)(photos):
+        image = read_image(photo.path)
+        faces = detector.detect(image, 0.0)
+        boxes = [face.box for face in faces]
+        found.append(faces)
+        verified.append(classifier.classify_and_verify(image, boxes)[1].tolist() if classifier else [1.0] * len(faces))
+    return found, verified
+
+
 def judge(
-    photos: Sequence, found: Sequence, iou_threshold: float = 0.5, unannotated: Mapping[str, list] | None = None
-) -> tuple[list[float], list[bool]]:
-    """Return the scores of the detections in annotated photos, and whether each is right.
+    photos: Sequence,
+    found: Sequence[Sequence],
+    verified: Sequence[Sequence[float]],
+    iou_threshold: float = 0.5,
+    unannotated: Mapping[str, list] | None = None,
+) -> Judged:
+    """Judge the detections in photos, `found`, each of which the classifier calls a face with a probability of `verified`.
 
     A detection is right if it is an annotated face, else wrong. Detections on ignored faces, and on those of `unannotated`
-    (boxes by the photo's name), are neither and do not count. `found` has the detections of each photo.
+    (boxes by the photo's name), are neither and do not count.
     """
     from facemask.boxes import iou_matrix
     from facemask.evaluation.metrics import EvaluatedPhoto, match_faces
 
     unannotated = unannotated or {}
     match = match_faces([EvaluatedPhoto.of_faces(*pair) for pair in zip(photos, found, strict=True)], 0.0, iou_threshold)
-    scores, right = [], []
-    for photo, faces, wrong, ignored in zip(photos, found, match.false_positives, match.ignored, strict=True):
+    judged = Judged([], [], [])
+    for number, (photo, faces) in enumerate(zip(photos, found, strict=True)):
+        wrong, ignored = match.false_positives[number], match.ignored[number]
         likely = iou_matrix([face.box for face in faces], unannotated.get(photo.path.name, []))
         for index, face in enumerate(faces):
             if index not in ignored and (index not in wrong or not (likely[index] >= SAME_FACE).any()):
-                scores.append(face.confidence)
-                right.append(index not in wrong)
-    return scores, right
+                judged.scores.append(face.confidence)
+                judged.face_probabilities.append(verified[number][index])
+                judged.right.append(index not in wrong)
+    return judged
 
 
-def fit_scaling(scores: Sequence[float], right: Sequence[bool]) -> PlattScaling:
-    """Fit what maps scores (n,), above 0 and below 1, to the probability that a detection is right.
+def fit_scaling(judged: Judged) -> PlattScaling:
+    """Fit what maps scores to the probability, after verification, that a detection is right: the maximum likelihood.
 
     Raises InputError if all are right, or all are wrong.
     """
     import numpy as np
-    from sklearn.linear_model import LogisticRegression
+    from scipy.optimize import minimize
 
-    if len(set(right)) < 2:
+    from facemask.detector import verified_confidence
+
+    if len(set(judged.right)) < 2:
         raise InputError("too few faces found to calibrate by; give more photos")
-    values = np.array(scores)
-    regression = LogisticRegression(C=np.inf).fit(np.log(values / (1 - values))[:, None], right)
-    return PlattScaling(float(regression.coef_[0, 0]), float(regression.intercept_[0]))
+    scores, verified, right = np.array(judged.scores), np.array(judged.face_probabilities), np.array(judged.right)
+
+    def loss(numbers: np.ndarray) -> float:
+        confidences = np.clip(verified_confidence(PlattScaling(*numbers).to_probability(scores), verified), 1e-9, 1 - 1e-9)
+        return -float(np.log(np.where(right, confidences, 1 - confidences)).mean())
+
+    slope, shift = minimize(loss, (1.0, 0.0), method="Nelder-Mead").x.tolist()
+    return PlattScaling(slope, shift)
 
 
 def write_scaling(path: Path, scaling: PlattScaling) -> None:

@@ -239,7 +239,8 @@ def calibrate(network, photos: Sequence) -> PlattScaling:
     from face_detector.sources import detect_all, find_unannotated
 
     found = detect_all(network, [photo.path for photo in photos], 0.0, "calibrating")
-    return fit_scaling(*judge(photos, found, unannotated=find_unannotated(photos)))
+    verified = [[1.0] * len(faces) for faces in found]  # no classifier here
+    return fit_scaling(judge(photos, found, verified, unannotated=find_unannotated(photos)))
 
 
 def main(argv: list[str] | None = None) -> int:
