@@ -253,6 +253,50 @@ def broken_hdf5(folder):
     return run
 
 
+def importing(name: str) -> Run:
+    """Import a model of another program."""
+    import facemask.__main__
+
+    arguments = ["import", name, "--classes", "a", "b", "--size", "224", "--scale", "tutorial", "-m", "m.keras"]
+    return Run(arguments, script=facemask.__main__.main, after=lambda: assert_absent("m.keras"))
+
+
+@TABLE.case("a model of another program, for `python -m facemask import`, that is noise or cut off")
+@on_keras
+def import_noise(folder):
+    return [importing(write("old.h5", data)) for data in (b"noise", b"PK\3\4", b"\x89HDF\r\n\x1a\n", b"")]
+
+
+@TABLE.case("a SavedModel folder")
+@on_keras
+def import_folder(folder):
+    write("old.model/saved_model.pb", b"code")
+    return importing("old.model")
+
+
+def foreign_keras(config: dict) -> Run:
+    with zipfile.ZipFile("old.keras", "w") as archive:
+        archive.writestr("config.json", json.dumps(config))
+        archive.writestr("model.weights.h5", b"")
+    return importing("old.keras")
+
+
+@TABLE.case("a Keras model that is no MobileNetV2")
+@on_keras
+def import_other(folder):
+    return foreign_keras(
+        {"class_name": "Sequential", "config": {"layers": [{"class_name": "Dense", "config": {"name": "dense"}}]}}
+    )
+
+
+@TABLE.case("a Keras model whose configuration is not a model's: a Lambda in its place; nothing is run")
+@on_keras
+def import_lambda(folder):
+    code = {"class_name": "function", "config": "system", "module": "os", "arguments": {"command": "touch owned"}}
+    run = foreign_keras({"class_name": "Lambda", "config": {"function": code, "layers": []}})
+    return Run(run.arguments, script=run.script, after=lambda: assert_absent("owned"))
+
+
 def test_each_row_has_a_case_and_each_case_a_row():
     TABLE.check_complete()
 

@@ -211,6 +211,37 @@ def linked_photos(folder):
     return run
 
 
+def command(*arguments: str) -> Run:
+    """Run a command of the package."""
+    import facemask.__main__
+
+    return Run(list(arguments), script=facemask.__main__.main)
+
+
+@TABLE.case("`convert` into a folder that exists")
+@on_keras
+def convert_over(folder):
+    training("with_mask", "without_mask")
+    Path("out").mkdir()
+    return command("convert", "data", "out", "--format", "csv")
+
+
+@TABLE.case("`review` of a folder without annotations")
+@on_keras
+def review_class_folders(folder):
+    training("with_mask")
+    return command("review", "data")
+
+
+@TABLE.case("`review` of a folder whose state is corrupt")
+@on_keras
+def review_corrupt(folder):
+    write("data/images/a.jpg", ASTRONAUT.read_bytes())
+    write("data/annotations/a.xml", XML.format(name="with_mask", x1=1).encode())
+    write("data/review.json", b"[1]")
+    return command("review", "data")
+
+
 def test_each_row_has_a_case_and_each_case_a_row():
     TABLE.check_complete()
 
