@@ -108,7 +108,8 @@ class PhotoFinder:
         relative = Path(name.replace("\\", "/"))
         leads_out = relative.is_absolute() or ".." in relative.parts
         for place in places if not leads_out else ():
-            if (path := place / relative).is_file():
+            path = place / relative
+            if os.path.isfile(path):  # unlike pathlib's, it takes a name that is too long
                 if not is_inside(path, self.folder):
                     raise InputError(f"{path}: {source} names it, and it is a link out of the data set; copy the photo there")
                 return path

@@ -1,6 +1,7 @@
 """Data sets in YOLO's format: one text file per photo, one line per face, and the names of classes in data.yaml."""
 
 import logging
+import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -172,7 +173,7 @@ def _resolve(folder: Path, base: object, entry: object, source: Path) -> Path | 
     if isinstance(base, str) and not Path(base).is_absolute() and ".." not in Path(base).parts:
         places.insert(0, folder / base / Path(*parts))
     for place in places:
-        if place.is_dir() and is_inside(place, folder):
+        if os.path.isdir(place) and is_inside(place, folder):  # unlike pathlib's, it takes a name that is too long
             return place / "images" if not has_photos(place) and (place / "images").is_dir() else place
     return None
 

@@ -413,3 +413,52 @@ def test_what_is_wrong_is_one_line(tmp_path, make, message):
     with pytest.raises(InputError) as error:
         read_dataset(folder)
     assert str(error.value) == message.format(folder)
+
+
+@pytest.mark.parametrize(
+    ("make", "file"),
+    [
+        (roboflow_yolo, "data.yaml"), (roboflow_yolo, "train/labels/train.txt"), (usual_coco, "annotations/instances_val2017.json"),
+        (one_csv, "labels.csv"), (voc_devkit, "ImageSets/Main/train.txt"), (voc_devkit, "Annotations/val.xml"),
+    ],
+)  # fmt: skip
+def test_mutated_files_are_read_or_refused_in_one_line(tmp_path, make, file):
+    make(tmp_path)
+    whole = (tmp_path / file).read_bytes()
+    rng = np.random.default_rng(0)
+    pieces = [
+        b"\0",
+        b"\xff",
+        b"-",
+        b"..",
+        b"/",
+        b"9" * 400,
+        b"nan",
+        b"1e999",
+        b"[",
+        b"{",
+        b'"',
+        b"\n",
+        b"null",
+        b"[]",
+        b": ",
+        b"&a *a",
+    ]
+    refused = 0
+    for _ in range(150):
+        data = bytearray(whole)
+        for _ in range(rng.integers(1, 4)):
+            at = int(rng.integers(0, len(data) + 1))
+            piece = pieces[rng.integers(len(pieces))]
+            data[at : at + int(rng.integers(0, 6))] = piece
+        (tmp_path / file).write_bytes(data)
+        try:
+            photos = read_dataset(tmp_path)
+        except InputError as error:
+            refused += 1
+            assert str(error).strip() and len(str(error)) < 1500
+            continue
+        for photo in photos:
+            assert photo.path.resolve().is_relative_to(tmp_path.resolve())
+            assert isinstance(photo, ClassPhoto) or np.isfinite(photo.boxes).all()
+    assert refused > 5
