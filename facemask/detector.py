@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
@@ -14,6 +15,8 @@ from facemask.types import Box, Detection, Face, FileResult
 
 HIDE_CONFIDENCE = 0.1  # from which a face is hidden, though less confident ones than asked for are not reported
 MAX_HIDE_SIZE = 2048  # px to which the longest side is scaled to find them: bounds the memory
+Numbers = TypeVar("Numbers", float, np.ndarray)  # one, or one per face
+
 MIN_REDUCED_SIDE = 1920  # px: the longest side of a JPEG decoded reduced is at least this
 MIN_REDUCED_FACE = 32  # px high in an image decoded reduced: if a face is smaller, the whole image is decoded
 # Part of a confidence that the classifier can take at most: about one face in ten, most of them a few pixels small, looks like
@@ -100,7 +103,7 @@ class MaskDetector:
         return sorted(detections, key=lambda detection: -detection.confidence)
 
 
-def verified_confidence(confidence: float, face_probability: float) -> float:
+def verified_confidence(confidence: Numbers, face_probability: Numbers) -> Numbers:
     """Return the confidence, 0..1, of a face detector in a face whose crop the classifier calls a face with that probability.
 
     Both must agree, but BACKGROUND_TRUST bounds what the classifier can take: sets of small faces keep their ranking.
