@@ -93,7 +93,7 @@ def detect(args: argparse.Namespace) -> int:
         if signals:
             shared.services.hurry()
 
-    for path in (args.output, args.jsonl, args.events, args.snapshots):
+    for path in (args.output, args.jsonl, args.events, args.snapshots, args.report):
         if path and report.frames:
             logger.info("saved to %s", path)
     if shared.collector:
@@ -115,7 +115,7 @@ def check_outputs(args: argparse.Namespace, jobs: Sequence) -> bool:
     for video in videos:
         check_video_output(video)
     inputs = [path for job in jobs for path in job.files]
-    check_outputs([*videos, *filter(None, (args.jsonl, args.events))], inputs)
+    check_outputs([*videos, *filter(None, (args.jsonl, args.events, args.report))], inputs)
     if args.snapshots:
         make_folder(args.snapshots)
         check_writable(args.snapshots / "snapshot.jpg")
@@ -132,7 +132,9 @@ class Shared:
 
         self._args, self._stack = args, stack
         page = stack.enter_context(open_page(args)) if args.serve else None
-        self.services = stack.enter_context(Services(args.events, args.snapshots, args.on_event, args.notify, args.mqtt, page))
+        self.services = stack.enter_context(
+            Services(args.events, args.snapshots, args.on_event, args.notify, args.mqtt, page, args.report)
+        )
         self._window = Window() if show else None
         self._is_loaded = False
         self.collector: Collector | None = None

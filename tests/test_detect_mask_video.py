@@ -169,6 +169,18 @@ def test_missing_folders_are_made(tmp_path, people_video):
     assert sorted(path.name for path in folder.iterdir()) == ["events.jsonl", "out.jsonl", "out.mp4", "shots"]
 
 
+def test_report_of_the_events(tmp_path, people_video):
+    """A page with a picture of each event; the probabilities are those of the events, the least first."""
+    report, events = tmp_path / "new" / "r.html", tmp_path / "e.jsonl"
+    assert detect_mask_video.main(["-i", str(people_video), "--report", str(report), "--events", str(events)]) == 0
+    confirmed = [record for record in lines_of(events) if record["event"] == "confirmed"]
+    page = report.read_text(encoding="utf-8")
+    shown = [float(value) for value in re.findall(r'data-probability="([^"]*)"', page)]
+    assert shown == sorted(record["probability"] for record in confirmed) and len(shown) >= 2
+    assert page.count("data:image/jpeg;base64,") == len(shown)
+    assert page.count(f"<td>{people_video}</td>") == len({record["track"] for record in confirmed})
+
+
 @pytest.mark.parametrize("arguments", [[], ["--no-audio"]])
 def test_sound_of_the_file(tmp_path, arguments):
     path, out = write_sound_video(tmp_path / "a.mp4", 10), tmp_path / "out.mp4"

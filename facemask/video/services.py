@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from facemask.io.json_lines import JsonLines
 from facemask.labels import WITH_MASK, alerts
 from facemask.types import Event
+from facemask.video.event_page import EventReport
 from facemask.video.events import CommandRunner, EventReceiver, EventRecorder, EventWorker
 from facemask.video.mqtt import MqttOutput, MqttPublisher, parse_broker
 from facemask.video.notify import Notifier
@@ -33,15 +34,17 @@ class Services(AbstractContextManager):
         notify: Sequence[str] = (),
         mqtt: str | None = None,
         server: "LiveServer | None" = None,
+        report: Path | None = None,
     ) -> None:
         """`events` is a file for JSON lines, `snapshots` a folder, `on_event` a command, `notify` are URLs for apprise,
-        `mqtt` is a broker and a topic.
+        `mqtt` is a broker and a topic, `report` an HTML page of the events.
 
         Raises InputError if one cannot be used, ImportError if its package is not installed.
         """
         self._events, self._snapshots, self._server = events, snapshots, server
         self._lines: JsonLines | None = None
         self._is_warned = False
+        self._report = EventReport(report) if report else None
         with ExitStack() as stack:
             self._workers: list[EventWorker] = [] if on_event is None else [stack.enter_context(CommandRunner(on_event))]
             self._workers += [stack.enter_context(Notifier(url)) for url in notify]
@@ -63,6 +66,8 @@ class Services(AbstractContextManager):
             if self._lines is None:
                 self._lines = self._stack.enter_context(JsonLines(self._events))
             receivers.append(_write_to(self._lines))
+        if self._report:
+            receivers.append(self._report.receive)
         if self._mqtt:
             published = MqttOutput(self._mqtt, source.name, labels, statistics)
             outputs.append(published)
@@ -76,7 +81,7 @@ class Services(AbstractContextManager):
             if WITH_MASK not in labels and not self._is_warned:
                 logger.warning("the model has no class %s: every label is an event", WITH_MASK)
                 self._is_warned = True
-            with_images = bool(self._server) or any(worker.uses_images for worker in self._workers)
+            with_images = bool(self._server or self._report) or any(worker.uses_images for worker in self._workers)
             recorder = EventRecorder(alerts(labels), source.name, receivers, self._snapshots, source.is_live, prefix, with_images)
             outputs.append(recorder)  # the last: it is closed first, and its last events come before the others' end
         return outputs, recorder
@@ -88,6 +93,8 @@ class Services(AbstractContextManager):
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._stack.__exit__(kind, error, trace)
+        if self._report and kind is None:
+            self._report.write()
 
 
 def _write_to(lines: JsonLines) -> EventReceiver:
