@@ -104,7 +104,7 @@ def train(args: argparse.Namespace) -> int:
     from facemask.models.model_info import ModelInfo
     from facemask.training.batches import FaceBatches
     from facemask.training.checkpoint import open_checkpoint, record_settings
-    from facemask.training.fit import calibrate, has_gpu
+    from facemask.training.fit import has_gpu
     from facemask.training.onnx_export import save_detector
     from facemask.training.phases import Recipe, train_network
     from facemask.training.quantize import write_int8_classifier
@@ -130,9 +130,6 @@ def train(args: argparse.Namespace) -> int:
         args.epochs, args.batch_size, args.learning_rate, args.interpolate, args.mixed_precision, args.seed, args.workers
     )
     histories = train_network(network, crops, features, split, recipe, checkpoint)
-    held_out = FaceBatches([crops[index] for index in split.validation], info, args.batch_size)
-    temperature = calibrate(network, network.features.predict(held_out, verbose=0), held_out.labels)
-    logger.info("probabilities calibrated on the validation split: temperature %.2f", temperature)
     onnx_path = save_detector(network.model, info, args.model)
     int8_path = write_int8_classifier(onnx_path, [crops[index] for index in split.train], info, args.seed)
     if histories.is_complete:

@@ -1,4 +1,4 @@
-"""The phases of a training in order, with what they log: the head on frozen features, then the whole network."""
+"""The phases of a training in order, with what they log: the head on frozen features, the whole network, calibration."""
 
 import logging
 import sys
@@ -12,7 +12,7 @@ from facemask.models.keras_network import Network
 from facemask.training.batches import AugmentedBatches, FaceBatches
 from facemask.training.checkpoint import Checkpoint
 from facemask.training.crops import Crop
-from facemask.training.fit import fine_tune, interpolate, train_head
+from facemask.training.fit import calibrate, fine_tune, interpolate, train_head
 from facemask.training.split import Split
 
 logger = logging.getLogger(__name__)
@@ -43,9 +43,10 @@ class Histories:
 def train_network(
     network: Network, crops: Sequence[Crop], features: np.ndarray, split: Split, recipe: Recipe, checkpoint: Checkpoint
 ) -> Histories:
-    """Train the head, then the whole network, or resume that; `features` is (n, 1280), of the frozen backbone.
+    """Train the head, then the whole network, or resume that, and calibrate its probabilities.
 
-    Raises InputError if the checkpoint is of a training with another split of the photos.
+    `features` is (n, 1280), of the frozen backbone. Raises InputError if the checkpoint is of a training with another split
+    of the photos.
     """
     training, validation = ([crops[index] for index in indices] for indices in (split.train, split.validation))
     train = AugmentedBatches(training, network.info, recipe.batch_size, seed=recipe.seed, workers=recipe.workers)
@@ -54,8 +55,16 @@ def train_network(
     logger.info("phase 1: the head, on those features")
     head = train_head(network, features[split.train], train.labels, (features[split.validation], held_out.labels), recipe.seed)
     logger.info("%d epochs, validation accuracy %.4f", len(head["loss"]), max(head["val_accuracy"]))
-    if not recipe.epochs:
-        return Histories(head, {}, is_complete=True)
+    history = _fine_tune(network, train, held_out, recipe, checkpoint) if recipe.epochs else {}
+    temperature = calibrate(network, network.features.predict(held_out, verbose=0), held_out.labels)
+    logger.info("probabilities calibrated on the validation split: temperature %.2f", temperature)
+    return Histories(head, history, is_complete=len(history.get("loss", [])) == recipe.epochs)
+
+
+def _fine_tune(
+    network: Network, train: AugmentedBatches, held_out: FaceBatches, recipe: Recipe, checkpoint: Checkpoint
+) -> dict[str, list[float]]:
+    """Train the whole network; return Keras' metrics by epoch."""
     before = network.model.get_weights()
     how = "where it was interrupted" if checkpoint.is_resumed else "on augmented faces; Ctrl-C ends it early, --resume resumes it"
     logger.info("phase 2: the whole network, %s", how)
@@ -75,4 +84,4 @@ def train_network(
     if epochs < recipe.epochs:
         message = "fine-tuning ended early, after %d of %d epochs; the same command with --resume resumes it"
         logger.info(message, epochs, recipe.epochs)
-    return Histories(head, history, is_complete=epochs == recipe.epochs)
+    return history
