@@ -412,15 +412,12 @@ def test_live_source_is_opened_again(monkeypatch, caplog):
     assert max(stalls) > 0.3
 
 
-def test_live_source_that_stalls_is_noticed(caplog):
+def test_live_source_that_stalls_is_noticed():
+    """Its connection stays open, and the camera sends nothing more: reading it would take for ever."""
     with Camera(map(numbered, range(30)), 30, stall_at=10) as camera, open_source(camera.url, timeout=0) as source:
-        frames, last = [], time.monotonic()
-        for frame in source.frames():
-            frames.append(frame)
-            last = time.monotonic()
-        noticed = time.monotonic() - last
+        frames = list(source.frames())
     assert number_of(frames[-1].image) == 9
-    assert 3 < noticed < 5
+    assert source.fault == "has ended; start again when it is back"
 
 
 def test_camera_that_hangs_is_noticed(monkeypatch, caplog):
