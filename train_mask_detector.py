@@ -108,7 +108,7 @@ def train(args: argparse.Namespace) -> int:
     from facemask.training.onnx_export import save_detector
     from facemask.training.phases import Recipe, train_network
     from facemask.training.quantize import write_int8_classifier
-    from facemask.training.report import split_report
+    from facemask.training.report import faces_to_test, knows_classes, predict_classes, split_report
 
     start = time.perf_counter()
     if args.mixed_precision is None:
@@ -125,7 +125,8 @@ def train(args: argparse.Namespace) -> int:
     split, groups = split_by_similarity(features, crops, classes, args.seed)
     print(f"\n{split_report(crops, split, groups, classes)}\n", flush=True)
 
-    before = predict_test(network, crops, split, args) if knows_classes(args.weights, classes) else None
+    test = faces_to_test(crops, split)
+    before = predict_classes(network, test, args.batch_size) if knows_classes(args.weights, classes) else None
     recipe = Recipe(
         args.epochs, args.batch_size, args.learning_rate, args.interpolate, args.mixed_precision, args.seed, args.workers
     )
@@ -134,37 +135,20 @@ def train(args: argparse.Namespace) -> int:
     int8_path = write_int8_classifier(onnx_path, [crops[index] for index in split.train], info, args.seed)
     if histories.is_complete:
         checkpoint.remove()
-    report_test(network, crops, split, histories, before, args)
+    report_test(network, test, histories, before, args)
     minutes = (time.perf_counter() - start) / 60
     logger.info("saved to %s, %s, %s and %s; %.1f minutes", args.model, onnx_path, int8_path, args.plot, minutes)
     return DONE
 
 
-def knows_classes(weights: str, classes: list[str]) -> bool:
-    """Return whether the model to start from has all these classes, so that its accuracy before the training says something."""
-    from facemask.models.model_file import ModelFile
-    from facemask.models.model_info import ModelInfo
-
-    return weights.endswith(".keras") and set(classes) <= set(ModelInfo.of_keras(ModelFile.read(weights)).classes)
-
-
-def predict_test(network, crops: list, split, args: argparse.Namespace):
-    """Return the class indices (n,) that the network gives the faces of the test split."""
-    from facemask.training.batches import FaceBatches
-    from facemask.training.report import one_crop_per_face
-
-    test = [crops[index] for index in one_crop_per_face(crops, split.test)]
-    return network.model.predict(FaceBatches(test, network.info, args.batch_size), verbose=0).argmax(axis=1)
-
-
-def report_test(network, crops: list, split, histories, before, args: argparse.Namespace) -> None:
-    """Print how the network does on the test split, and did `before` (None: unknown), and write the plot."""
+def report_test(network, test: list, histories, before, args: argparse.Namespace) -> None:
+    """Print how the network does on the faces to test, and did `before` (None: unknown), and write the plot."""
     from facemask.evaluation.plots import plot_training
-    from facemask.training.report import accuracy_report, accuracy_with_interval, one_crop_per_face
+    from facemask.training.report import accuracy_report, accuracy_with_interval, predict_classes
 
     classes = network.info.classes
-    test = [crops[index] for index in one_crop_per_face(crops, split.test)]
-    report, confusion = accuracy_report(test, predict_test(network, crops, split, args), classes, args.dataset, before)
+    predicted = predict_classes(network, test, args.batch_size)
+    report, confusion = accuracy_report(test, predicted, classes, args.dataset, before)
     unseen = "the model at the start may have learnt" if args.weights.endswith(".keras") else "no epoch has learnt"
     print(f"Faces of the test split, which {unseen}:\n\n{report}")
     print(f"\n{accuracy_with_interval(confusion, classes)}")

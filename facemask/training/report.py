@@ -8,6 +8,10 @@ import numpy as np
 from scipy.stats import binomtest
 from sklearn.metrics import classification_report, confusion_matrix
 
+from facemask.models.keras_network import Network
+from facemask.models.model_file import ModelFile
+from facemask.models.model_info import ModelInfo
+from facemask.training.batches import FaceBatches
 from facemask.training.crops import Crop, class_indices
 from facemask.training.split import Split
 
@@ -20,6 +24,21 @@ def one_crop_per_face(crops: Sequence[Crop], indices: np.ndarray) -> np.ndarray:
     """Return, of the crops with these indices, one per face: the last, which is the one the face detector cut out."""
     last = {crops[index].face_id: index for index in indices.tolist()}
     return np.array(sorted(last.values()), int)
+
+
+def faces_to_test(crops: Sequence[Crop], split: Split) -> list[Crop]:
+    """Return the crops of the test split, one per face."""
+    return [crops[index] for index in one_crop_per_face(crops, split.test)]
+
+
+def knows_classes(weights: str, classes: Sequence[str]) -> bool:
+    """Return whether the model to start from has all these classes, so that its accuracy before the training says something."""
+    return weights.endswith(".keras") and set(classes) <= set(ModelInfo.of_keras(ModelFile.read(weights)).classes)
+
+
+def predict_classes(network: Network, crops: Sequence[Crop], batch_size: int) -> np.ndarray:
+    """Return the class indices (n,) that the network gives n crops."""
+    return network.model.predict(FaceBatches(crops, network.info, batch_size), verbose=0).argmax(axis=1)
 
 
 def split_report(crops: Sequence[Crop], split: Split, groups: np.ndarray, classes: Sequence[str]) -> str:
