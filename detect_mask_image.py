@@ -23,7 +23,6 @@ from pathlib import Path
 
 from facemask.cli import options
 from facemask.cli.run import DONE, FAILED, one_line, run
-from facemask.io.kinds import Kind
 
 logger = logging.getLogger("facemask")
 
@@ -77,6 +76,7 @@ def detect(args: argparse.Namespace) -> int:
     from facemask.images.outputs import ImageResult, PrintedFaces, Records, Summary
     from facemask.io.find_images import describe_skipped, find_images, find_urls
     from facemask.io.images import is_large
+    from facemask.io.kinds import Kind
     from facemask.io.records import image_name, run_records, skip_results
     from facemask.parallel import LONG_PREFETCH, PREFETCH, prefetch_map, thread_budget
 
@@ -141,7 +141,7 @@ def open_files(outputs: dict[Path, Path], summary, collector) -> list:
     return files
 
 
-def open_report(args: argparse.Namespace, records, summary, skipped: Counter[Kind]) -> list:
+def open_report(args: argparse.Namespace, records, summary, skipped: Counter) -> list:
     """Return the output for --report if it is wanted."""
     if not args.report:
         return []

@@ -180,13 +180,8 @@ def _place_labels(width: int, height: int, faces: Sequence[Detection], texts: Se
             places += [(left, y1)]
         for left, top in places:
             placed = label.at(left, top)
-            if (
-                left >= 0
-                and top >= 0
-                and placed.box[2] <= width
-                and placed.box[3] <= height
-                and not _overlap(placed.box, others).any()
-            ):
+            is_inside = left >= 0 and top >= 0 and left + strip_width <= width and top + strip_height <= height
+            if is_inside and not _overlap(placed.box, others).any():
                 labels.append(placed)
                 taken = np.vstack([taken, placed.box])
                 break
