@@ -204,6 +204,14 @@ def test_text_size_follows_the_image(monkeypatch):
     assert heights[1] / 5 == pytest.approx(heights[0], abs=1.5)
 
 
+def test_letters_of_a_small_face_in_a_large_photo_can_be_read(monkeypatch):
+    """They are 8 px high when the photo is seen 1,280 px wide."""
+    labels = []
+    monkeypatch.setattr(drawing, "_put_label", lambda _, label: labels.append(label))
+    draw_detections(np.zeros((3000, 4000, 3), np.uint8), [detection((1000, 1000, 1060, 1080))])
+    assert [label.text for label in labels] == ["Mask 80%"] and labels[0].text_size[1] * 1280 / 4000 >= 7
+
+
 def test_unsure_box_of_a_small_face_is_its_corners():
     image = np.zeros((400, 400, 3), np.uint8)
     drawn = [draw_detections(image, [detection((100, 80, 116, 96), "with_mask", value)]) for value in (0.59, 0.6)]

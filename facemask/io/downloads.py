@@ -40,6 +40,7 @@ def download(url: str) -> bytes:
     try:
         return _download(url, name)
     except (OSError, HTTPException, ValueError) as error:
+        getattr(error, "close", lambda: None)()  # urllib's HTTPError holds the connection
         reason = getattr(error, "reason", None) or error or type(error).__name__
         raise InputError(f"{name}: cannot be downloaded ({reason}); check the address, or {REMEDY}") from error
 

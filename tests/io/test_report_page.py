@@ -30,6 +30,7 @@ def test_worst_keeps_the_least_probable_in_order():
             worst.add(tile(number, probability))
     assert [(kept.probability, kept.number) for kept in worst] == [(0.5, 1), (0.5, 4), (0.6, 3)]
     assert worst.dropped == 3
+    assert not worst.takes(0.6) and worst.takes(0.59)  # before a thumbnail is made
 
 
 def test_page_is_bounded():
