@@ -75,6 +75,25 @@ def test_unsure_labels_have_a_question_mark(capsys, tmp_path, monkeypatch):
     assert (unsure != cv2.imread(str(tmp_path / "o.png"))).any()
 
 
+@pytest.mark.shared
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("a.avif", ""),
+        ("a.gif", ""),
+        ("a.heic", ""),
+        ("noeoi.jpg", "[WARN] {}: only the end marker of this JPEG is missing; it is read"),
+        ("a.jxl", "error: {}: JPEG XL files are not read; convert it: djxl a.jxl a.png"),
+    ],
+)
+def test_shared_cases(shared, capsys, name, message):
+    path = shared / "cases" / "images" / name
+    assert detect_mask_image.main(["-i", str(path)]) == int(message.startswith("error"))
+    out, err = capsys.readouterr()
+    assert out.startswith(f"{path}: Mask 99.") is not message.startswith("error")
+    assert [line for line in err.splitlines() if not line.startswith("[INFO]")] == ([message.format(path)] if message else [])
+
+
 def test_no_face_is_a_result(capsys, tmp_path):
     cv2.imwrite(str(tmp_path / "black.png"), cv2.imread(ASTRONAUT) * 0)
     assert detect_mask_image.main(["-i", str(tmp_path / "black.png"), "--jsonl", str(tmp_path / "o.jsonl")]) == 0
@@ -477,6 +496,7 @@ def test_report_hides_faces(tmp_path):
     (plain,), (hidden,) = pictures(), pictures("--blur")
     sharpness = [cv2.Laplacian(image[50:100, 50:100], cv2.CV_64F).var() for image in (plain, hidden)]
     assert sharpness[1] < sharpness[0] / 2
+    assert "href" not in (tmp_path / "r.html").read_text(encoding="utf-8")  # the original shows the face
 
 
 def test_thousands_of_equal_names():

@@ -187,7 +187,7 @@ def test_small_image_has_a_legend(monkeypatch):
     texts = record_texts(monkeypatch)
     image = np.zeros((64, 64, 3), np.uint8)
     drawn = draw_detections(image, [detection((23, 11, 39, 30), "without_mask", 0.997)])
-    assert texts == ["No mask: 1"] and drawn.shape == image.shape
+    assert texts in (["No mask: 1"], ["1"]) and drawn.shape == image.shape  # OpenCV 4's letters are wider
     assert not drawn[12:29, 24:38].any()  # the face
 
 

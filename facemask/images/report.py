@@ -38,7 +38,8 @@ class HtmlReport(ImageOutput):
             self._add_earlier(record)
 
     def write(self, item: ImageResult) -> None:
-        link = relative_link(item.annotated or item.path, self._path) if item.path.exists() or item.annotated else ""
+        linked = item.annotated or (item.path if item.path.exists() and not item.result.hidden else None)
+        link = relative_link(linked, self._path) if linked else ""
         for face in item.result.detections:
             self._labels[face.label] += 1
             if self._faces.takes(face.probability):
