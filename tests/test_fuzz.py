@@ -172,8 +172,20 @@ def pictures() -> dict[str, bytes]:
         "tiff LZW": encoded("TIFF", image, compression="tiff_lzw"),
         "tiff JPEG": encoded("TIFF", image, compression="jpeg"),
         "tiff fax": encoded("TIFF", image.convert("1"), compression="group4"),
+        "gif": encoded("GIF", image),
+        "gif animated": encoded("GIF", image, save_all=True, append_images=[other]),
+        "avif": encoded("AVIF", image),
+        "heic": heic(image),
         "tiff 16 bits": cv2.imencode(".tiff", deep)[1].tobytes(),
     }
+
+
+def heic(image: Image.Image) -> bytes:
+    import pillow_heif
+
+    buffer = io.BytesIO()
+    pillow_heif.encode("RGB", image.size, image.convert("RGB").tobytes(), buffer)
+    return buffer.getvalue()
 
 
 @st.composite
@@ -217,7 +229,7 @@ def test_mutated_pictures(picture, folder, detector):
     said = [line for line in err.getvalue().splitlines() if not line.startswith("[INFO]")]
     event(f"{kind.split()[0]}: {'read' if code == 0 else 'refused'}")
     if code == 0:
-        assert said == []
+        assert said in ([], [f"[WARN] {path}: only the end marker of this JPEG is missing; it is read"])
         (record,) = map(json.loads, records_path.read_text().splitlines())
         assert all(0 <= f["box"][0] < f["box"][2] <= record["width"] for f in record["faces"])
         assert all(0 <= f["box"][1] < f["box"][3] <= record["height"] for f in record["faces"])

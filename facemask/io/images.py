@@ -6,6 +6,7 @@ import os
 import re
 import stat
 import struct
+import zlib
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -96,7 +97,7 @@ class EncodedImage:
         scans, has_end = (1, True) if header.first_scan is None else _count_scans(data, header.first_scan)
         if width * height * scans > MAX_SCANNED and scans > 1:
             raise InputError(f"{path}: a JPEG with too many scans; save it again")
-        if not has_end and (whole := _with_end(data)):
+        if not has_end and (whole := _with_end(data, width * height)):
             logger.warning("%s: only the end marker of this JPEG is missing; it is read", path)
             data, has_end = whole, True
         if header.orientation >= 5:
@@ -142,21 +143,24 @@ class EncodedImage:
         return cv2.imdecode(np.frombuffer(self.data, np.uint8), flags | cv2.IMREAD_IGNORE_ORIENTATION)
 
 
-def _with_end(data: bytes) -> bytes | None:
-    """Return a JPEG with the end marker that it lacks; None if more than that is missing.
+def _with_end(data: bytes, pixels: int) -> bytes | None:
+    """Return a JPEG of that many pixels with the end marker that it lacks; None if more than that is missing.
 
     Then what follows the last pixels does not matter: it decodes to the same image with other bytes there.
     """
     data = data.removesuffix(b"\xff")
-    try:
-        images = [
-            cv2.imdecode(np.frombuffer(data + more + JPEG_END, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
-            for more in (b"", bytes(range(1, 255)) * 4)
-        ]
-    except (cv2.error, MemoryError):
-        return None
-    is_whole = images[0] is not None and images[1] is not None and np.array_equal(*images)
-    return data + JPEG_END if is_whole else None
+    flags = cv2.IMREAD_REDUCED_COLOR_8 if pixels > LARGE_PIXELS else cv2.IMREAD_COLOR
+    sums = []
+    for more in (b"", bytes(range(1, 255)) * 4):  # one after the other: each may take as much memory as the image
+        try:
+            image = cv2.imdecode(np.frombuffer(data + more + JPEG_END, np.uint8), flags | cv2.IMREAD_IGNORE_ORIENTATION)
+        except (cv2.error, MemoryError):
+            return None
+        if image is None:
+            return None
+        sums.append(zlib.crc32(image))
+        del image
+    return data + JPEG_END if sums[0] == sums[1] else None
 
 
 def _count_scans(data: bytes, first_scan: int) -> tuple[int, bool]:
