@@ -182,7 +182,7 @@ class Summary(ImageOutput):
         counts = {"with faces": self.done - self.without_faces, "without": self.without_faces, "failed": self.failed}
         yield "images", [f"{count} {name}" for name, count in counts.items() if count or name == "with faces"]
         if labels:
-            yield "faces", labels + ([f"of all of them {self.unsure} unsure"] if self.unsure else [])
+            yield "faces", labels + ([f"{self.unsure} of them unsure"] if self.unsure else [])
         if self._slowest:
             yield "slowest", [f"{name} {seconds:.2f} s" for seconds, name in sorted(self._slowest, reverse=True)]
         if self.failures:

@@ -4,7 +4,7 @@ import logging
 import threading
 
 from facemask.errors import InputError
-from facemask.labels import display_name
+from facemask.labels import display_name, percent
 from facemask.types import Event
 from facemask.video.events import CONFIRMED, EventWorker
 
@@ -74,7 +74,8 @@ def message(record: dict) -> tuple[str, str]:
     label = display_name(record["label"], record["unsure"])
     when = record.get("at") or f"{record['last_time']:.1f} s"
     where = f"{record['source']}, " if "source" in record else ""
-    return f"{label}: person {record['track']}", f"{label}, {record['probability']:.0%}: {where}person {record['track']}, {when}"
+    probability, person = percent(record["probability"]), f"person {record['track']}"
+    return f"{label}: {person}", f"{label}, {probability}: {where}{person}, {when}"
 
 
 def _without_secrets(url: str) -> str:
