@@ -95,6 +95,26 @@ def test_faces_of_several_sources_share_a_batch():
     assert batches == [[1, 1, 1], [1, 1, 1], [1, 1]]
 
 
+def test_next_faces_are_detected_while_those_before_are_classified():
+    is_next_detected, waited = threading.Event(), []
+
+    def detect(image: np.ndarray) -> list[Face]:
+        if number_of(image) == 1:
+            is_next_detected.set()
+        return [FACE]
+
+    def classify(images: list) -> list:
+        waited.append(is_next_detected.wait(20))
+        return [(np.array([[0.9, 0.1]]), np.ones(1)) for _ in images]
+
+    channels = [
+        Channel(source, MaskTracker(lambda image, boxes: 1 / 0, CLASSES, 25.0), [Output()], ZoneFilter([], source.name))
+        for source in (Source("a", 2), Source("b", 2))
+    ]
+    Session(channels, detect, classify, workers=2).run()
+    assert waited == [True, True]
+
+
 def test_source_without_frames_holds_up_no_other():
     silent = Source("a", 3, empty=range(2, 33))
     channels, batches = run(silent, Source("b", 30))
