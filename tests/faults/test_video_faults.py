@@ -14,7 +14,7 @@ from PIL import Image
 
 from facemask.video.decoder import VideoDecoder
 from tests.faults.fault_table import FaultTable, Run, copy_image, needs_linux, write
-from tests.helpers import Camera, numbered, write_video
+from tests.helpers import Camera, numbered, write_sound_video, write_video
 
 pytestmark = needs_linux
 TABLE = FaultTable("Videos")
@@ -65,6 +65,12 @@ def sound_alone(folder):
         file.setparams((1, 2, 8000, 0, "NONE", ""))
         file.writeframes(bytes(1600))
     return on_video("v.wav")
+
+
+@TABLE.case("with sound that the annotated video cannot hold: it is written without")
+def unsuitable_sound(folder):
+    write_sound_video(Path("v.mkv"), 4, "pcm_u8")
+    return on_video("v.mkv", "-o", "o.mp4", "--jsonl", "o.jsonl", after=lambda: check_frames(4))
 
 
 @TABLE.case("cut off: the rest is processed")

@@ -11,7 +11,7 @@ import av
 import pytest
 
 from facemask.video.sound import Sound
-from facemask.video.sources import open_source
+from facemask.video.sources import LiveSource, open_source
 from facemask.video.writer import VideoSink
 from tests.helpers import numbered, write_sound_video
 
@@ -173,6 +173,25 @@ def test_sound_of_a_pipe_is_not_copied(tmp_path, caplog):
     with av.open(str(tmp_path / "out.mkv")) as container:
         assert [stream.type for stream in container.streams] == ["video"]
     assert caplog.messages == [f"{fifo}: its sound is not copied; only that of files is"]
+
+
+class Stream:
+    """A stream with sound, that has no frame yet."""
+
+    rate, has_sound = 25.0, True
+
+    def read(self, wanted: bool = True) -> None:
+        return None
+
+    def close(self) -> None:
+        pass
+
+
+def test_sound_of_a_stream_is_not_copied(caplog):
+    caplog.set_level(logging.INFO)
+    with LiveSource("rtsp://camera/", 25, None, 1, Stream(), Stream, timeout=0) as source:
+        assert source.open_sound() is None
+    assert "rtsp://camera/: its sound is not copied; only that of files is" in caplog.messages
 
 
 def test_no_sound_no_message(tmp_path, caplog):
