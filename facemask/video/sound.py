@@ -33,6 +33,7 @@ class Sound(AbstractContextManager):
             stream.discard = Discard.default if stream.type == "audio" else Discard.all
         self._outputs: dict[int, av.AudioStream] = {}  # by the index of the stream that is copied to it
         self._shifts: dict[int, int] = {}  # from the container's times to those from the first frame, in the stream's unit
+        self._filters: dict[int, av.BitStreamFilterContext] = {}
         self._last: dict[int, int] = {}  # decoding times, as the container states them
         self._packets = self._read()
         self._next: av.Packet | None = None
@@ -40,6 +41,8 @@ class Sound(AbstractContextManager):
 
     def add_to(self, container: "av.container.OutputContainer") -> bool:
         """Add the audio streams that `container` can hold to it; returns whether there is one. Warns of others."""
+        from av.bitstream import BitStreamFilterContext
+
         self._outputs = {}
         for stream in self._streams:
             codec = stream.codec_context.codec.canonical_name if stream.codec_context else "unknown"
@@ -54,6 +57,8 @@ class Sound(AbstractContextManager):
             if "language" in stream.metadata:
                 output.metadata["language"] = stream.metadata["language"]
             self._outputs[stream.index] = output
+            if codec == "aac" and not stream.codec_context.extradata:  # of a transport stream: headers before each packet
+                self._filters[stream.index] = BitStreamFilterContext("aac_adtstoasc", stream)
         return bool(self._outputs)
 
     def packets(self, until: float) -> Iterator["av.Packet"]:
@@ -68,10 +73,13 @@ class Sound(AbstractContextManager):
             if self._time(packet) < -MAX_LEAD or packet.dts <= self._last.get(packet.stream_index, packet.dts - 1):
                 self._unusable += 1
                 continue
-            self._last[packet.stream_index] = packet.dts
-            shift = self._shifts.setdefault(packet.stream_index, round(self.start / packet.time_base))
-            packet.pts, packet.dts, packet.stream = packet.pts - shift, packet.dts - shift, self._outputs[packet.stream_index]
-            yield packet
+            index, unit = packet.stream_index, packet.time_base
+            self._last[index] = packet.dts
+            shift = self._shifts.setdefault(index, round(self.start / unit))
+            packet.pts, packet.dts = packet.pts - shift, packet.dts - shift
+            for ready in self._filters[index].filter(packet) if index in self._filters else [packet]:
+                ready.stream, ready.time_base = self._outputs[index], unit
+                yield ready
 
     def give_up(self, error: Exception) -> None:
         """Copy nothing more, and say so."""

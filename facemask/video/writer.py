@@ -25,9 +25,10 @@ BT601, LIMITED_RANGE = 5, 1  # the colours that FFmpeg makes of BGR, stated so t
 # When the file is closed it becomes an ordinary one; for that 75 bytes per frame are kept, too much for a video without end:
 # https://ffmpeg.org/ffmpeg-formats.html#mov_002c-mp4_002c-ismv
 FRAGMENTED_UNTIL_CLOSED, FRAGMENTED = "hybrid_fragmented", "frag_keyframe+empty_moov+default_base_moof"
-# With sound the file has an edit list: sound may begin before the first frame, by what its decoder drops.
-EDIT_LIST = {"use_editlist": "1"}
-MAX_INTERLEAVE = "1000000"  # µs that frames wait for sound, or sound for frames, before they are written
+# With sound an MP4 file has an edit list, for sound may begin before the first frame, by what its decoder drops. The header of
+# an unfinished file (moov) must then be written with the first fragment: one written before hides all but its first frame.
+WITH_SOUND = {"movflags": f"{FRAGMENTED_UNTIL_CLOSED}+delay_moov", "use_editlist": "1"}
+MAX_INTERLEAVE = "300000"  # µs that frames wait for sound, or sound for frames, before they are written
 KEYFRAME_INTERVAL = 2  # s
 MAX_KEYFRAME_FRAMES = 1000
 SINGLE_THREAD_PIXELS = 640 * 480  # of a frame, up to which one thread encodes: handing over the parts of one takes longer
@@ -111,7 +112,7 @@ class VideoSink(AbstractContextManager):
         import av
         from av.video.reformatter import VideoReformatter
 
-        options = self._options | (EDIT_LIST if self._sound and self.path.suffix.lower() == ".mp4" else {})
+        options = self._options | (WITH_SOUND if self._sound and self.path.suffix.lower() == ".mp4" else {})
         # absolute, for in a name alone FFmpeg takes a colon for a protocol's
         self._container = av.open(str(self._partial.absolute()), "w", options=options)
         encoder = next(name for name in ENCODERS if name in av.codec.codecs_available)
@@ -131,12 +132,11 @@ class VideoSink(AbstractContextManager):
 
         if self._sound is None:
             return
-        for packet in self._sound.packets(until):
-            try:
+        try:
+            for packet in self._sound.packets(until):
                 self._container.mux(packet)
-            except (ValueError, av.InvalidDataError) as error:  # a packet that the container cannot hold
-                self._sound.give_up(error)
-                return
+        except (ValueError, av.InvalidDataError) as error:  # a packet that the container cannot hold
+            self._sound.give_up(error)
 
     def _failure(self, error: Exception) -> InputError:
         self._failed = True

@@ -93,6 +93,12 @@ def write_frame(path):
         sink.write(np.zeros((16, 16, 3), np.uint8), 0.0)
 
 
+def test_lines_in_a_folder_that_cannot_be_made(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match="cannot make this folder"):
+        append_line(tmp_path / "file" / "a.jsonl")
+
+
 @pytest.mark.parametrize("write", [write_text, write_lines, append_line, write_frame])
 def test_missing_folders_are_made(tmp_path, write):
     write(tmp_path / "none" / "none" / "a.txt")
