@@ -3,10 +3,11 @@
   python -m facemask convert IN OUT --format yolo       a data set in any format to another: yolo, coco, voc, csv, folders
   python -m facemask import OLD.h5 --classes with_mask without_mask --size 224 --scale tutorial -m mine.keras
                                                         another program's Keras MobileNetV2
+  python -m facemask average A.keras B.keras -m C.keras   the mean of the weights of models that were trained one from another
   python -m facemask review FOLDER                      correct the labels of a folder of --collect, in the browser
   python -m facemask mask_detector.keras                writes mask_detector.onnx beside it
 
-`python -m facemask convert -h`, `import -h` and `review -h` list their options.
+`python -m facemask convert -h`, `import -h`, `average -h` and `review -h` list their options.
 """
 
 import argparse
@@ -33,7 +34,9 @@ def export(args: argparse.Namespace) -> int:
 
 def export_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m facemask", description=__doc__, formatter_class=options.HelpFormatter)
-    parser.add_argument("model", type=Path, help="model that train_mask_detector.py wrote, .keras; or convert, import or review")
+    parser.add_argument(
+        "model", type=Path, help="model that train_mask_detector.py wrote, .keras; or convert, import, average or review"
+    )
     return parser
 
 
@@ -68,17 +71,38 @@ def convert_parser() -> argparse.ArgumentParser:
 
 
 def import_model(args: argparse.Namespace) -> int:
+    from facemask.models.keras_import import import_network
+
+    check_model_outputs(args, [args.input])
+    save(import_network(args.input, args.classes, args.size, args.scale, args.margin), args)
+    return DONE
+
+
+def average_models(args: argparse.Namespace) -> int:
+    from facemask.training.average import average
+
+    check_model_outputs(args, args.inputs)
+    save(average(args.inputs), args)
+    return DONE
+
+
+def check_model_outputs(args: argparse.Namespace, inputs: list[Path]) -> None:
+    """Raise InputError if the files of the model that -m names cannot be written."""
     from facemask.io.outputs import check_outputs
     from facemask.models.int8 import int8_file
-    from facemask.models.keras_import import import_network
-    from facemask.training.onnx_export import save_detector
 
     if args.model.suffix != ".keras":
         raise InputError(f"{args.model}: the name of a model must end in .keras; give -m NAME.keras")
     onnx_path = args.model.with_suffix(".onnx")
-    check_outputs((args.model, onnx_path, int8_file(onnx_path)), [args.input])
-    network = import_network(args.input, args.classes, args.size, args.scale, args.margin)
-    save_detector(network.model, network.info, args.model)
+    check_outputs((args.model, onnx_path, int8_file(onnx_path)), inputs)
+
+
+def save(network, args: argparse.Namespace) -> None:
+    """Write the files of a model: .keras, .onnx and, with -d, .int8.onnx."""
+    from facemask.models.int8 import int8_file
+    from facemask.training.onnx_export import save_detector
+
+    onnx_path = save_detector(network.model, network.info, args.model)
     saved = [args.model, onnx_path]
     int8_file(onnx_path).unlink(missing_ok=True)  # of a model that had this name
     if args.dataset:
@@ -86,7 +110,6 @@ def import_model(args: argparse.Namespace) -> int:
     else:
         logger.info("no %s was written: it needs photos, -d FOLDER; detection runs the .onnx", int8_file(onnx_path).name)
     logger.info("saved to %s", ", ".join(map(str, saved)))
-    return DONE
 
 
 def quantize(onnx_path: Path, info, args: argparse.Namespace) -> Path:
@@ -123,12 +146,28 @@ def import_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--margin", type=options.probability, default=0.0, help="kept around a face on each side, as a part of its longer side"
     )
+    add_output_arguments(parser)
+    return parser
+
+
+def average_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m facemask average",
+        description="Write the mean of the weights of models, as of one before and after fine-tuning: often better than "
+        "either, on old photos and on new ones. A file that is given twice counts twice.",
+        formatter_class=options.HelpFormatter,
+    )
+    parser.add_argument("inputs", type=Path, nargs="+", metavar="MODEL", help="models that train_mask_detector.py wrote, .keras")
+    add_output_arguments(parser)
+    return parser
+
+
+def add_output_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-m", "--model", type=Path, required=True, metavar="FILE", help="model to write, .keras")
     parser.add_argument(
         "-d", "--dataset", nargs="+", type=Path, metavar="FOLDER", help="photos of faces, to write the int8 file too"
     )
     options.add_max_pixels(parser)
-    return parser
 
 
 def review(args: argparse.Namespace) -> int:
@@ -157,7 +196,12 @@ def review_parser() -> argparse.ArgumentParser:
     return parser
 
 
-COMMANDS = {"convert": (convert, convert_parser), "import": (import_model, import_parser), "review": (review, review_parser)}
+COMMANDS = {
+    "convert": (convert, convert_parser),
+    "import": (import_model, import_parser),
+    "average": (average_models, average_parser),
+    "review": (review, review_parser),
+}
 
 
 def main(argv: list[str] | None = None) -> int:
