@@ -30,7 +30,7 @@ def load_detector(
     """Load both networks, by default the shipped ones.
 
     `model` is a mask classifier, `.onnx` or `.keras`; `face_detector` is an `.onnx` file, or a folder with ours. `size` is
-    the longest side in px to which the face detector scales an image (None: 512). `tiles` is whether it infers parts with
+    the longest side in px to which the face detector scales an image (None: 576). `tiles` is whether it infers parts with
     small faces again, enlarged and in tiles. At most `max_faces` are returned for one image, the most confident ones.
     `threads` is how many each network computes with (0: one per core). Raises InputError if a file is missing, corrupt or
     another network.

@@ -33,10 +33,10 @@ INTERLACED: dict[str, tuple[str, str, dict[str, str]]] = {
 BITS = 12  # of a frame's number, as black and white blocks across the image
 
 
-def uncertain_face(size: int) -> tuple[np.ndarray, Face]:
+def uncertain_face() -> tuple[np.ndarray, Face]:
     """Return an image whose left edge cuts a face in half, and this face, of which the detector is uncertain.
 
-    Its confidence, by the float32 network at `size` px, is less than half of the default minimum.
+    Its confidence, by the float32 network, is less than half of the default minimum.
     """
     from facemask.models.center_face import CenterFaceDetector
 
@@ -44,7 +44,7 @@ def uncertain_face(size: int) -> tuple[np.ndarray, Face]:
     image = cv2.imread(str(EXAMPLES / "astronaut.jpg"))
     for left in range(200, 225):  # the face is 142 to 237 px from the left
         cut = np.ascontiguousarray(image[:, left:])
-        faces = detector.detect(cut, 0.1, size)
+        faces = detector.detect(cut, 0.1)
         if len(faces) == 1 and 0.15 <= faces[0].confidence <= 0.22:
             return cut, faces[0]
     raise AssertionError("the face detector is certain of each half of a face")

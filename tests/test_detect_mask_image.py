@@ -12,11 +12,10 @@ import numpy as np
 import pytest
 
 import detect_mask_image
-from facemask.cli import options
+from facemask.api import load_detector
 from facemask.io.images import read_image
 from facemask.io.outputs import Place
 from facemask.io.records import CSV_COLUMNS, MAX_STEM, name_outputs
-from facemask.models.face_detectors import load_face_detector
 from tests.helpers import EXAMPLES, ROOT, read_csv
 from tests.helpers import PEOPLE as FACES
 
@@ -196,8 +195,7 @@ def test_large_jpeg_of_small_faces_is_decoded_whole(tmp_path):
     assert detect_mask_image.main(["-i", str(path), "--jsonl", str(tmp_path / "out.jsonl")]) == 0
     record = json.loads((tmp_path / "out.jsonl").read_text())
     assert (record["width"], record["height"]) == (3840, 640)
-    detector = load_face_detector(options.DEFAULT_FACE_DETECTOR, tiles=True)
-    assert [face["box"] for face in record["faces"]] == [list(face.box) for face in detector.detect(read_image(path))]
+    assert [face["box"] for face in record["faces"]] == [list(face.box) for face in load_detector().detect(read_image(path))]
     assert len(record["faces"]) > 200
 
 

@@ -65,7 +65,7 @@ class CenterFaceDetector:
 
     run: Run  # float32 (n, 3, H, W) RGB 0..255 -> (n, 5, H/4, W/4)
     calibration: PlattScaling
-    size: int = 512  # px: longest side to which an image is scaled, unless a call says otherwise
+    size: int = 576  # px: longest side to which an image is scaled, unless a call says otherwise
     tiles: bool = False  # infer the parts with small faces again, enlarged
     max_faces: int = MAX_FACES  # returned for one image; the most confident are kept
     name: str = ""  # of the file that it was loaded from

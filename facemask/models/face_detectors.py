@@ -45,7 +45,7 @@ def load_face_detector(
 ) -> FaceDetector:
     """Load an ONNX file: this project's network or the res10 SSD; of a folder, the file that `choose_face_detector` returns.
 
-    `size` is the longest side in px to which ours scales an image (None: 512, which was measured best). `tiles` is
+    `size` is the longest side in px to which ours scales an image (None: 576, which was measured best). `tiles` is
     whether it infers the parts with small faces again, enlarged and in tiles. res10 has no tiles and one size. `threads` is
     that of `open_onnx`. At most `max_faces` are returned for one image, the most confident ones; res10 returns at most
     200. Raises InputError if the file is missing, corrupt or another network, or if res10 is given a size.

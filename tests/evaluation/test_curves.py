@@ -23,7 +23,7 @@ ANNOTATION = """<annotation><object><name>without_mask</name>
 @pytest.fixture
 def photos(tmp_path) -> Path:
     """One photo of a face that is found with confidence 0.15 to 0.22."""
-    image, face = uncertain_face(512)
+    image, face = uncertain_face()
     for name in ("images", "annotations"):
         (tmp_path / name).mkdir()
     assert cv2.imwrite(str(tmp_path / "images/a.png"), image)

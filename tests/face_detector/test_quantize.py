@@ -40,7 +40,7 @@ def test_equalize_changes_weights_and_no_output():
 
 def test_record_inputs_gives_what_the_network_is_given(astronaut):
     seen = quantize.record_inputs(FILE, [EXAMPLES / "astronaut.jpg"])
-    assert [images.shape for images in seen] == [(1, 3, 512, 512), (1, 3, 192, 192)]
+    assert [images.shape for images in seen] == [(1, 3, 576, 576), (1, 3, 224, 224)]
     assert seen[0].min() >= 0 and 200 < seen[0].max() <= 255
 
 
@@ -87,7 +87,7 @@ def test_shipped_file_sees_what_the_shipped_detector_sees():
     [
         pytest.param(["-f", "none.onnx"], "error: none.onnx: no such .onnx file; give -f the face detector", id="no detector"),
         pytest.param(["-f", "model.onnx"], "error: model.onnx: not this face detector", id="another network"),
-        pytest.param(["-d", "none"], "error: none: no annotations/ in it", id="no photos"),
+        pytest.param(["-d", "none"], "error: none: no such folder", id="no photos"),
     ],
 )
 def test_quantize_bad_input(tmp_path, monkeypatch, capsys, arguments, message):

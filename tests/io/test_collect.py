@@ -100,7 +100,7 @@ def test_a_frame_unlike_its_track_is_collected_and_not_the_next(tmp_path):
 
 
 def test_collect_of_images(tmp_path, capsys):
-    image, _ = uncertain_face(512)
+    image, _ = uncertain_face()
     cv2.imwrite(str(tmp_path / "a.png"), image)
     assert detect_mask_image.main(["-i", str(tmp_path / "a.png"), "-c", "0.1", "--collect", str(tmp_path / "new/c")]) == 0
     assert names(tmp_path / "new/c") == ["a"]
@@ -112,7 +112,7 @@ def test_collect_of_images(tmp_path, capsys):
 
 @pytest.mark.slow
 def test_collect_of_a_video_and_never_with_blur(tmp_path, capsys):
-    image, _ = uncertain_face(512)
+    image, _ = uncertain_face()
     video = write_video(tmp_path / "v.mp4", [image[: image.shape[0] // 2 * 2, : image.shape[1] // 2 * 2]] * 6)
     arguments = ["-i", str(video), "-c", "0.1", "--collect", str(tmp_path / "c"), "--jsonl", str(tmp_path / "o.jsonl")]
     assert detect_mask_video.main(arguments) == 0

@@ -88,7 +88,7 @@ def test_detect_people(detector):
 @pytest.mark.parametrize("tiles", [False, True])
 def test_detect_low_confidence_stays_inside(astronaut, tiles):
     faces = CenterFaceDetector.load(FILE, 256, tiles).detect(astronaut, 0.0)
-    assert len(faces) > 3
+    assert len(faces) > 1
     for x1, y1, x2, y2 in (face.box for face in faces):
         assert 0 <= x1 < x2 <= 380 and 0 <= y1 < y2 <= 400
 

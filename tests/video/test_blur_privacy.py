@@ -39,7 +39,7 @@ def distance(image: np.ndarray, other: np.ndarray, box: tuple[int, int, int, int
 
 def test_an_uncertain_face_is_hidden_but_not_reported(tmp_path):
     """Its confidence is too low to begin a track (0.5) or to continue one (0.25)."""
-    image, face = uncertain_face(512)
+    image, face = uncertain_face()
     (frame,), counts = run(tmp_path, [image], "--blur")
     assert counts == [0]
     hidden = pixelate_faces(image, [face.box])
@@ -61,7 +61,7 @@ def test_the_window_shows_hidden_faces_too(tmp_path, monkeypatch, astronaut):
 
 
 def test_without_blur_an_uncertain_face_is_shown(tmp_path):
-    image, face = uncertain_face(512)
+    image, face = uncertain_face()
     (frame,), counts = run(tmp_path, [image])
     assert counts == [0]
     assert distance(frame, image, face.box) < 6

@@ -94,6 +94,11 @@ def test_message_names_the_source_and_the_time_of_day():
     assert message(record) == ("No mask?: person 3", "No mask?, 93%: camera 0, person 3, 2026-11-26T14:03:22.000+00:00")
 
 
+def lasting(caplog) -> list[str]:
+    """Return the messages but those of how many events are still to go, which come on a slow machine."""
+    return [text for text in messages(caplog) if "to go for" not in text]
+
+
 def test_failure_is_said_once_and_tried_again(caplog):
     caplog.set_level(logging.INFO)
     with Service(500, 503, 200, 200, 500) as service, Notifier(service.url) as notifier:
@@ -102,7 +107,7 @@ def test_failure_is_said_once_and_tried_again(caplog):
     assert [each["title"] for each in service.received] == [f"No mask: person {track}" for track in range(3)]
     assert all(each["attachments"][0]["base64"] == base64.b64encode(b"jpeg").decode() for each in service.received)
     url = f"json://{service.host}"
-    texts = [text for text in messages(caplog) if "to go for" not in text]
+    texts = lasting(caplog)
     assert [text.partition(" (")[0] for text in texts] == [
         f"--notify: {url} failed", f"--notify: {url} works again",
         f"--notify: {url} failed", f"--notify: {url} works again",
@@ -117,7 +122,7 @@ def test_service_that_is_not_there(caplog):
         notifier.submit(event())
         notifier.submit(event())
     url = "json://127.0.0.1:9"
-    assert messages(caplog) == [
+    assert lasting(caplog) == [
         f"--notify: {url} failed (A Connection error occurred sending JSON notification to 127.0.0.1.); trying again",
         f"--notify: {url}: 0 events sent, 2 failed",
     ]
@@ -138,7 +143,7 @@ def test_video_does_not_wait_and_what_is_dropped_is_counted(monkeypatch, caplog)
             service.go_on.set()
     assert [each["title"] for each in service.received] == [f"No mask: person {track}" for track in range(3)]
     url = f"json://{service.host}"
-    assert messages(caplog) == [
+    assert lasting(caplog) == [
         f"--notify: 2 events wait for {url}; more are dropped",
         f"--notify: {url}: 3 events sent, 2 dropped",
     ]
@@ -152,7 +157,8 @@ def test_the_end_does_not_wait_for_further_tries(monkeypatch, caplog):
         notifier.submit(event())
     notifier._thread.join(WAIT / 2)
     assert notifier.failed == 1 and time.monotonic() - start < WAIT
-    assert messages(caplog)[-1] == "--notify: json://127.0.0.1:9: 0 events sent, 1 dropped"
+    ends = ("1 dropped", "1 failed, 1 dropped")  # on a slow machine the failure is known before the end is said
+    assert messages(caplog)[-1] in [f"--notify: json://127.0.0.1:9: 0 events sent, {end}" for end in ends]
 
 
 @pytest.mark.parametrize(

@@ -199,10 +199,10 @@ def test_less_confident_faces_are_detected_for_tracking_and_hiding(hide, confide
 
 
 def test_small_faces_are_hidden_too():
-    """An image of 1920 px is scaled to 960 px in place of 512 px, unless a size was asked for."""
+    """An image of 1920 px is scaled to 960 px in place of 576 px, unless a size was asked for."""
     faces = load_face_detector(ROOT / "face_detector" / "masked_faces_ssd.onnx")
     image = np.full((1080, 1920, 3), 128, np.uint8)
-    image[400:560, 700:1004] = cv2.resize(cv2.imread(str(EXAMPLES / "people.jpg")), (304, 160))
-    numbers = [len(face_detection(faces, 0.5, hide, size)(image)) for hide, size in ((True, None), (True, 512), (False, None))]
+    image[400:526, 700:940] = cv2.resize(cv2.imread(str(EXAMPLES / "people.jpg")), (240, 126))
+    numbers = [len(face_detection(faces, 0.5, hide, size)(image)) for hide, size in ((True, None), (True, 576), (False, None))]
     assert numbers[0] >= 8 > max(numbers[1:])
-    assert faces.size == 512  # several threads share the detector
+    assert faces.size == 576  # several threads share the detector

@@ -303,7 +303,7 @@ def test_events_of_several_files(tmp_path, monkeypatch):
     events = lines_of(Path("e.jsonl"))
     assert [event["source"] for event in events] == sorted(event["source"] for event in events)
     by_source = {source: [e for e in events if e["source"] == source] for source in ("a.mp4", "b.mp4")}
-    assert len(by_source["a.mp4"]) == len(by_source["b.mp4"]) >= 8  # of four bare people
+    assert len(by_source["a.mp4"]) == len(by_source["b.mp4"]) >= 6  # of three people at least
     for source, its_events in by_source.items():
         shots = [Path(event["snapshot"]).name for event in its_events if "snapshot" in event]
         assert shots and all(shot.startswith(f"{source[0]}-0") for shot in shots)

@@ -32,7 +32,7 @@ def tracks(folder: Path, image: np.ndarray, *options: str) -> list[list[int | No
 )
 def test_a_face_begins_a_track_from_the_minimum_confidence_on(tmp_path, options, expected):
     """A face of confidence 0.15 to 0.22."""
-    assert tracks(tmp_path, uncertain_face(512)[0], *options) == expected
+    assert tracks(tmp_path, uncertain_face()[0], *options) == expected
 
 
 @pytest.mark.parametrize("rate", ["0.5", "25"])
