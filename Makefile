@@ -33,7 +33,7 @@ test-all: check .venv-opencv4/test ## check, and run all tests, on OpenCV 4 thos
 fuzz: .venv/test ## try to break it: 20,000 mutated images, 2,000 models, 2,000 annotations, 200 kills; a quarter of an hour
 	FUZZ=1 $(BIN)/python -m pytest -s --hypothesis-show-statistics tests/test_fuzz.py tests/test_properties.py
 
-train: $(SHARED)/photos .venv/train ## train the shipped model again, from the photos in ../shared: half an hour on two cores
+train: $(SHARED)/photos .venv/train ## train a mask classifier as version 1 was, from the photos in ../shared: half an hour on two cores
 	$(BIN)/python train_mask_detector.py -d $(SHARED)/dataset $(SHARED)/tutorial_dataset $(SHARED)/photos \
 	  --only $(SHARED)/photos/train.txt --weights $(WEIGHTS) --overwrite
 
