@@ -66,5 +66,5 @@ def test_the_program_for_plain_keras(capsys):
     with chdir(ROOT):
         exec(program, {})
     probabilities = eval(capsys.readouterr().out.splitlines()[-1])
-    assert list(probabilities) == ["mask_weared_incorrect", "with_mask", "without_mask"]
+    assert list(probabilities) == ["background", "mask_weared_incorrect", "with_mask", "without_mask"]
     assert probabilities["with_mask"] > 0.9
