@@ -76,8 +76,10 @@ def unsuitable_sound(folder):
 @TABLE.case("cut off: the rest is processed")
 def cut_video(folder):
     write_avi(numbered(1) for _ in range(50))
-    data = Path("v.avi").read_bytes()
-    return on_video(write("v.avi", data[: len(data) // 2]), "--jsonl", "o.jsonl", after=lambda: check_frames(17))
+    chunks = (
+        Path("v.avi").read_bytes().split(b"00dc")
+    )  # one per frame, after the two of the head; versions of OpenCV compress differently
+    return on_video(write("v.avi", b"00dc".join(chunks[:19])), "--jsonl", "o.jsonl", after=lambda: check_frames(17))
 
 
 @TABLE.case("that cannot be read to its end, as on a broken disk: what was read is processed")
