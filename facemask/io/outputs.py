@@ -35,7 +35,7 @@ class Place:
         return cls(path, text.endswith((os.sep, "/")) or path.is_dir() or not path.suffix)
 
     def for_images(self, count: int) -> "Place":
-        """Return the place for so many images: several go into a folder, unless the name is an image's."""
+        """Return the place for that number of images: several go into a folder, unless the name is an image's."""
         is_folder = self.is_folder or (count > 1 and self.path.suffix.lower() not in IMAGE_SUFFIXES)
         return replace(self, is_folder=is_folder)
 

@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 
 
 def split_of(name: str) -> str:
-    """Return the split that a folder or file is named after, as `train` or `instances_val2017`; "" if it is none."""
+    """Return the split that a folder or file is named after, as `train` or `instances_val2017`; "" if it is not one."""
     words = "".join(char if char.isalpha() else " " for char in name.casefold()).split()
     return next((SPLIT_FOLDERS[word] for word in words if word in SPLIT_FOLDERS), "")
 

@@ -67,7 +67,7 @@ class Camera:
     """One source, as browsers see it."""
 
     def __init__(self, number: int, name: str, changed: threading.Condition) -> None:
-        """`number` is that of no other one. `changed` is told of each new picture."""
+        """`number` is unique among the pictures. `changed` is notified of each new picture."""
         self.number, self.name = number, name
         self.state = State()
         self.shown = 0  # pictures so far

@@ -50,7 +50,7 @@ class Access:
         return cookie is not None and _is_same(cookie.value, self._session)
 
     def check(self, password: str, address: str) -> bool | None:
-        """Return whether a password is right; None if there were too many wrong ones, and this one was not looked at."""
+        """Return whether a password is right; None if there were too many wrong ones, and this one was not checked."""
         with self._lock:
             now = time.monotonic()
             while self._failures and self._failures[0][0] < now - TRIES_PERIOD:

@@ -42,7 +42,7 @@ def no_certificate(folder):
     return run("--serve", "0", "--tls-cert", "cert.pem")
 
 
-@TABLE.case("a certificate that is none")
+@TABLE.case("a file that is not a certificate")
 def not_a_certificate(folder):
     write("cert.pem", b"text")
     write("key.pem", KEY)

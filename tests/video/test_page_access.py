@@ -130,7 +130,7 @@ def test_tries_are_limited(server, monkeypatch, way):
         return login(server, password) if way == "form" else ask(server, "/state", **basic(password))
 
     assert [attempt("wrong").status for _ in range(page_access.TRIES)] == [401] * page_access.TRIES
-    refused = attempt(PASSWORD if way == "basic" else "m%C3%A4sk%3Aen+1")  # the right one is not looked at either
+    refused = attempt(PASSWORD if way == "basic" else "m%C3%A4sk%3Aen+1")  # the right one is not checked either
     assert (refused.status, refused.headers["Retry-After"]) == (429, "60")
     assert ask(server, "/state", Cookie=cookie).status == 200  # who is in stays in
     monkeypatch.setattr(page_access, "TRIES_PERIOD", 0.0)
