@@ -65,8 +65,7 @@ def load_face_detector(
 def choose_face_detector(folder: Path) -> ModelFile:
     """Read the folder's face detector: ours before the res10 SSD, ours with 8-bit integers if `prefer_int8`.
 
-    Raises InputError if the
-    folder has no face detector, or a corrupt one.
+    Raises InputError if the folder has no face detector, or a corrupt one.
     """
     names = (CenterFaceDetector.FILE_NAME, Res10Detector.FILE_NAME)
     file = next((folder / name for name in names if (folder / name).is_file()), folder / names[0])
