@@ -74,7 +74,7 @@ def download(args: argparse.Namespace) -> int:
 
 def list_photos(source: Source) -> dict[str, str]:
     """Return the git hash of each photo by its path in the repository. Raises InputError if GitHub does not answer."""
-    from facemask.io.find_images import IMAGE_SUFFIXES
+    from facemask.io.find_images import READ_SUFFIXES
 
     url = f"{API}/{source.repository}/git/trees/{source.commit}?recursive=1"
     try:
@@ -88,7 +88,7 @@ def list_photos(source: Source) -> dict[str, str]:
     photos = {
         entry["path"]: entry["sha"]
         for entry in entries
-        if entry["path"].startswith(folders) and entry["path"].lower().endswith(IMAGE_SUFFIXES)
+        if entry["path"].startswith(folders) and entry["path"].lower().endswith(READ_SUFFIXES)
     }
     if not photos:
         raise InputError(f"{source.repository}: no photos in {source.folder}/; the source has changed; report it to this project")

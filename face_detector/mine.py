@@ -87,9 +87,9 @@ def mine(args: argparse.Namespace) -> int:
 def list_candidates(folder: Path, complete: bool, cache: Path | None) -> list[tuple[Path, list]]:
     """Return (path, boxes that are or may be faces) of a folder's photos."""
     from face_detector.sources import cache_path, cached, find_unannotated, list_photos
-    from facemask.training.formats import find_format, read_annotated_photos
+    from facemask.training.formats import find_dataset, read_annotated_photos
 
-    kind = find_format(folder)
+    _, kind = find_dataset(folder)
     if kind is None or kind.name == "folders":
         return [(path, []) for path in list_photos(folder)]
     photos = read_annotated_photos(folder)

@@ -4,7 +4,7 @@ import json
 import logging
 import re
 import tempfile
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -19,10 +19,11 @@ from face_detector.network import build_network, start_from_centerface, to_onnx_
 from face_detector.progress import progress
 from facemask.boxes import iou_matrix
 from facemask.errors import InputError
+from facemask.io.find_images import describe_skipped, find_images
 from facemask.io.images import read_image
+from facemask.io.kinds import Kind
 from facemask.io.outputs import text_output
 from facemask.models.center_face import CenterFaceDetector
-from facemask.training.data_files import is_photo
 from facemask.training.dataset import AnnotatedPhoto
 from facemask.training.formats import read_class_photos
 from facemask.types import Face
@@ -106,9 +107,10 @@ def read_negatives(network, folder: Path, weight: float, cache: Path) -> Source:
 
 def list_photos(folder: Path) -> list[Path]:
     """List the photos below a folder, sorted. Raises InputError if it has no photos."""
-    paths = sorted(path for path in folder.rglob("*") if is_photo(path))
-    if not paths:
-        raise InputError(f"{folder}: no photos in it; give a folder of photos without faces")
+    skipped: Counter[Kind] = Counter()
+    paths = find_images([str(folder)], skipped)
+    if skipped:
+        logger.warning("%s: not read: %s", folder, describe_skipped(skipped))
     return paths
 
 

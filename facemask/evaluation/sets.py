@@ -1,6 +1,7 @@
 """The sets of photos that a detector is evaluated on: annotated, without faces, or by class folder."""
 
 import logging
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
@@ -10,9 +11,9 @@ import numpy as np
 
 from facemask.errors import InputError
 from facemask.labels import BACKGROUND
-from facemask.training.data_files import list_photos
+from facemask.training.data_files import list_photos, report_others
 from facemask.training.dataset import AnnotatedPhoto, Photo, rename_labels
-from facemask.training.formats import find_format, read_dataset
+from facemask.training.formats import find_dataset, read_dataset
 
 logger = logging.getLogger(__name__)
 
@@ -48,11 +49,13 @@ def read_set(
     """
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder; give one of photos")
-    kind = find_format(folder)
+    _, kind = find_dataset(folder)
     if kind is None or kind.name == "folders":
         for place in (folder / "images", folder):
-            paths = list_photos(place) if place.is_dir() else []
+            others: Counter[str] = Counter()
+            paths = list_photos(place, others) if place.is_dir() else []
             if paths:
+                report_others(place, others)
                 return EvaluationSet(name, Kind.NO_FACES, [_without_boxes(path) for path in paths], iou_threshold)
     photos = read_dataset(folder, names)
     if names is None:

@@ -10,8 +10,8 @@ from facemask.errors import InputError
 from facemask.io.downloads import file_name, is_url, without_password
 from facemask.io.kinds import HEIC, Kind, can_read_heic, identify_file
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")  # of images that are read and written
-READ_SUFFIXES = (*IMAGE_SUFFIXES, ".jfif", ".jpe", ".gif", ".avif", ".heic", ".heif", ".hif")
+WRITTEN_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")  # of images that are written, and read
+READ_SUFFIXES = (*WRITTEN_SUFFIXES, ".jfif", ".jpe", ".gif", ".avif", ".heic", ".heif", ".hif")
 READ_KINDS = "JPEG, PNG, WebP, AVIF, HEIC, GIF, BMP and TIFF"
 PARTIAL = ".partial"  # ends the names of images that another run is writing (`outputs.partial_path`)
 
@@ -65,19 +65,26 @@ def describe_skipped(skipped: Counter[Kind]) -> str:
 def walk_files(folder: Path, suffixes: tuple[str, ...] = ("",)) -> list[Path]:
     """Return the files in a folder and its subfolders, and the subfolders that cannot be opened, sorted.
 
-    `suffixes` are those of the files, in lower case.
+    `suffixes` are those of the files, in lower case. Hidden files and folders are left out, as `match_files` does: they hold
+    thumbnails, copies of editors and, on a Mac's disks, attributes under an image's name ("._a.jpg").
     """
     closed: list[OSError] = []
+    paths: list[Path] = []
     try:
-        paths = [
-            Path(parent, name)
-            for parent, _, names in os.walk(folder, onerror=closed.append)
-            for name in names
-            if name.lower().endswith(suffixes)
-        ]
+        for parent, folders, names in os.walk(folder, onerror=closed.append):
+            folders[:] = [name for name in folders if name[0] != "."]
+            paths += [Path(parent, name) for name in names if name[0] != "." and name.lower().endswith(suffixes)]
     except RecursionError as error:
         raise InputError(f"{folder}: its folders are nested too deep; give those below it") from error
     return sorted([*paths, *(Path(error.filename) for error in closed)])
+
+
+def is_image(path: Path) -> bool:
+    """Return whether a file has an image's suffix or, with another or none, an image's content."""
+    if path.suffix.lower() in READ_SUFFIXES:
+        return True
+    kind = identify_file(path) if path.is_file() else None  # a FIFO's writer would notice
+    return kind is not None and kind.is_read
 
 
 def _walk(folder: Path, skipped: Counter[Kind]) -> list[Path]:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 from facemask.errors import InputError
-from facemask.io.find_images import IMAGE_SUFFIXES
+from facemask.io.find_images import WRITTEN_SUFFIXES
 
 if TYPE_CHECKING:
     from filelock import BaseFileLock
@@ -36,7 +36,7 @@ class Place:
 
     def for_images(self, count: int) -> "Place":
         """Return the place for that number of images: several go into a folder, unless the name is an image's."""
-        is_folder = self.is_folder or (count > 1 and self.path.suffix.lower() not in IMAGE_SUFFIXES)
+        is_folder = self.is_folder or (count > 1 and self.path.suffix.lower() not in WRITTEN_SUFFIXES)
         return replace(self, is_folder=is_folder)
 
 
@@ -63,7 +63,7 @@ def partial_path(path: str | Path) -> Path:
 def _check_partial(path: Path) -> Path:
     """Return what `partial_path` does, and raise what it raises, without making the folder."""
     check_writable(path)
-    is_image = path.suffix.lower() in IMAGE_SUFFIXES
+    is_image = path.suffix.lower() in WRITTEN_SUFFIXES
     partial = path.with_name(f"{path.name}.partial" if is_image else f"{path.stem}.partial{path.suffix}")
     if partial.is_symlink() or (partial.exists() and not partial.is_file()):
         raise InputError(f"{partial}: not a regular file, and in the way; remove it")

@@ -13,7 +13,7 @@ from types import MappingProxyType
 
 from facemask.errors import InputError
 from facemask.io.downloads import without_password
-from facemask.io.find_images import IMAGE_SUFFIXES
+from facemask.io.find_images import WRITTEN_SUFFIXES
 from facemask.io.json_lines import JsonLines, resumable_json_lines
 from facemask.io.outputs import Place, check_outputs, make_folder, partial_path, set_aside, text_output
 from facemask.labels import UNSURE
@@ -172,7 +172,7 @@ def name_outputs(paths: list[Path], output: Place | None, taken: set[str]) -> di
         return {}
     place = output.path
     if not output.is_folder:
-        if place.suffix.lower() not in IMAGE_SUFFIXES:
+        if place.suffix.lower() not in WRITTEN_SUFFIXES:
             raise InputError(f"{place}: this image format cannot be written; use .jpg or .png, or name a folder: {place}/")
         if len(paths) > 1:
             raise InputError(f"{place}: is one file for {len(paths)} images; give -o a folder")
@@ -185,7 +185,7 @@ def name_outputs(paths: list[Path], output: Place | None, taken: set[str]) -> di
     folded = {_fold(name) for name in taken}
     for path in paths:
         stem = _cut(path.stem)
-        suffix = path.suffix if path.suffix.lower() in IMAGE_SUFFIXES else ".jpg"
+        suffix = path.suffix if path.suffix.lower() in WRITTEN_SUFFIXES else ".jpg"
         key = _fold(stem + suffix)
         while True:
             numbers[key] += 1

@@ -12,7 +12,8 @@ from pathlib import Path
 from PIL import Image
 
 from facemask.errors import InputError
-from facemask.io.find_images import IMAGE_SUFFIXES, match_files, walk_files
+from facemask.io.find_images import READ_SUFFIXES as IMAGE_SUFFIXES
+from facemask.io.find_images import match_files, walk_files
 from facemask.video.writer import VIDEO_SUFFIXES
 from facemask.video.zones import Zone, zones_by_source
 
@@ -78,15 +79,14 @@ def _expand(source: str, results: Path | None) -> list[str]:
     if is_waiting(source) or not (path.is_dir() or (glob.has_magic(source) and not path.exists())):
         return [source]
     if path.is_dir():
-        videos, images = walk_files(path, READ_SUFFIXES), walk_files(path, IMAGE_SUFFIXES)
+        videos = walk_files(path, READ_SUFFIXES)
         if results is not None and path.resolve() in results.resolve().parents:
             videos = [video for video in videos if not video.resolve().is_relative_to(results.resolve())]
     else:
-        matches = match_files(path)
-        images = [match for match in matches if match.suffix.lower() in IMAGE_SUFFIXES]
-        videos = [match for match in matches if match.suffix.lower() not in IMAGE_SUFFIXES]
+        videos = [match for match in match_files(path) if not is_frame(match)]
     if not any(video.is_file() for video in videos):
         return [source]
+    images = [match for match in (walk_files(path) if path.is_dir() else match_files(path)) if is_frame(match)]
     if images:
         logger.warning("%s: has videos; its images (%d) are not used; give them apart", source, len(images))
     return list(map(str, videos))
@@ -97,7 +97,13 @@ def _is_still(source: SourceName) -> bool:
     if not isinstance(source, str):
         return True
     path = Path(source)
-    return not is_remote(source) and path.suffix.lower() in IMAGE_SUFFIXES and path.is_file() and not is_animation(path)
+    return not is_remote(source) and is_frame(path) and path.is_file() and not is_animation(path)
+
+
+def is_frame(path: Path) -> bool:
+    """Return whether a file is an image by its suffix; GIF is a video's, and the content of motion JPEG begins as an image's."""
+    suffix = path.suffix.lower()
+    return suffix in IMAGE_SUFFIXES and suffix not in READ_SUFFIXES
 
 
 def is_animation(path: Path) -> bool:

@@ -22,8 +22,9 @@ import numpy as np
 from PIL import Image, ImageSequence
 
 from facemask.errors import InputError
-from facemask.io.find_images import IMAGE_SUFFIXES, find_images
+from facemask.io.find_images import describe_skipped, find_images
 from facemask.io.images import MAX_PIXELS, read_image
+from facemask.io.kinds import Kind
 from facemask.types import Frame
 from facemask.video.camera import CameraReader
 from facemask.video.decoder import MAX_RATE, MIN_RATE, DecodedFrame, VideoDecoder, check_size
@@ -32,6 +33,7 @@ from facemask.video.find_sources import (
     SourceName,
     is_animation,
     is_camera,
+    is_frame,
     is_remote,
     is_waiting,
     source_name,
@@ -244,7 +246,7 @@ def open_source(
     if not isinstance(source, str):
         return ImageSource(source, rate or DEFAULT_RATE, width, stride, max_pixels)
     path = Path(source)
-    are_images = path.suffix.lower() in IMAGE_SUFFIXES or (glob.has_magic(source) and not path.exists())
+    are_images = is_frame(path) or (glob.has_magic(source) and not path.exists())
     if path.is_dir() or (are_images and not is_remote(source)):
         if is_animation(path):
             return _with_rate_checked(AnimationSource(path, width, stride, max_pixels), rate)
@@ -506,7 +508,10 @@ class ImageSource(StoredSource):
         """Raises InputError if no image matches `source`."""
         super().__init__(source_name(source), rate, width, stride)
         self._max_pixels = max_pixels
-        paths = find_images([_with_numbers_as_glob(source)]) if isinstance(source, str) else source
+        skipped: Counter[Kind] = Counter()
+        paths = find_images([_with_numbers_as_glob(source)], skipped) if isinstance(source, str) else source
+        if skipped:
+            logger.warning("%s: not read: %s", source, describe_skipped(skipped))
         self._paths = sorted(paths, key=_by_numbers)[::stride]
         self.frame_count = len(self._paths)
 

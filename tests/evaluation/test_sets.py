@@ -66,6 +66,23 @@ def test_photos_alone_show_no_faces(tmp_path):
     assert read_set(tmp_path, None, {}, 0.5, "none").kind is Kind.NO_FACES
 
 
+def test_photos_are_found_by_content_and_others_counted(tmp_path, caplog):
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.avif")
+    Image.new("RGB", (8, 8)).save(tmp_path / "b", "JPEG")
+    (tmp_path / "c.jxl").write_bytes(b"\xff\x0a" + bytes(50))
+    assert [photo.path.name for photo in read_set(tmp_path, None, {}, 0.5, "none").photos] == ["a.avif", "b"]
+    assert caplog.messages == [f"{tmp_path}: 1 files are not images of a known kind: not used (.jxl 1)"]
+
+
+def test_a_data_set_in_a_folder_of_its_archive_is_evaluated(tmp_path):
+    for label in ("bare", "mask"):
+        picture(tmp_path / "archive/Train" / label / "a.png")
+        picture(tmp_path / "archive/Test" / label / "b.png")
+    one = read_set(tmp_path, None, {}, 0.5, "set")
+    assert (one.kind, sorted(one.labels.values())) == (Kind.CLASS_FOLDERS, ["bare", "mask"])
+    assert {photo.path.stem for photo in one.photos} == {"b"}
+
+
 def test_the_face_detector_learns_from_train_alone(yolo, tmp_path):
     photos = {yolo: read_annotated_photos(yolo)}
     learnt, validation = divide(photos, None)

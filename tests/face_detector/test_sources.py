@@ -71,7 +71,16 @@ def test_pseudo_labels_and_false_positives_are_what_the_network_finds(tmp_path):
 def test_negatives_without_photos(tmp_path):
     with pytest.raises(InputError) as error:
         sources.list_photos(tmp_path)
-    assert str(error.value) == f"{tmp_path}: no photos in it; give a folder of photos without faces"
+    assert str(error.value).startswith(f"{tmp_path}: no images in this folder; known are JPEG, ")
+
+
+def test_negatives_are_found_by_content_and_others_counted(tmp_path, caplog):
+    (tmp_path / "sub").mkdir()
+    for name in ("a.avif", "sub/b", "c.jpg"):
+        Image.new("RGB", (8, 8)).save(tmp_path / name, "AVIF" if name == "a.avif" else "PNG")
+    (tmp_path / "d.jxl").write_bytes(b"\xff\x0a" + bytes(50))
+    assert sources.list_photos(tmp_path) == [tmp_path / name for name in ("a.avif", "c.jpg", "sub/b")]
+    assert caplog.messages == [f"{tmp_path}: not read: 1 JPEG XL"]
 
 
 def test_mine_cuts_out_what_touches_no_annotated_face(tmp_path, capfd, monkeypatch):

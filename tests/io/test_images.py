@@ -162,7 +162,7 @@ def test_read_image_too_large(tmp_path):
 
 @pytest.fixture
 def folder(tmp_path):
-    for name in ("b.jpg", "a.PNG", "notes.txt", "sub/c d.webp"):
+    for name in ("b.jpg", "a.PNG", "notes.txt", "sub/c d.webp", "._b.jpg", ".thumbnails/b.jpg"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
     return tmp_path
@@ -175,6 +175,7 @@ def folder(tmp_path):
         pytest.param(["b.jpg"], ["b.jpg"], id="file"),
         pytest.param(["*.jpg"], ["b.jpg"], id="glob"),
         pytest.param(["b.jpg", "", "*.jpg"], ["b.jpg", "a.PNG", "sub/c d.webp"], id="each once"),
+        pytest.param(["._b.jpg", ".thumbnails"], ["._b.jpg", ".thumbnails/b.jpg"], id="hidden, if named"),
         pytest.param(["none.jpg"], ["none.jpg"], id="missing, said when read"),
     ],
 )

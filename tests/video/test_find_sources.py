@@ -15,7 +15,8 @@ from facemask.video.find_sources import find_sources, make_jobs, source_name, so
 def files(tmp_path, monkeypatch):
     """Videos in a folder and its subfolder, images, both, and an animation; their content does not matter."""
     monkeypatch.chdir(tmp_path)
-    names = ("v/b.mp4", "v/a.MKV", "v/sub/c.webm", "v/notes.txt", "images/10.jpg", "images/9.jpg", "both/a.mp4", "both/a.png")
+    names = ("v/b.mp4", "v/a.MKV", "v/sub/c.webm", "v/notes.txt", "images/10.jpg", "images/9.jpg", "both/a.mp4", "both/a.png", "phone/1.HEIC", "phone/2.avif",
+             "v/._a.mp4", "v/.trash/d.mp4")  # fmt: skip
     for name in names:
         Path(name).parent.mkdir(parents=True, exist_ok=True)
         Path(name).write_bytes(b"")
@@ -41,6 +42,7 @@ STILLS = [Path("images/9.jpg"), Path("images/10.jpg")]
         pytest.param(["images/9.jpg"], ["images/9.jpg"], id="one image"),
         pytest.param(["images/9.jpg", "images/10.jpg"], [STILLS], id="images one by one are one video"),
         pytest.param(["images/9.jpg", "images/10.jpg", "v/b.mp4", "anim.webp"], [STILLS, "v/b.mp4", "anim.webp"], id="animation"),
+        pytest.param(["phone/1.HEIC", "phone/2.avif"], [[Path("phone/1.HEIC"), Path("phone/2.avif")]], id="of a phone"),
         pytest.param(["v/*.none"], ["v/*.none"], id="no match"),
         pytest.param(["0", "1", "rtsp://a/b", "-", "fifo"], ["0", "1", "rtsp://a/b", "-", "fifo"], id="at once"),
         pytest.param(["0", "0"], ["0"], id="a camera once"),

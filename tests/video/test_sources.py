@@ -282,6 +282,18 @@ def test_images(tmp_path, names, source, kept):
     assert [(frame.number, frame.time) for frame in frames] == [(number, number / 4) for number in range(len(kept))]
 
 
+def test_images_of_other_kinds(tmp_path, caplog):
+    for name, kind in (("1.avif", "AVIF"), ("2.gif", "GIF"), ("3", "PNG")):
+        (tmp_path / "a").mkdir(exist_ok=True)
+        Image.new("RGB", (64, 64), (20 * int(name[0]),) * 3).save(tmp_path / "a" / name, kind)
+    (tmp_path / "a" / "4.jxl").write_bytes(b"\0\0\0\x0cJXL \r\n\x87\n" + bytes(50))
+    with open_source(str(tmp_path / "a")) as source:
+        assert [round(frame.image.mean() / 20) for frame in source.frames()] == [1, 2, 3]
+    assert caplog.messages == [f"{tmp_path}/a: not read: 1 JPEG XL"]
+    with open_source(str(tmp_path / "a/1.avif")) as source:
+        assert (len(list(source.frames())), source.dropped_frames) == (1, 0)
+
+
 def test_images_with_a_broken_one(tmp_path, caplog):
     write_images(tmp_path / "a", ["1.png", "2.png", "3.png"])
     (tmp_path / "a" / "2.png").write_bytes(b"text")
