@@ -167,6 +167,9 @@ class ReviewServer(ThreadingHTTPServer):
             raise InputError(f"--port: {port} cannot be used ({error.strerror}); give another") from error
         self.url = f"http://127.0.0.1:{self.server_port}/?key={self.key}"
 
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Log nothing: a browser that is shown the next face drops the picture of the last one."""
+
 
 class _Handler(BaseHTTPRequestHandler):
     server: ReviewServer

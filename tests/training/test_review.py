@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
-from http.client import HTTPConnection
+from http.client import HTTPConnection, RemoteDisconnected
 
 import cv2
 import numpy as np
@@ -112,6 +112,16 @@ def test_only_the_page_with_the_key_is_served(server, folder):
     picture = cv2.imdecode(np.frombuffer(ask(server, "GET", f"/picture?{key}&number=0")[1], np.uint8), cv2.IMREAD_COLOR)
     assert max(picture.shape) == 640
     assert server.server_address[0] == "127.0.0.1"
+
+
+def test_a_browser_that_leaves_is_no_error(server, folder, monkeypatch, capfd):
+    def leave(self: object, data: bytes, kind: str) -> None:
+        raise BrokenPipeError
+
+    monkeypatch.setattr("facemask.training.review._Handler._send", leave)
+    with pytest.raises(RemoteDisconnected):
+        ask(server, "GET", f"/picture?key={server.key}&number=0")
+    assert capfd.readouterr().err == ""
 
 
 @pytest.mark.slow
