@@ -5,7 +5,16 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from facemask.errors import InputError
-from facemask.training.data_files import has_photos, list_photos, report_links, report_others, split_folders, subfolders
+from facemask.training.data_files import (
+    has_photos,
+    is_photo,
+    list_photos,
+    report_links,
+    report_others,
+    report_unused,
+    split_folders,
+    subfolders,
+)
 from facemask.training.dataset import EXPECTED_LAYOUT, ClassPhoto, Photo
 from facemask.training.written_files import PhotoWriter, cut_out
 
@@ -30,6 +39,10 @@ class ClassFolders:
                 raise InputError(f"{path}: is not a split, as the folders beside it are; move its photos into those")
         if not photos:
             raise InputError(f"{folder}: no photos found in its subfolders; {EXPECTED_LAYOUT}")
+        places = {photo.path.parent for photo in photos}
+        unused = [path for place in (folder, *splits) for path in place.iterdir()]
+        unused += [path for place in places for deeper in subfolders(place) for path in deeper.iterdir()]
+        report_unused(folder, sorted(unused), "are not directly in the folder of a class")
         report_others(folder, others)
         report_links(folder, [photo.path for photo in photos])
         return [*photos]
@@ -57,7 +70,7 @@ def _read_classes(folder: Path, split: str, others: Counter[str]) -> list[ClassP
     for class_folder in subfolders(folder):
         paths = list_photos(class_folder, others)
         if not paths:
-            deeper = any(map(has_photos, subfolders(class_folder)))
+            deeper = any(is_photo(path) for path in class_folder.rglob("*"))
             remedy = "its folders have some: give -d the one to train on" if deeper else "put some there, or remove it"
             raise InputError(f"{class_folder}: no photos in this class's folder; {remedy}")
         photos += [ClassPhoto(path, class_folder.name, split) for path in paths]

@@ -37,6 +37,8 @@ class Coco:
                     if photo.path in photos:
                         raise InputError(f"{file}: {photo.path} is in another file, or twice in this one; remove one of them")
                     photos[photo.path] = photo
+        if wanted is None:
+            finder.report_unnamed(photos)
         report_links(folder, photos)
         return [*photos.values()]
 

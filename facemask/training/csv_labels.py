@@ -2,7 +2,7 @@
 
 import csv
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from facemask.errors import InputError
@@ -18,6 +18,7 @@ COLUMNS = {
     "split": ("split", "subset", "partition"),
 }  # fmt: skip
 BOX = ("x1", "y1", "x2", "y2")  # in pixels
+ONE_HOT_NAME = "_classes.csv"  # of Roboflow's export of classes: after the photo's, one column per class, of 0 and 1
 WRITTEN = ("filename", "class", "xmin", "ymin", "xmax", "ymax", "split")
 DELIMITERS = ",;\t"
 
@@ -25,7 +26,10 @@ logger = logging.getLogger(__name__)
 
 
 class CsvLabels:
-    """CSV files with a row of names of columns: the photo, its label and, in pixels, the box of the face."""
+    """CSV files with a row of names of columns: the photo, its label and, in pixels, the box of the face.
+
+    In Roboflow's `_classes.csv` each class has a column; photos that are of no class or of several are left out.
+    """
 
     name = "csv"
     title = "CSV"
@@ -44,6 +48,8 @@ class CsvLabels:
                     raise InputError(f"{file}: {photo.path} is in another file too; remove one of them")
                 if wanted is None or isinstance(photo, ClassPhoto) or photo.path.stem in wanted:
                     photos[photo.path] = photo
+        if wanted is None:
+            finder.report_unnamed(photos)
         report_links(folder, photos)
         return [*photos.values()]
 
@@ -65,8 +71,8 @@ class CsvLabels:
                     rows.writerow([name, "", "", "", "", "", photo.split])
 
 
-def _files(folder: Path) -> Iterable[tuple[Path, dict[str, int], list[list[str]]]]:
-    """Yield the CSV files with the columns that are needed, those columns by their meanings, and all rows after the first."""
+def _files(folder: Path) -> Iterator[tuple[Path, dict[str, int], Iterable[list[str]]]]:
+    """Yield the CSV files with the columns that are needed, those columns by their meanings, and the rows after the first."""
     for path in walk_files(folder, ".csv"):
         lines = read_text(path, MAX_LIST_BYTES).splitlines()
         if not lines:
@@ -82,12 +88,28 @@ def _files(folder: Path) -> Iterable[tuple[Path, dict[str, int], list[list[str]]
             for meaning, known in COLUMNS.items()
             if any(title in titles for title in known)
         }
-        if {"name", "label"} <= columns.keys():
+        if path.name == ONE_HOT_NAME and "name" in columns:
+            yield path, {"name": 0, "label": 1}, _one_class(path, header, columns["name"], rows)
+        elif {"name", "label"} <= columns.keys():
             yield path, columns, rows
 
 
+def _one_class(path: Path, header: Sequence[str], name: int, rows: Sequence[Sequence[str]]) -> Iterator[list[str]]:
+    """Yield photo and class of rows that have 0 or 1 for each class; nothing, and counted, for those not of exactly one class."""
+    others = 0
+    for number, row in enumerate(rows, 2):
+        marks = {title.strip(): cell.strip() for title, cell in zip(header, row, strict=False) if title != header[name]}
+        if row and (len(row) != len(header) or not set(marks.values()) <= {"0", "1"}):
+            raise InputError(f"{path}: row {number} is not a label (it must have 0 or 1 for each class); fix or remove it")
+        chosen = [title for title, mark in marks.items() if mark == "1"]
+        others += bool(row) and len(chosen) != 1
+        yield [row[name], *chosen] if len(chosen) == 1 else []
+    if others:
+        logger.warning("%s: %d photos are of no class, or of several: not used", path, others)
+
+
 def _read_file(
-    file: Path, folder: Path, columns: dict[str, int], rows: Sequence[Sequence[str]], finder: PhotoFinder
+    file: Path, folder: Path, columns: dict[str, int], rows: Iterable[Sequence[str]], finder: PhotoFinder
 ) -> list[Photo]:
     split_of_file = split_of(file.stem) or (split_of(file.parent.name) if file.parent != folder else "")
     places = [place for place in (file.parent, folder, file.parent / "images", folder / "images") if place.is_dir()]

@@ -8,8 +8,7 @@ from functools import cached_property
 from pathlib import Path
 
 from facemask.errors import InputError
-from facemask.io.find_images import IMAGE_SUFFIXES
-from facemask.io.kinds import identify_file
+from facemask.io.find_images import is_image
 
 MAX_ANNOTATION_BYTES = 1 << 24  # of a file for one photo
 MAX_LIST_BYTES = 1 << 28  # of a file for all photos
@@ -17,7 +16,8 @@ SPLIT_FOLDERS = {
     "train": "train", "training": "train", "val": "validation", "valid": "validation", "validation": "validation",
     "test": "test", "testing": "test",
 }  # fmt: skip
-COMPANIONS = (".txt", ".xml", ".json", ".csv", ".yaml", ".yml", ".md", ".cache")  # files that a data set has beside its photos
+HIDDEN = (".", "_")  # begin the names of folders that are not looked into, as .git and __MACOSX
+COMPANIONS = (".txt", ".xml", ".json", ".csv", ".yaml", ".yml", ".md", ".cache", ".db", ".ini")  # files beside photos
 
 logger = logging.getLogger(__name__)
 
@@ -30,12 +30,7 @@ def split_of(name: str) -> str:
 
 def is_photo(path: Path) -> bool:
     """Return whether a file has an image's suffix or, if it has another one or none, begins as an image does."""
-    if path.suffix.lower() in IMAGE_SUFFIXES:
-        return True
-    if path.suffix.lower() in COMPANIONS or path.name.startswith("."):
-        return False
-    kind = identify_file(path)
-    return kind is not None and kind.is_read
+    return not path.name.startswith(".") and path.suffix.lower() not in COMPANIONS and is_image(path)
 
 
 def list_photos(folder: Path, others: Counter[str] | None = None) -> list[Path]:
@@ -56,7 +51,13 @@ def has_photos(folder: Path) -> bool:
 
 def subfolders(folder: Path) -> list[Path]:
     """List the folders directly in a folder, sorted, without hidden ones and those of archives, as .git and __MACOSX."""
-    return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith((".", "_")))
+    return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(HIDDEN))
+
+
+def subfolder(folder: Path, *names: str) -> Path | None:
+    """Return the folder directly in a folder that has the first of these names, whatever its case; None if there is none."""
+    by_name = {path.name.casefold(): path for path in subfolders(folder)}
+    return next((by_name[name] for name in names if name in by_name), None)
 
 
 def split_folders(folder: Path) -> dict[Path, str]:
@@ -93,10 +94,19 @@ class PhotoFinder:
     def by_name(self) -> dict[str, list[Path]]:
         """All photos of the folder and its subfolders, by their names."""
         found = defaultdict(list)
-        for parent, _, names in os.walk(self.folder):
+        for parent, folders, names in os.walk(self.folder):
+            folders[:] = [name for name in folders if not name.startswith(HIDDEN)]
             for name in sorted(names):
                 if is_photo(path := Path(parent, name)):
                     found[name].append(path)
+        return found
+
+    @cached_property
+    def by_stem(self) -> dict[str, list[Path]]:
+        """The same photos by their names without suffix, which some programs write."""
+        found = defaultdict(list)
+        for path in sorted(path for paths in self.by_name.values() for path in paths):
+            found[path.stem].append(path)
         return found
 
     def find(self, name: str, places: Iterable[Path], source: Path) -> Path | None:
@@ -113,7 +123,7 @@ class PhotoFinder:
                 if not is_inside(path, self.folder):
                     raise InputError(f"{path}: {source} names it, and it is a link out of the data set; copy the photo there")
                 return path
-        found = self.by_name.get(relative.name, [])
+        found = self.by_name.get(relative.name) or self.by_stem.get(relative.name, [])
         if len(found) > 1:
             raise InputError(f"{source}: {name} can be {found[0]} or {found[1]}; give paths relative to the data set's folder")
         if found and is_inside(found[0], self.folder):
@@ -122,6 +132,11 @@ class PhotoFinder:
             raise InputError(f"{source}: {name} is outside of the data set's folder; copy the photo into {self.folder}")
         self.missing.append(name)
         return None
+
+    def report_unnamed(self, named: Iterable[Path]) -> None:
+        """Report the photos of the folder that no file names."""
+        paths = {path for found in self.by_name.values() for path in found}
+        report_unused(self.folder, sorted(paths - set(named)), "that its files do not name")
 
     def report_missing(self, source: Path, named: int) -> None:
         """Warn of the photos that were not found, of as many as are named. Raises InputError if none was found."""
@@ -139,6 +154,13 @@ def report_links(folder: Path, paths: Iterable[Path]) -> None:
     outside = [path for path in paths if not is_inside(path, folder)]
     if outside:
         logger.warning("%s: %d photos are links to files elsewhere, as %s: read from there", folder, len(outside), outside[0])
+
+
+def report_unused(folder: Path, paths: Iterable[Path], why: str) -> None:
+    """Report the photos among these paths as not used; `why` follows their number."""
+    photos = [path for path in paths if is_photo(path)]
+    if photos:
+        logger.warning("%s: %d photos %s, as %s: not used", folder, len(photos), why, photos[0])
 
 
 def report_others(folder: Path, others: Counter[str]) -> None:

@@ -10,13 +10,15 @@ from facemask.errors import InputError
 from facemask.training.class_folders import ClassFolders
 from facemask.training.coco import Coco
 from facemask.training.csv_labels import CsvLabels
-from facemask.training.data_files import SPLIT_FOLDERS
+from facemask.training.data_files import SPLIT_FOLDERS, has_photos, subfolders, walk_files
 from facemask.training.dataset import EXPECTED_LAYOUT, SPLITS, AnnotatedPhoto, ClassPhoto, Photo
 from facemask.training.voc import PascalVoc
 from facemask.training.yolo import Yolo
 
 # Names of classes that are parts of a data set instead: its layout was not recognised, or was meant otherwise.
 RESERVED_NAMES = {*SPLIT_FOLDERS, "images", "labels", "annotations"}
+
+MAX_WRAPPERS = 3  # folders around a data set
 
 logger = logging.getLogger(__name__)
 
@@ -44,8 +46,24 @@ FORMATS: tuple[Format, ...] = (Coco(), PascalVoc(), Yolo(), CsvLabels(), ClassFo
 def find_format(folder: Path) -> Format | None:
     """Return the format of a folder, None if it has none. Raises InputError if it is not a folder."""
     if not folder.is_dir():
-        raise InputError(f"{folder}: no such folder; {EXPECTED_LAYOUT}")
+        reason = "not a folder; unpack it, and give the folder" if folder.is_file() else f"no such folder; {EXPECTED_LAYOUT}"
+        raise InputError(f"{folder}: {reason}")
     return next((each for each in FORMATS if each.recognises(folder)), None)
+
+
+def find_dataset(folder: Path) -> tuple[Path, Format | None]:
+    """Return the folder of a data set and its format, None if it has none: of the folder itself, or of the only one in it.
+
+    Archives are unpacked into folders within folders. Raises InputError if it is not a folder.
+    """
+    place, kind = folder, find_format(folder)
+    for _ in range(MAX_WRAPPERS):
+        inner = subfolders(place) if kind is None and not has_photos(place) else []
+        if len(inner) != 1:
+            break
+        place = inner[0]
+        kind = find_format(place)
+    return (folder, None) if kind is None else (place, kind)
 
 
 def read_dataset(folder: str | Path, names: Iterable[str] | None = None) -> list[Photo]:
@@ -53,8 +71,12 @@ def read_dataset(folder: str | Path, names: Iterable[str] | None = None) -> list
 
     Raises InputError if the folder has none of the formats, no photos or faces, or a class with the name of a split.
     """
-    folder = Path(folder)
-    kind = find_format(folder)
+    given = Path(folder)
+    folder, kind = find_dataset(given)
+    if folder != given:
+        logger.info("%s: has one folder alone: %s is read", given, folder)
+    for path in walk_files(folder, ".csv") if kind is None or kind.name == "folders" else ():
+        logger.warning("%s: not used: it needs columns for the photo and its label, called as filename and class", path)
     wanted = None if names is None else set(names)
     photos = (kind or ClassFolders()).read(folder, wanted)
     annotated = [photo for photo in photos if isinstance(photo, AnnotatedPhoto)]

@@ -1,6 +1,7 @@
 """Data sets in Pascal VOC XML: one file per photo, one `object` per face."""
 
 import logging
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -11,23 +12,25 @@ from facemask.io.annotations import voc_xml
 from facemask.io.images import image_size
 from facemask.training.data_files import (
     MAX_ANNOTATION_BYTES,
-    is_photo,
+    list_photos,
     read_text,
     report_links,
+    report_others,
     split_folders,
     split_of,
+    subfolder,
 )
 from facemask.training.dataset import IGNORE, AnnotatedPhoto, Photo, annotated_photo
 from facemask.training.written_files import PhotoWriter
 
-IMAGE_FOLDERS, ANNOTATION_FOLDERS = ("images", "JPEGImages"), ("annotations", "Annotations")
+IMAGE_FOLDERS = ("images", "jpegimages")  # in any case
 logger = logging.getLogger(__name__)
 
 SETS = ("ImageSets", "Main")  # folders that list the photos of splits, as train.txt
 
 
 class PascalVoc:
-    """`images/` and `annotations/`, or `JPEGImages/` and `Annotations/`, or XML beside the photos; also once per split."""
+    """`images/` and `annotations/` or `labels/`, `JPEGImages/` and `Annotations/`, or XML beside the photos; also per split."""
 
     name = "voc"
     title = "Pascal VOC"
@@ -44,14 +47,18 @@ class PascalVoc:
         wanted = None if names is None else set(names)
         listed = _listed_splits(folder)
         photos: list[Photo] = []
+        others: Counter[str] = Counter()
         unused = 0
         for images, annotations, split in _parts(folder):
-            by_stem = {path.stem: path for path in images.iterdir() if is_photo(path)} if images.is_dir() else {}
+            paths = list_photos(images, others) if images.is_dir() else []
+            by_stem = {path.stem: path for path in paths}
             for annotation in sorted(annotations.glob("*.xml")):
                 stem = annotation.stem
                 if stem in by_stem and (wanted is None or stem in wanted):
                     photos.append(_read_annotation(annotation, by_stem[stem], split or listed.get(stem, "")))
-            unused += len(by_stem.keys() ^ {path.stem for path in annotations.glob("*.xml")}) if wanted is None else 0
+            if wanted is None:
+                unused += len(by_stem.keys() ^ {path.stem for path in annotations.glob("*.xml")}) + len(paths) - len(by_stem)
+        report_others(folder, others)
         if unused:
             logger.info("%s: %d photos without an annotation, or annotations without a photo: not used", folder, unused)
         report_links(folder, [photo.path for photo in photos])
@@ -75,10 +82,12 @@ class PascalVoc:
 
 def _parts(folder: Path, split: str = "") -> Iterator[tuple[Path, Path, str]]:
     """Yield the folder of photos, the folder of annotations and the split, "" for none."""
-    annotations = next((folder / name for name in ANNOTATION_FOLDERS if (folder / name).is_dir()), None)
+    annotations = subfolder(folder, "annotations")
+    if annotations is None:
+        labels = subfolder(folder, "labels")  # of XML, or else of YOLO
+        annotations = labels if labels is not None and next(labels.glob("*.xml"), None) else None
     if annotations is not None:
-        images = next((folder / name for name in IMAGE_FOLDERS if (folder / name).is_dir()), folder / IMAGE_FOLDERS[0])
-        yield images, annotations, split
+        yield subfolder(folder, *IMAGE_FOLDERS) or folder / IMAGE_FOLDERS[0], annotations, split
         return
     if next(folder.glob("*.xml"), None):
         yield folder, folder, split

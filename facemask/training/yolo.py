@@ -2,7 +2,8 @@
 
 import logging
 import os
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import yaml
@@ -11,12 +12,16 @@ from facemask.errors import InputError
 from facemask.io.annotations import yolo_lines
 from facemask.io.images import image_size
 from facemask.training.data_files import (
+    MAX_LIST_BYTES,
     has_photos,
     is_inside,
     list_photos,
     read_text,
     report_links,
+    report_others,
+    split_folders,
     split_of,
+    subfolder,
     subfolders,
 )
 from facemask.training.dataset import IGNORE, AnnotatedPhoto, Photo, annotated_photo, check_face
@@ -26,6 +31,7 @@ NAME_LISTS = ("classes.txt", "obj.names", "labels.txt", "predefined_classes.txt"
 SPLIT_KEYS = {"train": "train", "val": "validation", "valid": "validation", "test": "test"}  # of data.yaml
 
 MAX_YAML_BYTES = 1 << 20
+MAX_OUTSIDE = 2.0  # of the photo's sides, from its middle: a number farther out is one in pixels
 
 logger = logging.getLogger(__name__)
 
@@ -43,7 +49,7 @@ class Yolo:
         """Return whether the folder has a YAML file or a list with names of classes, or a folder `labels`."""
         if any("names" in _read_yaml(path) for path in _yaml_files(folder)) or (folder / "obj.names").is_file():
             return True
-        return any((place / "labels").is_dir() and (place / "images").is_dir() for place in (folder, *subfolders(folder)))
+        return any(subfolder(place, "labels") and subfolder(place, "images") for place in (folder, *subfolders(folder)))
 
     def read(self, folder: Path, names: Iterable[str] | None = None) -> list[Photo]:
         """List the photos, sorted by path; a photo without a label file has no faces.
@@ -51,13 +57,18 @@ class Yolo:
         Raises InputError if the names of classes are missing, or if a label or path is wrong.
         """
         wanted = None if names is None else set(names)
-        classes, splits = _read_names(folder)
-        places = splits or _photo_folders(folder)
+        classes, places, listed = _read_names(folder)
         photos: list[Photo] = []
-        unlabelled = unreadable = 0
-        for place, split in places.items():
-            for path in list_photos(place):
+        others: Counter[str] = Counter()
+        unlabelled = unreadable = unlisted = 0
+        places = {**{path.parent: "" for path in listed}, **places} if places else _photo_folders(folder)
+        for place, split_of_place in places.items():
+            for path in list_photos(place, others):
+                split = listed.get(path, split_of_place)
                 if wanted is not None and path.stem not in wanted:
+                    continue
+                if listed and not split:
+                    unlisted += 1
                     continue
                 label = _label_file(path, folder)
                 unlabelled += not label.is_file()
@@ -68,6 +79,9 @@ class Yolo:
                     unreadable += 1
         if unlabelled:
             logger.info("%s: %d photos have no label file: they count as photos without faces", folder, unlabelled)
+        if unlisted:
+            logger.warning("%s: %d photos are not in the lists of its YAML file: not used", folder, unlisted)
+        report_others(folder, others)
         if unreadable:
             logger.warning("%s: %d photos could not be read: not used", folder, unreadable)
         report_links(folder, [photo.path for photo in photos])
@@ -120,8 +134,8 @@ def _first_line(error: Exception) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0]
 
 
-def _read_names(folder: Path) -> tuple[list[str], dict[Path, str]]:
-    """Return the names of classes by number, and the splits by their folders as the YAML file says; empty if it does not."""
+def _read_names(folder: Path) -> tuple[list[str], dict[Path, str], dict[Path, str]]:
+    """Return the names of classes by number, and the splits by folder and by photo that the YAML file gives, if it does."""
     for path in _yaml_files(folder):
         content = _read_yaml(path)
         names = content.get("names")
@@ -133,11 +147,15 @@ def _read_names(folder: Path) -> tuple[list[str], dict[Path, str]]:
             raise InputError(
                 f"{path}: names must list the classes, as [with_mask, without_mask], yes and no in quotes; correct it"
             )
-        return [str(name).strip() for name in names], _read_splits(path, content)
-    for name in NAME_LISTS:
-        for path in (folder / name, folder / "labels" / name):
-            if path.is_file():
-                return [line.strip() for line in read_text(path).splitlines() if line.strip()], {}
+        return [str(name).strip() for name in names], *_read_splits(path, content)
+    places = [place for part in (folder, *split_folders(folder)) for place in (part, subfolder(part, "labels")) if place]
+    lists = [place / name for name in NAME_LISTS for place in places if (place / name).is_file()]
+    found = [[line.strip() for line in read_text(path).splitlines() if line.strip()] for path in lists]
+    if found and found != found[:1] * len(found):
+        other = next(path for path, names in zip(lists, found, strict=True) if names != found[0])
+        raise InputError(f"{other}: lists other classes than {lists[0]}; remove one of them")
+    if found:
+        return found[0], {}, {}
     raise InputError(f"{folder}: YOLO labels without the names of the classes; add a data.yaml or classes.txt that lists them")
 
 
@@ -146,36 +164,62 @@ def class_list(folder: Path) -> list[str]:
     return _read_names(folder)[0]
 
 
-def _read_splits(path: Path, content: dict) -> dict[Path, str]:
-    """Return the folders of photos that data.yaml names, and their splits; a folder of several splits has none."""
+def _read_splits(path: Path, content: dict) -> tuple[dict[Path, str], dict[Path, str]]:
+    """Return the folders of photos that data.yaml names, and their splits; and the photos that it lists, and theirs.
+
+    A folder or photo of several splits has none.
+    """
     folder = path.parent
     splits: dict[Path, str] = {}
+    listed: dict[Path, str] = {}
     for key, split in SPLIT_KEYS.items():
         entries = content.get(key) or []
         for entry in entries if isinstance(entries, list) else [entries]:
             if isinstance(entry, str) and entry.endswith(".txt"):
-                continue  # a list of photos, as CVAT writes it: the names of their folders say the split
+                for photo in _read_list(folder, content.get("path"), entry):
+                    listed[photo] = split if listed.get(photo, split) == split else ""
+                continue
             place = _resolve(folder, content.get("path"), entry, path)
             if place is None and split == "test":
                 continue  # many files name a test split that was never made
             if place is None:
                 raise InputError(f"{path}: {key}: {entry} is not a folder of photos in this data set; correct it")
             splits[place] = split if splits.get(place, split) == split else ""
-    return splits
+    return splits, listed
+
+
+def _read_list(folder: Path, base: object, entry: str) -> list[Path]:
+    """Return the photos that a list names, one per line; none if there is no list: then the names of folders say the split."""
+    file = _find_below(folder, base, entry, os.path.isfile)
+    lines = read_text(file, MAX_LIST_BYTES).splitlines() if file else []
+    named = [line.strip() for line in lines if line.strip()]
+    photos = [photo for name in named if (photo := _find_below(folder, base, name, os.path.isfile))]
+    if len(photos) < len(named):
+        logger.warning("%s: %d of %d photos are not there: not used", file, len(named) - len(photos), len(named))
+    return photos
 
 
 def _resolve(folder: Path, base: object, entry: object, source: Path) -> Path | None:
-    """Return the folder of photos that `entry` names; of a path that leads out of the data set, what it ends with counts."""
+    """Return the folder of photos that `entry` names."""
     if not isinstance(entry, str):
         raise InputError(f"{source}: {entry!r} is not the name of a folder; correct it")
-    parts = [part for part in Path(entry.replace("\\", "/")).parts if part not in ("..", ".", "/")]
+    place = _find_below(folder, base, entry, os.path.isdir)
+    if place is None:
+        return None
+    return place / "images" if not has_photos(place) and (place / "images").is_dir() else place
+
+
+def _find_below(folder: Path, base: object, name: str, exists: Callable[[Path], bool]) -> Path | None:
+    """Return what a name in data.yaml, relative to `base`, stands for in the data set; None if that is nothing.
+
+    Of a path that leads out of the data set, the longest end that there is counts.
+    """
+    parts = [part for part in Path(name.replace("\\", "/")).parts if part not in ("..", ".", "/")]
     places = [folder.joinpath(*parts[number:]) for number in range(len(parts))]
     if isinstance(base, str) and not Path(base).is_absolute() and ".." not in Path(base).parts:
         places.insert(0, folder / base / Path(*parts))
-    for place in places:
-        if os.path.isdir(place) and is_inside(place, folder):  # unlike pathlib's, it takes a name that is too long
-            return place / "images" if not has_photos(place) and (place / "images").is_dir() else place
-    return None
+    # os.path's functions, unlike pathlib's, take a name that is too long
+    return next((place for place in places if exists(place) and is_inside(place, folder)), None)
 
 
 def _photo_folders(folder: Path) -> dict[Path, str]:
@@ -192,8 +236,9 @@ def _label_file(photo: Path, folder: Path) -> Path:
     """Return where the labels of a photo are: `labels` in place of the last folder `images` of its path, or beside it."""
     parts = list(photo.relative_to(folder).with_suffix(".txt").parts)
     for number in reversed(range(len(parts) - 1)):
-        if parts[number] == "images":
-            return folder.joinpath(*parts[:number], "labels", *parts[number + 1 :])
+        if parts[number].casefold() == "images":
+            labels = subfolder(folder.joinpath(*parts[:number]), "labels")
+            return Path(labels or folder.joinpath(*parts[:number], "labels"), *parts[number + 1 :])
     return photo.with_suffix(".txt")
 
 
@@ -215,6 +260,8 @@ def _read_labels(photo: Path, label: Path, classes: Sequence[str], split: str) -
                 raise ValueError("a class number and a box are needed")
             if first >= len(classes):
                 raise ValueError(f"class {first:.0f} of {len(classes)}")
+            if not all(abs(value - 0.5) < MAX_OUTSIDE for value in values):
+                raise ValueError(f"{values[:4]} are no parts of the photo's sides, from 0 to 1")
             faces.append((classes[int(first)], _box(values, width, height), False))
             check_face(*faces[-1][:2])
         except (ValueError, OverflowError) as error:

@@ -42,10 +42,19 @@ def empty_class(folder):
     return training("with_mask")
 
 
-@TABLE.case("classes one folder deeper")
+@TABLE.case("an archive that is not unpacked")
+@on_keras
+def packed(folder):
+    import train_mask_detector
+
+    write("data.zip", b"PK\3\4")
+    return Run(["-d", "data.zip", "-m", "m.keras", "--weights", str(MODEL)], script=train_mask_detector.main)
+
+
+@TABLE.case("classes one folder deeper, in several folders")
 @on_keras
 def nested(folder):
-    return training("faces/with_mask", "faces/without_mask")
+    return training("faces/with_mask", "more/without_mask")
 
 
 @TABLE.case("labels that differ only in case")
@@ -162,6 +171,12 @@ def unknown_class(folder):
     return labelled("2 0.5 0.5 0.1 0.1")
 
 
+@TABLE.case("a YOLO label in pixels")
+@on_keras
+def yolo_pixels(folder):
+    return labelled("0 40 30 20 20")
+
+
 @TABLE.case("a data.yaml that names code: nothing is run")
 @on_keras
 def code_in_yaml(folder):
@@ -192,6 +207,37 @@ def coco_deep(folder):
 def csv_box(folder):
     write("data/labels.csv", b"image,label,xmin,ymin,xmax,ymax\na.jpg,with_mask,1,2,x,4\n")
     return training()
+
+
+@TABLE.case("a row of Roboflow's `_classes.csv` without 0 or 1 for each class")
+@on_keras
+def one_hot_row(folder):
+    write("data/train/_classes.csv", b"filename, with_mask, without_mask\na.jpg, 1, 2\n")
+    return training()
+
+
+@TABLE.case("a CSV file whose columns are not known beside class folders: not used")
+@on_keras
+def unknown_columns(folder):
+    write("data/list.csv", b"name,kind\n0.jpg,with_mask\n")
+    return training("with_mask")
+
+
+@TABLE.case("photos that the annotations do not name: counted")
+@on_keras
+def unnamed_photos(folder):
+    write("data/a.jpg", ASTRONAUT.read_bytes())
+    write("data/b.jpg", ASTRONAUT.read_bytes())
+    write("data/list.csv", b"filename,class\na.jpg,with_mask\n")
+    return training()
+
+
+@TABLE.case("photos beside and below class folders: counted")
+@on_keras
+def misplaced_photos(folder):
+    write("data/b.jpg", ASTRONAUT.read_bytes())
+    write("data/with_mask/more/c.jpg", ASTRONAUT.read_bytes())
+    return training("with_mask")
 
 
 @TABLE.case("files that are not images in a class folder: counted")

@@ -15,7 +15,7 @@ pytest.importorskip("sklearn")
 
 from facemask.errors import InputError  # noqa: E402
 from facemask.training.dataset import AnnotatedPhoto, ClassPhoto  # noqa: E402
-from facemask.training.formats import FORMATS, find_format, read_dataset  # noqa: E402
+from facemask.training.formats import FORMATS, find_dataset, find_format, read_dataset  # noqa: E402
 
 WIDTH, HEIGHT = 80, 40
 VOC_XML = (
@@ -127,16 +127,80 @@ def one_csv(folder: Path) -> None:
     text(folder / "labels.csv", "\ufeff" + "\n".join(lines))
 
 
+def roboflow_classes(folder: Path) -> None:
+    """As Roboflow's export "Multi-Label Classification CSV"."""
+    for part in ("train", "valid", "test"):
+        for name in ("a_jpg.rf.1f", "b_jpg.rf.2f", "both", "none"):
+            picture(folder / part / f"{part}_{name}.jpg")
+        lines = ("a_jpg.rf.1f.jpg, 0, 1", "b_jpg.rf.2f.jpg, 1, 0", "both.jpg, 1, 1", "none.jpg, 0, 0")
+        text(folder / part / "_classes.csv", "filename, bare, mask\n" + "".join(f"{part}_{line}\n" for line in lines))
+    text(folder / "README.roboflow.txt", "exported")
+
+
+def test_one_column_per_class_of_roboflow(tmp_path, caplog):
+    roboflow_classes(tmp_path)
+    assert find_format(tmp_path).name == "csv"
+    photos = read_dataset(tmp_path)
+    assert sorted((photo.path.name, photo.split, photo.labels) for photo in photos) == sorted(
+        (f"{part}_{name}", split, (label,))
+        for part, split in (("train", "train"), ("valid", "validation"), ("test", "test"))
+        for name, label in (("a_jpg.rf.1f.jpg", "mask"), ("b_jpg.rf.2f.jpg", "bare"))
+    )
+    for part in ("train", "valid", "test"):
+        message = f"{tmp_path}/{part}/_classes.csv: 2 photos are of no class, or of several: not used"
+        assert caplog.messages.count(message) == 1
+    text(tmp_path / "test/_classes.csv", "filename, bare, mask\ntest_both.jpg, 1, x\n")
+    with pytest.raises(InputError, match=r"_classes\.csv: row 2 is not a label \(it must have 0 or 1 for each class\)"):
+        read_dataset(tmp_path)
+
+
+def voc_in_labels(folder: Path) -> None:
+    for part in ("train", "val", "test"):
+        picture(folder / part / "Images" / f"{part}.jpg")
+        text(folder / part / "Labels" / f"{part}.xml", VOC_XML.format("mask", 8, 4, 48, 24))
+
+
+def yolo_lists(folder: Path) -> None:
+    """As Darknet and ultralytics take lists of photos, from another computer here."""
+    for part in ("train", "val", "test"):
+        picture(folder / "Images" / f"{part}.jpg")
+        text(folder / "Labels" / f"{part}.txt", LABEL)
+        text(folder / f"{part}.txt", f"/content/a/Images/{part}.jpg\n")
+    text(folder / "data.yaml", YAML + "train: train.txt\nval: ./val.txt\ntest: /content/a/test.txt\n")
+
+
+def yolo_class_lists(folder: Path) -> None:
+    """As labelImg leaves it: the names of classes beside the labels."""
+    for part in ("train", "val", "test"):
+        picture(folder / part / "images" / f"{part}.jpg")
+        text(folder / part / "labels" / f"{part}.txt", LABEL)
+        text(folder / part / "labels" / "classes.txt", "bare\nmask\n")
+
+
+def csv_without_suffix(folder: Path) -> None:
+    for part in ("train", "val", "test"):
+        picture(folder / "images" / f"{part}.jpg")
+    rows = "".join(f"{part},mask,8,4,48,24,{part}\n" for part in ("train", "val", "test"))
+    text(folder / "labels.csv", f"image,label,xmin,ymin,xmax,ymax,split\n{rows}")
+
+
+def unpacked(folder: Path) -> None:
+    roboflow_yolo(folder / "archive" / "Face Masks")
+    (folder / "__MACOSX/archive").mkdir(parents=True)
+
+
 @pytest.mark.parametrize(
     ("make", "name"),
     [
         (roboflow_yolo, "yolo"), (ultralytics_yolo, "yolo"), (cvat_ultralytics, "yolo"), (roboflow_coco, "coco"), (usual_coco, "coco"),
-        (roboflow_voc, "voc"), (voc_devkit, "voc"), (roboflow_csv, "csv"), (one_csv, "csv"),
+        (roboflow_voc, "voc"), (voc_devkit, "voc"), (roboflow_csv, "csv"), (one_csv, "csv"), (voc_in_labels, "voc"),
+        (yolo_lists, "yolo"), (yolo_class_lists, "yolo"), (csv_without_suffix, "csv"), (unpacked, "yolo"),
     ],
 )  # fmt: skip
 def test_boxes_and_splits_are_read_as_they_are(tmp_path, make, name):
     make(tmp_path)
-    assert find_format(tmp_path).name == name
+    place, kind = find_dataset(tmp_path)
+    assert (place, kind.name) == (tmp_path / "archive/Face Masks" if make is unpacked else tmp_path, name)
     photos = read_dataset(tmp_path)
     assert [row[1:] for row in rows(photos)] == [("test", [FACE]), ("train", [FACE]), ("validation", [FACE])]
     assert [photo.path.stem[:2] for photo in photos if photo.split == "validation"] == ["va"]
@@ -275,6 +339,87 @@ def test_photos_with_unknown_suffixes_are_taken_by_content(tmp_path, caplog):
     assert f"{tmp_path}: 2 files are not images of a known kind: not used (.doc 1, .mp4 1)" in caplog.messages
 
 
+def test_what_a_mac_and_editors_leave_is_no_photo(tmp_path, caplog):
+    for label in ("bare", "mask"):
+        picture(tmp_path / label / "a.jpg")
+        text(tmp_path / label / "._a.jpg", "attributes of a.jpg")
+        picture(tmp_path / label / ".ipynb_checkpoints/a-checkpoint.jpg")
+        picture(tmp_path / "__MACOSX" / label / "a.jpg")
+        text(tmp_path / label / "Thumbs.db", "thumbnails")
+    assert len(read_dataset(tmp_path)) == 2
+    assert not caplog.messages
+
+
+def beside_classes(folder: Path) -> str:
+    for name in ("mask/a.jpg", "bare/a.jpg", "mask/n95/b.jpg", "c.jpg"):
+        picture(folder / name)
+    return f"{folder}: 2 photos are not directly in the folder of a class, as {folder}/c.jpg: not used"
+
+
+def unnamed_in_csv(folder: Path) -> str:
+    one_csv(folder)
+    picture(folder / "images/more.jpg")
+    return f"{folder}: 1 photos that its files do not name, as {folder}/images/more.jpg: not used"
+
+
+def unnamed_in_coco(folder: Path) -> str:
+    usual_coco(folder)
+    picture(folder / "val2017/more.jpg")
+    return f"{folder}: 1 photos that its files do not name, as {folder}/val2017/more.jpg: not used"
+
+
+def unlisted_in_yolo(folder: Path) -> str:
+    yolo_lists(folder)
+    picture(folder / "Images/more.jpg")
+    return f"{folder}: 1 photos are not in the lists of its YAML file: not used"
+
+
+def missing_in_list(folder: Path) -> str:
+    yolo_lists(folder)
+    text(folder / "test.txt", "Images/test.jpg\nImages/gone.jpg\n")
+    return f"{folder}/test.txt: 1 of 2 photos are not there: not used"
+
+
+def no_image_in_voc(folder: Path) -> str:
+    voc_devkit(folder)
+    text(folder / "JPEGImages/film.mp4", "text")
+    return f"{folder}: 1 files are not images of a known kind: not used (.mp4 1)"
+
+
+def same_stem_in_voc(folder: Path) -> str:
+    voc_devkit(folder)
+    shutil.copy(folder / "JPEGImages/val.jpg", folder / "JPEGImages/val.JPEG")
+    return f"{folder}: 1 photos without an annotation, or annotations without a photo: not used"
+
+
+def no_image_in_yolo(folder: Path) -> str:
+    yolo_lists(folder)
+    text(folder / "Images/film.mp4", "text")
+    return f"{folder}: 1 files are not images of a known kind: not used (.mp4 1)"
+
+
+def unknown_columns(folder: Path) -> str:
+    picture(folder / "bare/a.jpg")
+    picture(folder / "mask/a.jpg")
+    text(folder / "train.csv", "name,x1,x2,y1,y2,kind\na.jpg,1,2,3,4,mask\n")
+    return f"{folder}/train.csv: not used: it needs columns for the photo and its label, called as filename and class"
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        beside_classes, unnamed_in_csv, unnamed_in_coco, unlisted_in_yolo, missing_in_list, no_image_in_voc, same_stem_in_voc,
+        no_image_in_yolo, unknown_columns,
+    ],
+)  # fmt: skip
+def test_what_is_not_used_is_counted_once(tmp_path, caplog, make):
+    message = make(tmp_path)
+    with caplog.at_level(logging.INFO):
+        assert len({photo.path.stem for photo in read_dataset(tmp_path)}) == (1 if "bare" in os.listdir(tmp_path) else 3)
+    assert caplog.messages.count(message) == 1
+    assert sum("not used" in each for each in caplog.messages) == 1
+
+
 def test_links_out_of_the_folder_are_said(tmp_path, caplog):
     folder = tmp_path / "data"
     picture(folder / "mask/a.jpg")
@@ -357,6 +502,28 @@ def high_class(folder: Path) -> None:
     text(folder / "train/labels/train.txt", "\n2 0.5 0.5 0.1 0.1\n")
 
 
+def pixels(folder: Path) -> None:
+    roboflow_yolo(folder)
+    text(folder / "train/labels/train.txt", "1 28 14 40 20\n")
+
+
+def two_lists(folder: Path) -> None:
+    yolo_class_lists(folder)
+    text(folder / "val/labels/classes.txt", "mask\nbare\n")
+
+
+def archive(folder: Path) -> None:
+    folder.rmdir()
+    folder.write_bytes(b"PK\3\4")
+
+
+def two_data_sets(folder: Path) -> None:
+    kaggle = folder / "one" / "Face Mask Dataset"
+    for part in ("Train", "Test"):
+        picture(kaggle / part / "mask/a.jpg")
+    picture(folder / "two/mask/a.jpg")
+
+
 def no_split(folder: Path) -> None:
     roboflow_yolo(folder)
     shutil.rmtree(folder / "valid")
@@ -398,6 +565,10 @@ def images_and_labels(folder: Path) -> None:
         (code_in_yaml, "{0}/data.yaml: not a YAML file that only holds values (could not determine a constructor for the tag 'tag:yaml.org,2002:python/object/apply:os.system'); fix or remove it"),
         (no_names, "{0}: YOLO labels without the names of the classes; add a data.yaml or classes.txt that lists them"),
         (high_class, "{0}/train/labels/train.txt: line 2 is not a YOLO label (class 2 of 2); fix or remove it"),
+        (pixels, "{0}/train/labels/train.txt: line 1 is not a YOLO label ([28.0, 14.0, 40.0, 20.0] are no parts of the photo's sides, from 0 to 1); fix or remove it"),
+        (two_lists, "{0}/val/labels/classes.txt: lists other classes than {0}/test/labels/classes.txt; remove one of them"),
+        (archive, "{0}: not a folder; unpack it, and give the folder"),
+        (two_data_sets, "{0}/one: no photos in this class's folder; its folders have some: give -d the one to train on"),
         (no_split, "{0}/data.yaml: val: ../valid/images is not a folder of photos in this data set; correct it"),
         (yes_and_no, "{0}/data.yaml: names must list the classes, as [with_mask, without_mask], yes and no in quotes; correct it"),
         (csv_box, "{0}/labels.csv: row 2 is not a label (could not convert string to float: 'x'); fix or remove it"),
@@ -419,7 +590,8 @@ def test_what_is_wrong_is_one_line(tmp_path, make, message):
     ("make", "file"),
     [
         (roboflow_yolo, "data.yaml"), (roboflow_yolo, "train/labels/train.txt"), (usual_coco, "annotations/instances_val2017.json"),
-        (one_csv, "labels.csv"), (voc_devkit, "ImageSets/Main/train.txt"), (voc_devkit, "Annotations/val.xml"),
+        (one_csv, "labels.csv"), (roboflow_classes, "train/_classes.csv"), (yolo_lists, "data.yaml"), (yolo_lists, "train.txt"),
+        (voc_devkit, "ImageSets/Main/train.txt"), (voc_devkit, "Annotations/val.xml"),
     ],
 )  # fmt: skip
 def test_mutated_files_are_read_or_refused_in_one_line(tmp_path, make, file):
