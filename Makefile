@@ -8,7 +8,7 @@ INSTALL := install --quiet --disable-pip-version-check -c requirements.lock
 OPENCV4_TESTS := tests/io/test_images.py tests/models tests/video/test_sources.py tests/test_detect_mask_image.py \
   tests/faults/test_image_faults.py tests/faults/test_model_faults.py tests/faults/test_video_faults.py
 
-.PHONY: help demo install check test test-all fuzz train evaluate bench lock audit clean
+.PHONY: help demo install check test test-all test-openvino fuzz train evaluate bench lock audit clean
 
 help: ## list what there is to make
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -29,6 +29,9 @@ test: check ## check, and run the tests except the slow ones: under five minutes
 test-all: check .venv-opencv4/test ## check, and run all tests, on OpenCV 4 those that depend on its version
 	$(BIN)/python -m pytest
 	.venv-opencv4/bin/python -m pytest -m "not training" $(OPENCV4_TESTS)
+
+test-openvino: .venv-openvino/test ## compare detection by OpenVINO with the CPU's
+	.venv-openvino/bin/python -m pytest tests/models/test_devices.py
 
 fuzz: .venv/test ## try to break it: 20,000 mutated images, 2,000 models, 2,000 annotations, 200 kills; a quarter of an hour
 	FUZZ=1 $(BIN)/python -m pytest -s --hypothesis-show-statistics tests/test_fuzz.py tests/test_properties.py
@@ -57,7 +60,7 @@ audit: ## look the locked versions up in a database of known flaws; needs pip-au
 	pip-audit --strict --disable-pip --require-hashes -r requirements.lock
 
 clean: ## remove the environments and what the demo wrote
-	rm -rf .venv .venv-opencv4 demo.jpg
+	rm -rf .venv .venv-opencv4 .venv-openvino demo.jpg
 
 # opencv-python needs a desktop's libraries (libGL); where they are missing, its headless twin takes its place.
 define use-headless-if-needed
@@ -95,4 +98,14 @@ endef
 	.venv-opencv4/bin/pip $(INSTALL) numpy pillow pillow-heif jinja2 tqdm trackers av onnx filelock pytest hypothesis
 	.venv-opencv4/bin/pip uninstall --quiet --yes opencv-python
 	.venv-opencv4/bin/pip install --quiet --disable-pip-version-check --force-reinstall --no-deps opencv-python-headless==4.10.0.84
+	@touch $@
+
+# OpenVINO's build of onnxruntime takes the place of the usual one.
+.venv-openvino/test: requirements-detect.txt requirements.lock .venv/pip
+	$(PYTHON) -m venv --clear .venv-openvino
+	.venv-openvino/bin/pip install --quiet --disable-pip-version-check --require-hashes -r .venv/pip.lock
+	.venv-openvino/bin/pip $(INSTALL) -r requirements-detect.txt pytest hypothesis
+	$(call use-headless-if-needed,.venv-openvino/bin)
+	.venv-openvino/bin/pip uninstall --quiet --yes onnxruntime
+	.venv-openvino/bin/pip install --quiet --disable-pip-version-check --no-deps onnxruntime-openvino==1.24.1
 	@touch $@

@@ -10,6 +10,7 @@ from facemask.boxes import MAX_FACES
 from facemask.detector import MaskDetector
 from facemask.drawing import draw_tracked
 from facemask.models.default_files import FACE_DETECTOR, MASK_CLASSIFIER
+from facemask.models.devices import AUTO, Device, load_on
 from facemask.models.face_detectors import load_face_detector
 from facemask.models.mask_classifier import MaskClassifier
 from facemask.types import Detection
@@ -26,17 +27,22 @@ def load_detector(
     tiles: bool = True,
     max_faces: int = MAX_FACES,
     threads: int = 0,
+    device: str = AUTO,
 ) -> MaskDetector:
     """Load both networks, by default the shipped ones.
 
     `model` is a mask classifier, `.onnx` or `.keras`; `face_detector` is an `.onnx` file, or a folder with ours. `size` is
     the longest side in px to which the face detector scales an image (None: 576). `tiles` is whether it infers parts with
     small faces again, enlarged and in tiles. At most `max_faces` are returned for one image, the most confident ones.
-    `threads` is how many each network computes with (0: one per core). Raises InputError if a file is missing, corrupt or
-    another network.
+    `threads` is how many each network computes with (0: one per core). `device` is a name of docs/devices.md; "auto" is the
+    best one here. Raises InputError if a file is missing, corrupt or another network, or if the device is not there.
     """
-    faces = load_face_detector(face_detector, size, tiles, threads, max_faces)
-    return MaskDetector(faces, MaskClassifier.load(model, threads))
+
+    def load(chosen: Device) -> MaskDetector:
+        faces = load_face_detector(face_detector, size, tiles, threads, max_faces, chosen)
+        return MaskDetector(faces, MaskClassifier.load(model, threads, chosen))
+
+    return load_on(device, load)
 
 
 def annotate(image: np.ndarray, detections: Sequence[Detection]) -> np.ndarray:

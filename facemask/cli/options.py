@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from facemask.errors import InputError
 from facemask.models import default_files
+from facemask.models.devices import AUTO, NAMES
 
 if TYPE_CHECKING:
     from facemask.io.collect import Collector
@@ -126,7 +127,7 @@ def add_detector_arguments(parser: argparse.ArgumentParser, tiles: str) -> None:
         type=detector_size,
         metavar="PX",
         help="longest side in pixels to which the face detector scales an image: a larger one finds smaller faces, and takes "
-        "longer (default: 512)",
+        "longer (default: 576)",
     )
     parser.add_argument(
         "--tiles",
@@ -155,6 +156,13 @@ def add_detector_arguments(parser: argparse.ArgumentParser, tiles: str) -> None:
         type=probability,
         default=0.5,
         help="minimum confidence, 0..1, of a detected face",
+    )
+    parser.add_argument(
+        "--device",
+        choices=NAMES,
+        default=AUTO,
+        help="what runs the networks: cuda, directml, openvino and coreml need their own build of onnxruntime "
+        "(docs/devices.md); auto is cuda or directml where there is one, else cpu",
     )
 
 
@@ -251,7 +259,13 @@ def load_detector(args: argparse.Namespace, threads: int = 0):
 
     tiles = args.tiles == "auto"
     detector = api.load_detector(
-        args.model, args.face, size=args.detector_size, tiles=tiles, max_faces=args.max_faces, threads=threads
+        args.model,
+        args.face,
+        size=args.detector_size,
+        tiles=tiles,
+        max_faces=args.max_faces,
+        threads=threads,
+        device=args.device,
     )
     faces, classifier = detector.faces.name, detector.classifier
     labels, size = ", ".join(classifier.info.labels), classifier.info.input_size

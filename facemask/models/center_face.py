@@ -11,6 +11,7 @@ import numpy as np
 
 from facemask.boxes import MAX_FACES, clip_boxes, nms
 from facemask.errors import InputError
+from facemask.models.devices import CPU, Device, DeviceError
 from facemask.models.model_file import ModelFile, as_model_file
 from facemask.models.onnx_session import Run, open_onnx
 from facemask.types import Face
@@ -101,19 +102,25 @@ class CenterFaceDetector:
         tiles: bool = False,
         threads: int = 0,
         max_faces: int = MAX_FACES,
+        device: Device = CPU,
     ) -> "CenterFaceDetector":
-        """Load the ONNX file; the other arguments are those of `load_face_detector`. Raises InputError if it is corrupt."""
+        """Load the ONNX file; the other arguments are those of `load_face_detector`.
+
+        Raises InputError if it is corrupt, and DeviceError as `open_onnx` does.
+        """
         model = as_model_file(model)
         path = model.path
         try:
             calibration = PlattScaling.from_json(model.metadata[cls.METADATA_NAME])
         except (KeyError, ValueError, TypeError) as error:
             raise InputError(f"{path}: not this face detector ({error}); copy face_detector/ again") from error
-        run, _ = open_onnx(model, threads)
+        run, _ = open_onnx(model, threads, device)
         detector = cls(run, calibration, size or cls.size, tiles, max_faces, path.name)
         side = cls.MIN_INPUT
         try:
             output = np.asarray(run(np.zeros((1, 3, side, side), np.float32)), np.float32)
+        except DeviceError:
+            raise
         except Exception as error:  # onnxruntime's and OpenCV's have no common base below it
             raise InputError(f"{path}: not this face detector (it cannot run on an image); copy face_detector/ again") from error
         expected = (1, 5, side // cls.STRIDE, side // cls.STRIDE)
@@ -149,6 +156,8 @@ class CenterFaceDetector:
         inputs = self.preprocess(images)
         try:
             outputs = self.run(inputs)
+        except DeviceError:
+            raise
         except Exception as error:  # as in load
             raise InputError("the face detector: cannot run on some images; copy face_detector/ again") from error
         if outputs.shape != (len(images), 5, inputs.shape[2] // self.STRIDE, inputs.shape[3] // self.STRIDE):

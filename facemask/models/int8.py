@@ -7,6 +7,7 @@ from pathlib import Path
 import cv2
 
 from facemask.errors import InputError
+from facemask.models.devices import CPU, Device
 from facemask.models.model_file import ModelFile
 
 logger = logging.getLogger(__name__)
@@ -33,13 +34,13 @@ def runs_int8() -> bool:
     return cv2.checkHardwareSupport(CPU_AVX_512VNNI)
 
 
-def prefer_int8(model: ModelFile, remedy: str) -> ModelFile:
-    """Return the int8 file beside a float32 ONNX file, where it exists and `runs_int8`; else the given file.
+def prefer_int8(model: ModelFile, remedy: str, device: Device = CPU) -> ModelFile:
+    """Return the int8 file beside a float32 ONNX file, where it exists and `runs_int8` on this device; else the given file.
 
     An int8 file counts if it was made from this very file, else there is a warning that ends with `remedy`.
     """
     quantized = int8_file(model.path)
-    if not (quantized.is_file() and runs_int8()):
+    if not (quantized.is_file() and device.runs_int8 and runs_int8()):
         return model
     with suppress(InputError, ValueError):
         found = ModelFile.read(quantized)

@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from pathlib import Path
 
 import cv2
@@ -10,6 +9,7 @@ import numpy as np
 
 from facemask.boxes import crop_face
 from facemask.errors import InputError
+from facemask.models.devices import CPU, Device, DeviceError, warn_of_other_library
 from facemask.models.int8 import prefer_int8
 from facemask.models.model_file import ModelFile
 from facemask.models.model_info import METADATA_NAME, NOT_OURS, SHA256_NAME, ModelInfo
@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 
 
 class MaskClassifier:
-    """A trained network with its metadata, `info`; `backend` is the name of the library that runs it."""
+    """A trained network with its metadata, `info`; `backend` names the library and device that run it."""
 
     BATCH_SIZE = 8  # faces a network call: bounds the memory for images of crowds
 
@@ -30,13 +30,13 @@ class MaskClassifier:
         self._run = run
 
     @classmethod
-    def load(cls, path: str | Path, threads: int = 0) -> "MaskClassifier":
+    def load(cls, path: str | Path, threads: int = 0, device: Device = CPU) -> "MaskClassifier":
         """Load a `.keras` or `.onnx` model that train_mask_detector.py wrote.
 
         For a `.keras` file the `.onnx` beside it runs, if it was made from this very file; else Keras does, with a
         warning. For an `.onnx` the `.int8.onnx` beside it runs, as `prefer_int8` says. onnxruntime runs an `.onnx` where
-        it is installed, with `threads` as in `open_onnx`, else cv2.dnn does. Raises InputError if the file is missing,
-        corrupt or not such a model.
+        it is installed, with `threads` and on `device` as in `open_onnx`, else cv2.dnn does. Raises InputError if the file is
+        missing, corrupt or not such a model, and DeviceError as `open_onnx` does.
         """
         path = Path(path)
         if path.suffix not in (".keras", ".onnx") or not path.is_file():
@@ -44,15 +44,20 @@ class MaskClassifier:
             raise InputError(f"{path}: {reason}; give -m the model that train_mask_detector.py wrote")
         model = ModelFile.read(path)
         if path.suffix == ".onnx":
-            return cls._load_onnx(model, threads)
+            return cls._load_onnx(model, threads, device)
         info = ModelInfo.of_keras(model)
         onnx_path = path.with_suffix(".onnx")
         reason = f"there is no {onnx_path.name}"
         if onnx_path.is_file():
             reason = f"{onnx_path.name} is corrupt or was made from another file"
-            with suppress(InputError):
-                return cls._load_onnx(ModelFile.read(onnx_path), threads, made_from=model.sha256)
+            try:
+                return cls._load_onnx(ModelFile.read(onnx_path), threads, device, made_from=model.sha256)
+            except DeviceError:
+                raise
+            except InputError:
+                pass
         logger.warning("running %s with Keras, which starts slowly: %s; python -m facemask %s makes it", path, reason, path)
+        warn_of_other_library(device, path.name, "Keras")
         return cls._load_keras(model, info)
 
     def classify(self, image: np.ndarray, boxes: Sequence[Box]) -> np.ndarray:
@@ -87,6 +92,8 @@ class MaskClassifier:
         """Run the network on crops (n, 3, size, size); returns its probabilities (n, classes)."""
         try:
             outputs = self._run(inputs)
+        except DeviceError:
+            raise
         except Exception as error:  # as in _checked
             raise InputError(f"the mask classifier: cannot run on {len(inputs)} faces at once; train it again") from error
         if outputs.shape != (len(inputs), len(self.info.classes)) or not np.isfinite(outputs).all():
@@ -104,7 +111,7 @@ class MaskClassifier:
         return np.divide(labels, total, out=uniform, where=total > 0), np.clip(1 - outputs[:, background], 0, 1)
 
     @classmethod
-    def _load_onnx(cls, model: ModelFile, threads: int, made_from: str | None = None) -> "MaskClassifier":
+    def _load_onnx(cls, model: ModelFile, threads: int, device: Device, made_from: str | None = None) -> "MaskClassifier":
         """Load an `.onnx` file, which must have been made from the `.keras` file of that SHA-256, if one is given."""
         try:
             info = ModelInfo.from_json(model.metadata[METADATA_NAME])
@@ -112,8 +119,8 @@ class MaskClassifier:
             raise InputError(f"{model.path}: {NOT_OURS}") from error
         if made_from is not None and model.metadata.get(SHA256_NAME) != made_from:
             raise InputError(f"{model.path}: was made from another .keras file; python -m facemask makes it again")
-        chosen = prefer_int8(model, "train_mask_detector.py makes it again; until then remove it")
-        return cls(info, *open_onnx(chosen, threads))._checked(chosen.path)
+        chosen = prefer_int8(model, "train_mask_detector.py makes it again; until then remove it", device)
+        return cls(info, *open_onnx(chosen, threads, device))._checked(chosen.path)
 
     @classmethod
     def _load_keras(cls, model: ModelFile, info: ModelInfo) -> "MaskClassifier":
@@ -140,6 +147,8 @@ class MaskClassifier:
         images[1] = np.random.default_rng(0).uniform(0, 255, images[1].shape)
         try:
             probabilities = np.asarray(self._run(images), np.float32)
+        except DeviceError:
+            raise
         except Exception as error:  # onnxruntime's and OpenCV's have no common base below it
             raise InputError(f"{path}: cannot run on faces of {size} x {size} px; train it again") from error
         if probabilities.shape != (len(images), len(self.info.classes)):

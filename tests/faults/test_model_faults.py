@@ -144,6 +144,36 @@ def external_weights(folder):
     return model("m.onnx", network(build, TWO))
 
 
+def without_driver(monkeypatch, *arguments: str) -> Run:
+    """Run with a build of onnxruntime that has CUDA, on a machine that has not."""
+    onnxruntime = pytest.importorskip("onnxruntime")
+    session = onnxruntime.InferenceSession
+
+    def on_the_cpu(data, options, providers, enable_fallback):
+        return session(data, options, providers=["CPUExecutionProvider"])
+
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CUDAExecutionProvider", "CPUExecutionProvider"])
+    monkeypatch.setattr(onnxruntime, "InferenceSession", on_the_cpu)
+    return Run(["-i", str(ASTRONAUT), *arguments])
+
+
+@TABLE.case("`--device cuda` (and others) where this build of onnxruntime does not have it")
+def no_provider(folder, monkeypatch):
+    onnxruntime = pytest.importorskip("onnxruntime")
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CPUExecutionProvider"])
+    return Run(["-i", str(ASTRONAUT), "--device", "cuda"])
+
+
+@TABLE.case("`--device cuda` where its driver or libraries are missing")
+def no_driver(folder, monkeypatch):
+    return without_driver(monkeypatch, "--device", "cuda")
+
+
+@TABLE.case("the same with `--device auto`, the default: the next device runs the networks")
+def no_driver_for_auto(folder, monkeypatch):
+    return without_driver(monkeypatch)
+
+
 def keras_file(parts: dict[str, bytes], info: ModelInfo = TWO) -> bytes:
     """A .keras file with its checksum, as anybody can make one."""
     buffer = BytesIO()

@@ -80,7 +80,7 @@ def test_an_imported_model_computes_the_same(tmp_path, name, nested, capsys):
     expected = model.predict(keras.applications.mobilenet_v2.preprocess_input(images()), verbose=0)
     assert np.ptp(expected[:, 0]) > 1e-3  # the images differ
     classifier = MaskClassifier.load(output)
-    assert classifier.backend == "onnxruntime" and classifier.info.labels == tuple(LABELS)
+    assert classifier.backend == "onnxruntime on cpu" and classifier.info.labels == tuple(LABELS)
     np.testing.assert_allclose(classifier.infer(images().transpose(0, 3, 1, 2)), expected, atol=1e-4)
     np.testing.assert_allclose(load_keras(output).model.predict(images(), verbose=0), expected, atol=1e-4)
 

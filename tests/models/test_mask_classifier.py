@@ -61,7 +61,7 @@ def test_classify_no_faces(people):
 def test_opencv_equals_onnxruntime(people, copied_model):
     pytest.importorskip("onnxruntime")
     classifier = MaskClassifier.load(copied_model.with_suffix(".onnx"))  # beside no int8 file
-    assert classifier.backend == "onnxruntime"
+    assert classifier.backend == "onnxruntime on cpu"
     by_opencv = MaskClassifier(classifier.info, open_with_opencv(ONNX), "cv2.dnn")
     boxes = list(PEOPLE)
     np.testing.assert_allclose(by_opencv.classify(people, boxes), classifier.classify(people, boxes), atol=1e-3)

@@ -60,7 +60,7 @@ def test_train_then_detect(dataset, tmp_path, capsys):
     assert info == ModelInfo(("with_mask", "without_mask"), 96, 0.0)
     (folder / "mine.int8.onnx").unlink()  # its probabilities differ in the second digit
     classifier = MaskClassifier.load(model)
-    assert classifier.backend == "onnxruntime"
+    assert classifier.backend == "onnxruntime on cpu"
     image = cv2.imread(str(EXAMPLES / "people.jpg"))
     boxes = [(65, 55, 236, 262), (370, 380, 538, 551), (87, 434, 213, 591), (378, 44, 515, 249)]
     from_keras = MaskClassifier._load_keras(file, info).classify(image, boxes)
@@ -413,7 +413,7 @@ def test_export_command_remakes_the_onnx(tmp_path, capsys):
     shutil.copy(MODEL, tmp_path / "model.keras")
     assert export_main([str(tmp_path / "model.keras")]) == 0
     assert capsys.readouterr().out == f"saved to {tmp_path / 'model.onnx'}\n"
-    assert MaskClassifier.load(tmp_path / "model.keras").backend == "onnxruntime"
+    assert MaskClassifier.load(tmp_path / "model.keras").backend == "onnxruntime on cpu"
     remade, shipped = onnx.load(tmp_path / "model.onnx"), onnx.load(MODEL.with_suffix(".onnx"))
     assert [node.op_type for node in remade.graph.node] == [node.op_type for node in shipped.graph.node]
 
@@ -465,7 +465,7 @@ def test_other_backend_trains(dataset, tmp_path, backend):
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert f"({backend} backend)" in done.stderr
-    assert MaskClassifier.load(tmp_path / "m.keras").backend == "onnxruntime"
+    assert MaskClassifier.load(tmp_path / "m.keras").backend == "onnxruntime on cpu"
 
 
 @pytest.mark.shared
