@@ -39,6 +39,7 @@ def build_parser() -> argparse.ArgumentParser:
         help="images: files, folders (with subfolders), globs, or the URL of an image; may be given several times",
     )
     options.add_detector_arguments(parser, tiles="auto")
+    options.add_turns_argument(parser)
     parser.add_argument(
         "-o",
         "--output",

@@ -43,6 +43,7 @@ def build_parser() -> argparse.ArgumentParser:
         help="minimum intersection over union, 0..1, of a face of an annotated set and its detection (default: 0.5)",
     )  # fmt: skip
     options.add_detector_arguments(parser, tiles="auto")
+    options.add_turns_argument(parser)
     parser.add_argument(
         "--min-confidence", type=options.probability, default=0.05,
         help="minimum confidence, 0..1, of a face in the precision-recall curves",

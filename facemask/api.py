@@ -9,6 +9,7 @@ import numpy as np
 from facemask.boxes import MAX_FACES
 from facemask.detector import MaskDetector
 from facemask.drawing import draw_tracked
+from facemask.models.center_face import CenterFaceDetector
 from facemask.models.default_files import FACE_DETECTOR, MASK_CLASSIFIER
 from facemask.models.devices import AUTO, Device, load_on
 from facemask.models.face_detectors import load_face_detector
@@ -25,6 +26,7 @@ def load_detector(
     *,
     size: int | None = None,
     tiles: bool = True,
+    check_turns: bool = True,
     max_faces: int = MAX_FACES,
     threads: int = 0,
     device: str = AUTO,
@@ -33,14 +35,16 @@ def load_detector(
 
     `model` is a mask classifier, `.onnx` or `.keras`; `face_detector` is an `.onnx` file, or a folder with ours. `size` is
     the longest side in px to which the face detector scales an image (None: 576). `tiles` is whether it infers parts with
-    small faces again, enlarged and in tiles. At most `max_faces` are returned for one image, the most confident ones.
+    small faces again, enlarged and in tiles. `check_turns` is whether images are turned upright that show more faces turned
+    by 90, 180 or 270 degrees. res10 does neither. At most `max_faces` are returned for one image, the most confident ones.
     `threads` is how many each network computes with (0: one per core). `device` is a name of docs/devices.md; "auto" is the
     best one here. Raises InputError if a file is missing, corrupt or another network, or if the device is not there.
     """
 
     def load(chosen: Device) -> MaskDetector:
         faces = load_face_detector(face_detector, size, tiles, threads, max_faces, chosen)
-        return MaskDetector(faces, MaskClassifier.load(model, threads, chosen))
+        can_turn = check_turns and isinstance(faces, CenterFaceDetector)
+        return MaskDetector(faces, MaskClassifier.load(model, threads, chosen), can_turn)
 
     return load_on(device, load)
 

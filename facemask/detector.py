@@ -5,12 +5,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
+import cv2
 import numpy as np
 
 from facemask.io.images import MAX_PIXELS, EncodedImage
 from facemask.models.center_face import CenterFaceDetector
 from facemask.models.face_detectors import FaceDetector
 from facemask.models.mask_classifier import MaskClassifier
+from facemask.turns import turn_box, turn_left
 from facemask.types import Box, Detection, Face, FileResult
 
 HIDE_CONFIDENCE = 0.1  # from which a face is hidden, though less confident ones than asked for are not reported
@@ -23,6 +25,14 @@ MIN_REDUCED_FACE = 32  # px high in an image decoded reduced: if a face is small
 # background to it.
 BACKGROUND_TRUST = 0.9
 
+# Is the image turned? Turned faces are found with less confidence, or not at all. docs/experiments.md compares these values.
+# Mean confidence of the faces, weighted by itself and by their height, from which the image is taken as upright.
+UPRIGHT_CONFIDENCE = 0.88
+MIN_UPRIGHT_CONFIDENCE = 0.05  # of a face that counts for it
+TURN_SCALE = 0.5  # of the face detector's size, at which the image is inferred turned by 90, 180 and 270 degrees
+MIN_TURN_CONFIDENCE = 0.3  # of a face that counts as evidence for an angle
+MIN_TURN_EVIDENCE = 0.5  # that an angle must have more than the image as it is: sum of the squared confidences of its faces
+
 
 @dataclass(frozen=True)
 class MaskDetector:
@@ -30,6 +40,7 @@ class MaskDetector:
 
     faces: FaceDetector
     classifier: MaskClassifier
+    check_turns: bool = False  # find the faces of images that are turned by 90, 180 or 270 degrees; needs our face detector
 
     def detect(self, image: np.ndarray, confidence: float = 0.5, size: int | None = None) -> list[Detection]:
         """Detect and classify the faces in `image`, uint8 (H, W, 3) BGR; returns them most confident first.
@@ -37,7 +48,8 @@ class MaskDetector:
         `confidence`, 0..1, is the minimum of a detection. `size` is the longest side in px to which the face detector scales
         the image (None: its default). Raises InputError if a network cannot process the image.
         """
-        return self.classify(image, self.faces.detect(image, confidence, size), confidence)
+        turns, upright, faces = self._detect_upright(image, confidence, size)
+        return turn_detections(self.classify(upright, faces, confidence), -turns, upright)
 
     def detect_file(
         self,
@@ -59,29 +71,62 @@ class MaskDetector:
         """
         encoded = source if isinstance(source, EncodedImage) else EncodedImage.read(source, max_pixels)
         scale = encoded.decode_scale(max(MIN_REDUCED_SIDE, size or self.faces.size))
-        image = encoded.decode(scale)
-        faces = self.faces.detect(image, confidence, size)
+        turns, upright, faces = self._detect_upright(encoded.decode(scale), confidence, size)
         if scale > 1 and any(face.box[3] - face.box[1] < MIN_REDUCED_FACE for face in faces):
-            scale, image = 1, encoded.decode()
-            faces = self.faces.detect(image, confidence, size)
-        detections = self.classify(image, faces, confidence)
+            scale, upright = 1, turn_left(encoded.decode(), turns)
+            faces = self.faces.detect(upright, confidence, size)
+        detections = turn_detections(self.classify(upright, faces, confidence), -turns, upright)
         if scale > 1:
             detections = enlarge(detections, scale, encoded.width, encoded.height)
-            image = encoded.decode() if keep_image else image
         is_truncated = len(faces) == self.faces.max_faces
-        hidden = self.find_hidden(image, detections, size) if hide and keep_image else []
-        return FileResult(encoded.width, encoded.height, detections, is_truncated, image if keep_image else None, hidden)
+        image, hidden = None, []
+        if keep_image:
+            image = encoded.decode() if scale > 1 else turn_left(upright, -turns)
+            hidden = self.find_hidden(image, detections, size, turns) if hide else []
+        return FileResult(encoded.width, encoded.height, detections, is_truncated, image, hidden)
 
-    def find_hidden(self, image: np.ndarray, detections: Sequence[Detection], size: int | None = None) -> list[Box]:
+    def _detect_upright(self, image: np.ndarray, confidence: float, size: int | None) -> tuple[int, np.ndarray, list[Face]]:
+        """Return the quarter turns to the left that make `image` upright, the upright image, and the faces in it."""
+        if not self.check_turns:
+            return 0, image, self.faces.detect(image, confidence, size)
+        faces = self.faces.detect(image, min(confidence, MIN_UPRIGHT_CONFIDENCE), size)
+        turns = self.find_turns(image, faces, size)
+        if turns:
+            image = turn_left(image, turns)
+            faces = self.faces.detect(image, confidence, size)
+        return turns, image, [face for face in faces if face.confidence >= confidence]
+
+    def find_turns(self, image: np.ndarray, faces: Sequence[Face], size: int | None = None) -> int:
+        """Return by how many quarter turns to the left `image`, uint8 (H, W, 3) BGR, must be turned to be upright, 0 to 3.
+
+        `faces` are those found in the image as it is, from `MIN_UPRIGHT_CONFIDENCE`. If they are not confident on the whole,
+        the image is inferred turned, at a smaller size. It counts as turned only if that shows clearly more faces.
+        """
+        faces = [face for face in faces if face.confidence >= MIN_UPRIGHT_CONFIDENCE]
+        weights = [face.confidence * (face.box[3] - face.box[1]) for face in faces]
+        if faces and np.average([face.confidence for face in faces], weights=weights) >= UPRIGHT_CONFIDENCE:
+            return 0
+        side = round((size or self.faces.size) * TURN_SCALE)
+        small = shrink(image, side)
+        turned = {turns: self.faces.detect(turn_left(small, turns), MIN_TURN_CONFIDENCE, side) for turns in (1, 2, 3)}
+        evidence = {turns: sum(face.confidence**2 for face in found) for turns, found in turned.items()}
+        best = max(evidence, key=evidence.__getitem__)
+        upright = sum(face.confidence**2 for face in faces if face.confidence >= MIN_TURN_CONFIDENCE)
+        return best if evidence[best] > upright + MIN_TURN_EVIDENCE else 0
+
+    def find_hidden(
+        self, image: np.ndarray, detections: Sequence[Detection], size: int | None = None, turns: int = 0
+    ) -> list[Box]:
         """Return the boxes to pixelate in `image`, uint8 (H, W, 3) BGR: of `detections`, and of less confident faces.
 
         The latter are those from HIDE_CONFIDENCE, in the image scaled to `size`; None is at least half its size, as small
-        faces can be recognized too.
+        faces can be recognized too. They are detected in the image turned to the left by `turns` quarter turns.
         """
         if size is None and isinstance(self.faces, CenterFaceDetector):  # the res10 SSD has one size
             size = max(self.faces.size, min(max(image.shape[:2]) // 2, MAX_HIDE_SIZE))
-        faces = self.faces.detect(image, HIDE_CONFIDENCE, size)
-        return [*(detection.box for detection in detections), *(face.box for face in faces)]
+        upright = turn_left(image, turns)
+        faces = self.faces.detect(upright, HIDE_CONFIDENCE, size)
+        return [*(detection.box for detection in detections), *(turn_box(face.box, -turns, upright) for face in faces)]
 
     def classify(self, image: np.ndarray, faces: Sequence[Face], confidence: float = 0.0) -> list[Detection]:
         """Classify the masks of `faces` in `image`, uint8 (H, W, 3) BGR; returns them most confident first.
@@ -109,6 +154,20 @@ def verified_confidence(confidence: Numbers, face_probability: Numbers) -> Numbe
     Both must agree, but BACKGROUND_TRUST bounds what the classifier can take: sets of small faces keep their ranking.
     """
     return confidence * (1 - BACKGROUND_TRUST * (1 - face_probability))
+
+
+def turn_detections(detections: Sequence[Detection], turns: int, image: np.ndarray) -> list[Detection]:
+    """Return detections in `image`, (H, W, C), as those in the image turned to the left by `turns` quarter turns."""
+    return [replace(detection, box=turn_box(detection.box, turns, image)) for detection in detections]
+
+
+def shrink(image: np.ndarray, side: int) -> np.ndarray:
+    """Return `image`, uint8 (H, W, 3), scaled so that its longest side is at most `side` px."""
+    height, width = image.shape[:2]
+    scale = side / max(height, width)
+    if scale >= 1:
+        return image
+    return cv2.resize(image, (max(1, round(width * scale)), max(1, round(height * scale))), interpolation=cv2.INTER_AREA)
 
 
 def enlarge(detections: list[Detection], factor: int, width: int, height: int) -> list[Detection]:

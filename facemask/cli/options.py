@@ -237,6 +237,17 @@ def add_collect_arguments(parser: argparse._ActionsContainer) -> None:
     )
 
 
+def add_turns_argument(parser: argparse.ArgumentParser) -> None:
+    """Add --turns, for the scripts that read images."""
+    parser.add_argument(
+        "--turns",
+        choices=("auto", "off"),
+        default="auto",
+        help="auto: also infer an image without a confident face turned by 90, 180 and 270 degrees, and take the angle that "
+        "clearly shows more faces",
+    )
+
+
 def open_collector(args: argparse.Namespace, classes: Sequence[str]) -> "Collector | None":
     """Return what collects images into the folder of --collect; None if none is given."""
     if not args.collect:
@@ -258,11 +269,13 @@ def load_detector(args: argparse.Namespace, threads: int = 0):
     from facemask import api
 
     tiles = args.tiles == "auto"
+    turns = getattr(args, "turns", "off") == "auto"  # video has no such option: its sources state how they are turned
     detector = api.load_detector(
         args.model,
         args.face,
         size=args.detector_size,
         tiles=tiles,
+        check_turns=turns,
         max_faces=args.max_faces,
         threads=threads,
         device=args.device,
