@@ -74,6 +74,7 @@ class CenterFaceDetector:
     FILE_NAME = "masked_faces_ssd.onnx"
     METADATA_NAME = "face_detector"  # key of `PlattScaling` in the ONNX file, which tells it from others
     MULTIPLE = 32  # px: the input's sides are multiples of it
+    MAX_STRETCH = 0.06  # of a side, to make it such a multiple; otherwise the image is padded
     MIN_INPUT = 64  # px a side: on less, OpenCV 5's convolutions err
     STRIDE = 4  # px a cell
     MIN_SCORE = 0.03  # of a cell, from which it may be a face
@@ -136,17 +137,28 @@ class CenterFaceDetector:
         height, width = image.shape[:2]
         scale = (size or self.size) / max(height, width)
         min_confidence = min(confidence, self.MIN_EXPECTED_CONFIDENCE) if self.tiles else confidence
-        resized = _resize(image, scale)
+        resized, factors = self.resize(image, scale)
         boxes, scores = self.infer([resized], min_confidence)[0]
-        boxes = boxes / scale
+        boxes = boxes / factors
         if self.tiles:
             boxes, scores = self.infer_tiles(image, scale, boxes, scores, min_confidence)
         large_boxes, large_scores = self.infer_downscaled(resized, confidence)
-        boxes, scores = np.concatenate([boxes, large_boxes / scale]), np.concatenate([scores, large_scores])
+        boxes, scores = np.concatenate([boxes, large_boxes / factors]), np.concatenate([scores, large_scores])
         candidates = max(self.MAX_CANDIDATES, 2 * self.max_faces)
         boxes, scores = nms(boxes, scores, confidence, self.IOU_THRESHOLD, candidates, self.max_faces)
         boxes, kept = clip_boxes(boxes, width, height)
         return [Face(tuple(box), float(score)) for box, score in zip(boxes.tolist(), scores[kept], strict=True)]
+
+    def resize(self, image: np.ndarray, scale: float) -> tuple[np.ndarray, np.ndarray]:
+        """Scale an image by about `scale`, to sides that are multiples of MULTIPLE if they stretch little: padding costs time.
+
+        Returns the image and the factors (4,) that map boxes of the image to it.
+        """
+        sides = np.multiply(image.shape[:2], scale)
+        fitting = np.floor(sides / self.MULTIPLE + 0.5) * self.MULTIPLE  # the nearest, the larger of two
+        sides = np.where(np.abs(fitting / sides - 1) <= self.MAX_STRETCH, fitting, np.maximum(np.rint(sides), 1)).astype(int)
+        factors = np.divide(sides, image.shape[:2])[[1, 0, 1, 0]]
+        return _resize(image, scale, tuple(sides.tolist())), factors
 
     def infer(self, images: Sequence[np.ndarray], confidence: float) -> list[tuple[np.ndarray, np.ndarray]]:
         """Run the network on `images`, uint8 (H, W, 3) BGR of one size; returns boxes (k, 4) in px and scores (k,) of each.
@@ -182,12 +194,13 @@ class CenterFaceDetector:
     def infer_downscaled(self, image: np.ndarray, confidence: float) -> tuple[np.ndarray, np.ndarray]:
         """Detect faces too large for the network in `image` at smaller scales; boxes (n, 4) in its px, scores (n,)."""
         all_boxes, all_scores = [np.empty((0, 4))], [np.empty(0)]
-        scale = 1.0
+        factors = np.ones(4)
         while max(image.shape[:2]) > self.MIN_DOWNSCALED_SIDE:
-            image, scale = _resize(image, self.DOWNSCALE), scale * self.DOWNSCALE
+            image, more = self.resize(image, self.DOWNSCALE)
+            factors = factors * more
             boxes, scores = self.infer([image], confidence)[0]
             large = boxes[:, 3] - boxes[:, 1] >= self.MIN_LARGE_FACE
-            all_boxes.append(boxes[large] / scale)
+            all_boxes.append(boxes[large] / factors)
             all_scores.append(scores[large])
         return np.concatenate(all_boxes), np.concatenate(all_scores)
 
@@ -202,7 +215,7 @@ class CenterFaceDetector:
         while scale * self.ZOOM <= self.MAX_SCALE:
             small = (boxes[:, 3] - boxes[:, 1]) * scale < self.MAX_SMALL_FACE
             scale, tiles_a_side = scale * self.ZOOM, tiles_a_side * self.ZOOM
-            windows = tile_windows(_scaled_size(image, scale), tiles_a_side, self.TILE_OVERLAP)
+            windows = tile_windows(_scaled_size(image, scale), tiles_a_side, self.TILE_OVERLAP, self.MULTIPLE)
             inside = _are_inside(boxes * scale, windows) & small  # (tiles, n)
             inferred = inside @ scores >= self.MIN_EXPECTED_FACES
             if not inferred.any():
@@ -277,12 +290,13 @@ def _logit(probability: float) -> float:
     return math.log(probability / (1 - probability))
 
 
-def tile_windows(size: tuple[int, int], count: int, overlap: int) -> np.ndarray:
+def tile_windows(size: tuple[int, int], count: int, overlap: int, multiple: int = 1) -> np.ndarray:
     """Return the windows of `count` x `count` tiles of one size that cover an image of `size` (height, width) px.
 
-    They overlap by about `overlap` px; int (count^2, 4) x1, y1, x2, y2 in px.
+    They overlap by at least `overlap` px, and their sides are multiples of `multiple` px where the image is that large;
+    int (count^2, 4) x1, y1, x2, y2 in px.
     """
-    height, width = (min(math.ceil(side / count) + overlap, side) for side in size)
+    height, width = (min(math.ceil((side / count + overlap) / multiple) * multiple, side) for side in size)
     top = np.linspace(0, size[0] - height, count).round().astype(int)
     left = np.linspace(0, size[1] - width, count).round().astype(int)
     left, top = (array.ravel() for array in np.meshgrid(left, top))
@@ -301,12 +315,12 @@ def _scaled_size(image: np.ndarray, scale: float) -> tuple[int, int]:
     return max(1, round(height * scale)), max(1, round(width * scale))
 
 
-def _resize(image: np.ndarray, scale: float) -> np.ndarray:
-    """Scale an image by `scale`.
+def _resize(image: np.ndarray, scale: float, size: tuple[int, int] | None = None) -> np.ndarray:
+    """Scale an image by `scale`, to `size` (height, width) px (None: that of its sides times `scale`, rounded).
 
     Shrinks as INTER_AREA does, in a third of the time: it is halved while it can be, then blurred and interpolated.
     """
-    height, width = _scaled_size(image, scale)
+    height, width = size or _scaled_size(image, scale)
     while scale <= 0.5 and min(image.shape[:2]) > 1:
         even = image[: image.shape[0] // 2 * 2, : image.shape[1] // 2 * 2]
         image = cv2.resize(even, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
