@@ -27,9 +27,11 @@ BACKGROUND_TRUST = 0.9
 
 # Is the image turned? Turned faces are found with less confidence, or not at all. docs/experiments.md compares these values.
 # Mean confidence of the faces, weighted by itself and by their height, from which the image is taken as upright.
-UPRIGHT_CONFIDENCE = 0.88
+UPRIGHT_CONFIDENCE = 0.85
 MIN_UPRIGHT_CONFIDENCE = 0.05  # of a face that counts for it
-TURN_SCALE = 0.5  # of the face detector's size, at which the image is inferred turned by 90, 180 and 270 degrees
+# The image turned by 90, 180 and 270 degrees is inferred at a part of the face detector's size: such that its faces are about
+# TURN_FACE px high, within these limits.
+TURN_FACE, MIN_TURN_SCALE, MAX_TURN_SCALE = 20, 0.25, 0.5
 MIN_TURN_CONFIDENCE = 0.3  # of a face that counts as evidence for an angle
 MIN_TURN_EVIDENCE = 0.5  # that an angle must have more than the image as it is: sum of the squared confidences of its faces
 
@@ -103,10 +105,15 @@ class MaskDetector:
         the image is inferred turned, at a smaller size. It counts as turned only if that shows clearly more faces.
         """
         faces = [face for face in faces if face.confidence >= MIN_UPRIGHT_CONFIDENCE]
-        weights = [face.confidence * (face.box[3] - face.box[1]) for face in faces]
-        if faces and np.average([face.confidence for face in faces], weights=weights) >= UPRIGHT_CONFIDENCE:
-            return 0
-        side = round((size or self.faces.size) * TURN_SCALE)
+        side, turn_scale = size or self.faces.size, MAX_TURN_SCALE
+        if faces:
+            heights = np.array([face.box[3] - face.box[1] for face in faces]) * side / max(image.shape[:2])
+            confidences = np.array([face.confidence for face in faces])
+            weights = confidences * heights
+            if np.average(confidences, weights=weights) >= UPRIGHT_CONFIDENCE:
+                return 0
+            turn_scale = np.clip(TURN_FACE / np.average(heights, weights=weights), MIN_TURN_SCALE, MAX_TURN_SCALE)
+        side = round(side * float(turn_scale))
         small = shrink(image, side)
         turned = {turns: self.faces.detect(turn_left(small, turns), MIN_TURN_CONFIDENCE, side) for turns in (1, 2, 3)}
         evidence = {turns: sum(face.confidence**2 for face in found) for turns, found in turned.items()}
