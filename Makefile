@@ -26,9 +26,10 @@ check: .venv/test ## check style, format and types
 test: check ## check, and run the tests except the slow ones: under five minutes on two cores
 	$(BIN)/python -m pytest -m "not slow and not shared"
 
-test-all: check .venv-opencv4/test ## check, and run all tests, on OpenCV 4 those that depend on its version
+test-all: check .venv-opencv4/test ## check, and run all tests; those of detection on OpenCV 4 and other Pythons too
 	$(BIN)/python -m pytest
 	.venv-opencv4/bin/python -m pytest -m "not training" $(OPENCV4_TESTS)
+	$(BIN)/python -m tests.other_pythons
 
 test-openvino: .venv-openvino/test ## compare detection by OpenVINO with the CPU's
 	.venv-openvino/bin/python -m pytest tests/models/test_devices.py
@@ -51,8 +52,8 @@ $(SHARED)/photos:
 	@echo "error: $@: no such folder: these photos are not public (MODEL_CARD.md); with others: python -m dataset.download," \
 	  "python train_mask_detector.py -d dataset, python evaluate_mask_detector.py -d your_annotated_photos"; exit 1
 
-lock: ## choose the locked versions again, each at least a week old; needs uv, from PyPI
-	printf 'pip>=26.3\nopencv-python-headless\n' | uv pip compile --quiet --no-config --universal --python-version 3.11 --upgrade \
+lock: .venv/test ## choose the locked versions again, each at least a week old
+	printf 'pip>=26.3\nopencv-python-headless\n' | $(BIN)/uv pip compile --quiet --no-config --universal --python-version 3.11 --upgrade \
 	  --generate-hashes --no-annotate --exclude-newer "7 days" --custom-compile-command "make lock" \
 	  --all-extras pyproject.toml - -o requirements.lock
 
@@ -60,7 +61,7 @@ audit: ## look the locked versions up in a database of known flaws; needs pip-au
 	pip-audit --strict --disable-pip --require-hashes -r requirements.lock
 
 clean: ## remove the environments and what the demo wrote
-	rm -rf .venv .venv-opencv4 .venv-openvino demo.jpg
+	rm -rf .venv .venv-opencv4 .venv-openvino .venv-py3* demo.jpg
 
 # opencv-python needs a desktop's libraries (libGL); where they are missing, its headless twin takes its place.
 define use-headless-if-needed
@@ -71,7 +72,7 @@ define use-headless-if-needed
 endef
 
 .venv/pip: requirements.lock
-	@$(PYTHON) -c 'import sys; sys.exit(0 if (3, 11) <= sys.version_info < (3, 14) else "error: Python %d.%d: 3.11 to 3.13 is needed; install one, then make PYTHON=python3.12" % sys.version_info[:2])'
+	@$(PYTHON) -c 'import sys; sys.exit(0 if (3, 11) <= sys.version_info < (3, 15) else "error: Python %d.%d: 3.11 to 3.14 is needed; install one, then make PYTHON=python3.13" % sys.version_info[:2])'
 	$(PYTHON) -m venv --clear .venv
 	@sed -n '/^pip==/,/[^\\]$$/p' requirements.lock > .venv/pip.lock  # from 26.1 on pip checks the hashes of constraints
 	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r .venv/pip.lock

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from facemask.cli import run as cli_run
 from facemask.models import default_files
 from facemask.models.face_detectors import choose_face_detector
 from tests.helpers import EXAMPLES, ROOT
@@ -109,6 +110,18 @@ def test_each_network_is_in_the_wheel_except_the_alternative_face_detector():
 def test_checkout_finds_its_networks():
     assert default_files.MASK_CLASSIFIER == ROOT / "mask_detector.keras" and default_files.MASK_CLASSIFIER.is_file()
     assert choose_face_detector(default_files.FACE_DETECTOR).path.parent == ROOT / "face_detector"
+
+
+def test_python_without_tensorflow_is_told_of_other_backends(monkeypatch):
+    monkeypatch.setattr(cli_run.sys, "version_info", (3, 14, 8))
+    message = cli_run.explain_import(ModuleNotFoundError("No module named 'tensorflow'", name="tensorflow"))
+    assert message == (
+        "tensorflow: has no release for Python 3.14; pip install jax and set KERAS_BACKEND=jax (or torch), or use Python 3.13"
+    )
+    first = ".".join(map(str, cli_run.TENSORFLOW_ENDS))
+    assert [each for each in EXTRAS["train"] if each.startswith("tensorflow")] == [
+        f"tensorflow>=2.18,<3; python_version < '{first}'"
+    ]
 
 
 @pytest.fixture(scope="module")

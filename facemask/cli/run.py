@@ -21,6 +21,7 @@ VIDEO_MODULES = ("trackers", "supervision", "av")  # of the extra "video"
 TRAINING_MODULES = ("tensorflow", "torch", "jax", "keras", "h5py", "sklearn", "matplotlib", "onnx", "defusedxml", "yaml")
 REQUIREMENTS = {"[train]": "requirements.txt", "[notify]": "requirements-notify.txt"}  # of extras, in a checkout
 NOTIFY_MODULES = ("apprise", "paho")
+TENSORFLOW_ENDS = (3, 14)  # the first Python without it; pyproject.toml has the same marker
 STOP_SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")  # Ctrl-C, kill, a closed terminal; Windows has no SIGHUP
 REPEAT_SECONDS = 5.0  # a second signal within this time ends the process at once
 DONE, FAILED = 0, 1  # exit codes; 2 is that of argparse, 128 + its number that of a signal
@@ -189,6 +190,11 @@ def explain_import(error: ImportError) -> str:
             "pip uninstall -y opencv-python; pip install --force-reinstall --no-deps opencv-python-headless"
         )
     name = (error.name or "").partition(".")[0]
+    if name == "tensorflow" and sys.version_info >= TENSORFLOW_ENDS:
+        return (
+            f"tensorflow: has no release for Python {sys.version_info[0]}.{sys.version_info[1]}; "
+            "pip install jax and set KERAS_BACKEND=jax (or torch), or use Python 3.13"
+        )
     modules = {"video": VIDEO_MODULES, "train": TRAINING_MODULES, "notify": NOTIFY_MODULES}
     extra = next((f"[{extra}]" for extra, names in modules.items() if name in names), "")
     requirements = REQUIREMENTS.get(extra, "requirements-detect.txt")
