@@ -1,13 +1,14 @@
-"""Convert data sets, correct labels, and make of Keras models what detection runs.
+"""Convert data sets, correct labels, make of Keras models what detection runs, and export the networks.
 
   python -m facemask convert IN OUT --format yolo       a data set in any format to another: yolo, coco, voc, csv, folders
   python -m facemask import OLD.h5 --classes with_mask without_mask --size 224 --scale tutorial -m mine.keras
                                                         another program's Keras MobileNetV2
   python -m facemask average A.keras B.keras -m C.keras   the mean of the weights of models that were trained one from another
   python -m facemask review FOLDER                      correct the labels of a folder of --collect, in the browser
+  python -m facemask export --format litert -o phone/   both networks for phones, Edge TPUs and other runtimes
   python -m facemask mask_detector.keras                writes mask_detector.onnx beside it
 
-`python -m facemask convert -h`, `import -h`, `average -h` and `review -h` list their options.
+`python -m facemask convert -h`, `import -h`, `average -h`, `review -h` and `export -h` list their options.
 """
 
 import argparse
@@ -22,6 +23,9 @@ from facemask.errors import InputError
 
 logger = logging.getLogger("facemask")
 
+SIZE_MULTIPLE = 32  # px, of the face detector's input
+CALIBRATED = "tflite-int8"  # the format whose ranges come from photos
+
 
 def export(args: argparse.Namespace) -> int:
     from facemask.models.keras_network import load_keras
@@ -35,7 +39,7 @@ def export(args: argparse.Namespace) -> int:
 def export_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m facemask", description=__doc__, formatter_class=options.HelpFormatter)
     parser.add_argument(
-        "model", type=Path, help="model that train_mask_detector.py wrote, .keras; or convert, import, average or review"
+        "model", type=Path, help="model that train_mask_detector.py wrote, .keras; or convert, import, average, review or export"
     )
     return parser
 
@@ -196,7 +200,56 @@ def review_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def export_networks(args: argparse.Namespace) -> int:
+    from facemask.export.package import export
+    from facemask.io.find_images import find_images
+    from facemask.models import default_files
+
+    if args.size % SIZE_MULTIPLE:
+        raise InputError(f"--size: {args.size} is not a multiple of {SIZE_MULTIPLE}; give one")
+    folders = args.dataset or [default_files.FOLDER / "examples"]
+    photos = []
+    if args.format == CALIBRATED:
+        if not args.dataset and default_files.IS_INSTALLED:
+            raise InputError(f"-d: {CALIBRATED} needs photos of faces, from which ranges are taken; give -d FOLDER")
+        photos = find_images([str(folder) for folder in folders])
+    export(args.format, args.output, args.model, args.face, args.size, photos)
+    logger.info("saved to %s; its README.md says how to use it", args.output)
+    return DONE
+
+
+def export_networks_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m facemask export",
+        description="Write both networks for another runtime into a new folder, each with one fixed input size, with a README of "
+        "inputs and outputs and an example that runs them. litert and tflite-int8 need TensorFlow, openvino needs openvino.",
+        formatter_class=options.HelpFormatter,
+    )
+    parser.add_argument(
+        "--format", choices=("onnx", "openvino", "litert", CALIBRATED), required=True,
+        help=f"format to write; {CALIBRATED}: 8-bit integers alone, for Coral's Edge TPU and the like",
+    )  # fmt: skip
+    parser.add_argument("-o", "--output", type=Path, required=True, metavar="FOLDER", help="folder to make")
+    parser.add_argument(
+        "--size", type=options.detector_size, default=320, metavar="PX",
+        help="side of the face detector's square input, px, a multiple of 32: a larger one finds smaller faces",
+    )  # fmt: skip
+    parser.add_argument(
+        "-m", "--model", type=Path, default=options.DEFAULT_MODEL,
+        help=f"mask classifier, .keras (its .onnx is exported) or .onnx (default: {options.DEFAULT_MODEL.name})",
+    )  # fmt: skip
+    parser.add_argument(
+        "-f", "--face", type=Path, default=options.DEFAULT_FACE_DETECTOR, help="face detector (default: face_detector)"
+    )
+    parser.add_argument(
+        "-d", "--dataset", nargs="+", type=Path, metavar="FOLDER",
+        help=f"photos of faces, from which {CALIBRATED} takes the ranges of values (default: examples)",
+    )  # fmt: skip
+    return parser
+
+
 COMMANDS = {
+    "export": (export_networks, export_networks_parser),
     "convert": (convert, convert_parser),
     "import": (import_model, import_parser),
     "average": (average_models, average_parser),

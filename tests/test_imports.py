@@ -26,10 +26,11 @@ ALLOWED = {
     "video": {"detector", *BELOW_THE_DETECTOR},
     "images": {"detector", *BELOW_THE_DETECTOR},
     "training": {"detector", *BELOW_THE_DETECTOR},
+    "export": BELOW_THE_DETECTOR,
     "evaluation": {"detector", "training", *BELOW_THE_DETECTOR},  # of training: how annotated images are read
     "cli": {"api", "detector", *BELOW_THE_DETECTOR},
 }
-PACKAGE = {"api", "cli", "evaluation", "images", "training", "video", "detector", *BELOW_THE_DETECTOR}
+PACKAGE = {"api", "cli", "evaluation", "export", "images", "training", "video", "detector", *BELOW_THE_DETECTOR}
 ALLOWED |= {
     "__init__": PACKAGE - {"cli"},
     "__main__": PACKAGE,

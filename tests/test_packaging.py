@@ -58,7 +58,8 @@ def read_requirements(name: str) -> list[str]:
         ("requirements-detect.txt", ["video"]),
         ("requirements.txt", ["video", "train"]),
         ("requirements-notify.txt", ["video", "notify"]),
-        ("requirements-test.txt", ["video", "train", "notify", "dev"]),
+        ("requirements-export.txt", ["video", "train", "export"]),
+        ("requirements-test.txt", ["video", "train", "notify", "export", "dev"]),
     ],
 )
 def test_requirements_files_list_the_same_as_the_package(name, extras):
@@ -86,7 +87,7 @@ def imported_distributions(*sources: str) -> set[str]:
         (["facemask/video", "detect_mask_video.py"], ["video", "notify"]),
         (
             ["facemask", "detect_mask_image.py", "train_mask_detector.py", "evaluate_mask_detector.py"],
-            ["video", "train", "notify"],
+            ["video", "train", "notify", "export"],
         ),
     ],
 )

@@ -1,0 +1,1 @@
+"""Write both networks for other runtimes: phones, Edge TPUs, NPUs."""
