@@ -1,11 +1,27 @@
 """Read a camera of this machine (OpenCV)."""
 
 import math
+import sys
 
 import cv2
 
 from facemask.errors import InputError
 from facemask.video.decoder import DecodedFrame
+
+# Ways to open a camera by its index, in order; without a row, OpenCV's own order. Media Foundation, OpenCV's first on Windows,
+# needs 4 to 20 s to open some webcams: https://github.com/opencv/opencv/issues/17687
+BACKENDS = {"win32": (cv2.CAP_DSHOW, cv2.CAP_ANY)}
+
+
+def open_camera(source: int | str, platform: str) -> cv2.VideoCapture:
+    """Open a camera by an index or a device file, on a `sys.platform`; the caller checks whether it is open."""
+    if isinstance(source, str) or platform not in BACKENDS:
+        return cv2.VideoCapture(source)
+    for backend in BACKENDS[platform]:
+        capture = cv2.VideoCapture(source, backend)
+        if capture.isOpened():
+            break
+    return capture
 
 
 class CameraReader:
@@ -15,7 +31,7 @@ class CameraReader:
 
     def __init__(self, source: int | str, name: str, width: int | None) -> None:
         """Open the camera and ask it for `width` px; messages call it `name`. Raises InputError if it cannot be opened."""
-        self._capture = cv2.VideoCapture(source)
+        self._capture = open_camera(source, sys.platform)
         if not self._capture.isOpened():
             raise InputError(f"{name}: cannot be opened; plug it in, try -i 1, or give a video: -i FILE")
         if width:

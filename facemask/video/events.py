@@ -182,6 +182,18 @@ def _stderr() -> int | None:
         return None
 
 
+def split_command(command: str, platform: str) -> list[str]:
+    """Split a command as a POSIX shell does, except that a backslash is a character of a path on Windows.
+
+    `platform` is a `sys.platform`. Raises ValueError if a quote is not closed.
+    """
+    lexer = shlex.shlex(command, posix=True, punctuation_chars=False)
+    lexer.whitespace_split, lexer.commenters = True, ""
+    if platform == "win32":
+        lexer.escape = ""
+    return list(lexer)
+
+
 class CommandRunner(EventWorker):
     """Runs a command for each event, one after the other, the event as a JSON line on its standard input."""
 
@@ -190,7 +202,7 @@ class CommandRunner(EventWorker):
     def __init__(self, command: str) -> None:
         """`command` is split as a shell would, but run without one. Raises InputError if there is no such program."""
         try:
-            self._arguments = shlex.split(command)
+            self._arguments = split_command(command, sys.platform)
         except ValueError as error:
             raise InputError(f"--on-event: {command!r} cannot be read ({error}); check the quotes") from error
         if not self._arguments or shutil.which(self._arguments[0]) is None:
@@ -206,6 +218,7 @@ class CommandRunner(EventWorker):
                 stderr=_stderr(),
                 timeout=self.TIME_LIMIT,
                 start_new_session=True,
+                creationflags=getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0),  # the same on Windows
                 check=False,
             ).returncode
             problem = f"ended with code {code}" if code else ""

@@ -1,6 +1,7 @@
 import json
 import logging
 import queue
+import shlex
 import sys
 import time
 from contextlib import suppress
@@ -13,7 +14,7 @@ import pytest
 from facemask.errors import InputError
 from facemask.io.json_lines import JsonLines
 from facemask.types import Event, FrameResult, Track
-from facemask.video.events import CommandRunner, EventRecorder
+from facemask.video.events import CommandRunner, EventRecorder, split_command
 from facemask.video.picture import Picture
 
 IMAGE = np.full((40, 60, 3), 90, np.uint8)
@@ -244,3 +245,18 @@ def test_bad_command(command, message):
     with pytest.raises(InputError) as error:
         CommandRunner(command)
     assert str(error.value) == message
+
+
+@pytest.mark.parametrize(
+    ("command", "platform", "expected"),
+    [
+        (r'"C:\Program Files\py.exe" C:\new\on_event.py --to "a b"', "win32", [r"C:\Program Files\py.exe", r"C:\new\on_event.py", "--to", "a b"]),
+        ("C:\\new\\", "win32", ["C:\\new\\"]),
+        (r"my\ script.sh 'a b' \"c#d", "linux", ["my script.sh", "a b", '"c#d']),
+        ("notify # all", "darwin", ["notify", "#", "all"]),
+    ],
+)  # fmt: skip
+def test_command_keeps_the_backslashes_of_windows(command, platform, expected):
+    assert split_command(command, platform) == expected
+    if platform != "win32":
+        assert split_command(command, platform) == shlex.split(command)

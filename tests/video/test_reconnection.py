@@ -96,6 +96,6 @@ def test_a_camera_is_asked_for_the_width(monkeypatch, width):
         def set(self, which: int, value: float) -> None:
             asked.append((which, value))
 
-    monkeypatch.setattr(cv2, "VideoCapture", lambda source: Capture())
+    monkeypatch.setattr(cv2, "VideoCapture", lambda source, *backend: Capture())
     CameraReader(0, "camera 0", width).close()
     assert asked == ([(cv2.CAP_PROP_FRAME_WIDTH, width)] if width else [])

@@ -16,6 +16,7 @@ import pytest
 from PIL import Image
 
 from facemask.errors import InputError
+from facemask.video.camera import open_camera
 from facemask.video.decoder import DecodedFrame, VideoDecoder
 from facemask.video.find_sources import without_secrets
 from facemask.video.sources import LiveSource, is_uniform, open_source
@@ -448,7 +449,7 @@ def test_camera_that_hangs_is_noticed(monkeypatch, caplog):
         get = lambda self, which: 25.0  # noqa: E731
         set = lambda self, which, value: None  # noqa: E731
 
-    monkeypatch.setattr(cv2, "VideoCapture", lambda source: Capture())
+    monkeypatch.setattr(cv2, "VideoCapture", lambda source, *backend: Capture())
     monkeypatch.setattr("facemask.video.sources.STALL", 0.3)
     with open_source("0", width=640, timeout=0) as source:
         assert len(list(source.frames())) == 1
@@ -468,7 +469,7 @@ def test_error_of_a_camera_is_a_frame_that_did_not_come(monkeypatch, caplog):
         isOpened = release = lambda self: True
         get = lambda self, which: 25.0  # noqa: E731
 
-    monkeypatch.setattr(cv2, "VideoCapture", lambda source: Capture())
+    monkeypatch.setattr(cv2, "VideoCapture", lambda source, *backend: Capture())
     monkeypatch.setattr(LiveSource, "FIRST_WAIT", 0.05)
     with open_source("0", timeout=0.3) as source:
         frames = list(source.frames())
@@ -667,3 +668,26 @@ def test_image_of_too_many_pixels(tmp_path):
         open_source(str(tmp_path), max_pixels=9_999) as source,
     ):
         list(source.frames())
+
+
+@pytest.mark.parametrize(
+    ("platform", "source", "opens", "asked"),
+    [
+        ("linux", 0, {()}, [()]),
+        ("win32", 0, {(cv2.CAP_DSHOW,)}, [(cv2.CAP_DSHOW,)]),
+        ("win32", 0, {(cv2.CAP_ANY,)}, [(cv2.CAP_DSHOW,), (cv2.CAP_ANY,)]),
+        ("win32", 0, set(), [(cv2.CAP_DSHOW,), (cv2.CAP_ANY,)]),
+        ("win32", "a.avi", {()}, [()]),
+    ],
+)
+def test_windows_opens_cameras_by_directshow_first(monkeypatch, platform, source, opens, asked):
+    tried = []
+
+    class Capture:
+        def __init__(self, source: int | str, *backend: int) -> None:
+            tried.append(backend)
+            self.isOpened = lambda: backend in opens
+
+    monkeypatch.setattr(cv2, "VideoCapture", Capture)
+    assert open_camera(source, platform).isOpened() == bool(opens)
+    assert tried == asked
