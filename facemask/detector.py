@@ -33,7 +33,7 @@ MIN_UPRIGHT_CONFIDENCE = 0.05  # of a face that counts for it
 # TURN_FACE px high, within these limits.
 TURN_FACE, MIN_TURN_SCALE, MAX_TURN_SCALE = 20, 0.25, 0.5
 MIN_TURN_CONFIDENCE = 0.3  # of a face that counts as evidence for an angle
-MIN_TURN_EVIDENCE = 0.5  # that an angle must have more than the image as it is: sum of the squared confidences of its faces
+MIN_TURN_EVIDENCE = 0.5  # that an angle must have more than the image as it is, so small: sum of its faces' squared confidences
 
 
 @dataclass(frozen=True)
@@ -115,11 +115,13 @@ class MaskDetector:
             turn_scale = np.clip(TURN_FACE / np.average(heights, weights=weights), MIN_TURN_SCALE, MAX_TURN_SCALE)
         side = round(side * float(turn_scale))
         small = shrink(image, side)
-        turned = {turns: self.faces.detect(turn_left(small, turns), MIN_TURN_CONFIDENCE, side) for turns in (1, 2, 3)}
-        evidence = {turns: sum(face.confidence**2 for face in found) for turns, found in turned.items()}
-        best = max(evidence, key=evidence.__getitem__)
-        upright = sum(face.confidence**2 for face in faces if face.confidence >= MIN_TURN_CONFIDENCE)
-        return best if evidence[best] > upright + MIN_TURN_EVIDENCE else 0
+
+        def evidence(turns: int) -> float:
+            faces = self.faces.detect(turn_left(small, turns), MIN_TURN_CONFIDENCE, side)
+            return sum(face.confidence**2 for face in faces)
+
+        best, most = max(((turns, evidence(turns)) for turns in (1, 2, 3)), key=lambda pair: pair[1])
+        return best if most > MIN_TURN_EVIDENCE and most > evidence(0) + MIN_TURN_EVIDENCE else 0
 
     def find_hidden(
         self, image: np.ndarray, detections: Sequence[Detection], size: int | None = None, turns: int = 0
