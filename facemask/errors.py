@@ -8,5 +8,10 @@ class InputError(Exception):
     """
 
 
+def error_kind(message: str) -> str:
+    """Return the `why` of such a message, by which errors are counted."""
+    return message.rpartition(": ")[2].partition("; ")[0]
+
+
 class OutputError(InputError):
     """An output cannot be written, and no further one can, as on a full disk: the run ends."""

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from facemask.drawing import draw_detections, pixelate_faces
-from facemask.errors import InputError, OutputError
+from facemask.errors import InputError, OutputError, error_kind
 from facemask.io.find_images import describe_skipped
 from facemask.io.images import write_image
 from facemask.io.kinds import Kind
@@ -154,7 +154,7 @@ class Summary(ImageOutput):
             logger.warning("%s", error)
             self.failed += 1
             self.messages += [str(error)] if len(self.messages) < MAX_MESSAGES else []
-            self.failures[str(error).rpartition(": ")[2].partition("; ")[0]] += 1
+            self.failures[error_kind(str(error))] += 1
 
     def write(self, item: ImageResult) -> None:
         self.done += 1

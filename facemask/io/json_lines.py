@@ -15,6 +15,11 @@ from facemask.io.outputs import FREE_SPACE, lock_output, partial_path, set_aside
 logger = logging.getLogger(__name__)
 
 
+def json_line(record: dict) -> bytes:
+    """Return a record as a line of JSON."""
+    return json.dumps(record).encode() + b"\n"
+
+
 class JsonLines(AbstractContextManager):
     """A file to which JSON lines are appended, each at once and whole, or not at all; locked until it is closed."""
 
@@ -54,7 +59,7 @@ class JsonLines(AbstractContextManager):
 
     def write(self, record: dict) -> None:
         """Append a line. Raises OutputError if it cannot be written whole."""
-        self._write(json.dumps(record).encode() + b"\n")
+        self._write(json_line(record))
         self.count += 1
 
     def _write(self, data: bytes) -> None:

@@ -43,6 +43,12 @@ def tracked_face_record(face: Detection) -> dict:
     return {"track": face.track} | ({} if face.zone == "" else {"zone": face.zone}) | face_record(face)
 
 
+def image_record(name: str | Path, result: FileResult) -> dict:
+    """Return an image and its faces as a dictionary for JSON: a line of JSONL, in whichever way the run is done."""
+    faces = [face_record(face) for face in result.detections]
+    return {"image": str(name), "width": result.width, "height": result.height, "faces": faces}
+
+
 @dataclass(frozen=True)
 class RunRecords:
     """The records of a run over images, as `run_records` opens them."""
@@ -55,9 +61,7 @@ class RunRecords:
     def write(self, name: str | Path, result: FileResult, annotated: Path | None) -> None:
         """Add the faces of an image, and the name of its annotated image, if it was written: what has a line is done."""
         if self.lines:
-            faces = [face_record(face) for face in result.detections]
-            record = {"image": str(name), "width": result.width, "height": result.height, "faces": faces}
-            self.lines.write(record | ({"annotated": str(annotated)} if annotated else {}))
+            self.lines.write(image_record(name, result) | ({"annotated": str(annotated)} if annotated else {}))
 
 
 @contextmanager
