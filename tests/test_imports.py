@@ -25,14 +25,15 @@ ALLOWED = {
     "api": {"detector", *BELOW_THE_DETECTOR},
     "video": {"detector", *BELOW_THE_DETECTOR},
     "images": {"detector", *BELOW_THE_DETECTOR},
+    "archive": {"detector", *BELOW_THE_DETECTOR},
     "training": {"detector", *BELOW_THE_DETECTOR},
     "export": BELOW_THE_DETECTOR,
     "evaluation": {"detector", "training", *BELOW_THE_DETECTOR},  # of training: how annotated images are read
     "cli": {"api", "detector", *BELOW_THE_DETECTOR},
 }
-PACKAGE = {"api", "cli", "evaluation", "export", "images", "training", "video", "detector", *BELOW_THE_DETECTOR}
+PACKAGE = {"api", "archive", "cli", "evaluation", "export", "images", "training", "video", "detector", *BELOW_THE_DETECTOR}
 ALLOWED |= {
-    "__init__": PACKAGE - {"cli"},
+    "__init__": PACKAGE - {"cli", "archive"},
     "__main__": PACKAGE,
     "scripts": PACKAGE,
     "face_detector": PACKAGE,

@@ -22,6 +22,7 @@ EXTRAS = PROJECT["optional-dependencies"]
 WHEEL_FILES = PYPROJECT["tool"]["hatch"]["build"]["targets"]["wheel"]["force-include"]
 # What provides a module, where the names differ: the distribution itself, or the one that requires it.
 DISTRIBUTIONS = {"cv2": "opencv-python", "PIL": "pillow", "sklearn": "scikit-learn", "paho": "paho-mqtt", "yaml": "pyyaml"}
+DISTRIBUTIONS |= {"ray": "ray[data]", "fsspec": "ray[data]"}
 DISTRIBUTIONS |= {"pillow_heif": "pillow-heif"}
 DISTRIBUTIONS |= {
     "supervision": "trackers",
@@ -33,6 +34,7 @@ MODULES_OF_EXTRAS = {
     "video": ["trackers", "supervision", "av"],
     "train": ["tensorflow", "keras", "h5py", "sklearn", "matplotlib", "onnx", "defusedxml", "scipy", "yaml"],
     "notify": ["apprise", "paho"],
+    "archive": ["ray", "pyarrow", "fsspec"],
 }
 
 
@@ -60,6 +62,7 @@ def read_requirements(name: str) -> list[str]:
         ("requirements-notify.txt", ["video", "notify"]),
         ("requirements-export.txt", ["video", "train", "export"]),
         ("requirements-test.txt", ["video", "train", "notify", "export", "dev"]),
+        ("requirements-archive.txt", ["video", "archive"]),
     ],
 )
 def test_requirements_files_list_the_same_as_the_package(name, extras):
@@ -85,9 +88,10 @@ def imported_distributions(*sources: str) -> set[str]:
     [
         (["facemask/io", "facemask/detector.py", "facemask/boxes.py", "facemask/drawing.py", "detect_mask_image.py"], []),
         (["facemask/video", "detect_mask_video.py"], ["video", "notify"]),
+        (["facemask/archive", "detect_mask_archive.py"], ["archive"]),
         (
             ["facemask", "detect_mask_image.py", "train_mask_detector.py", "evaluate_mask_detector.py"],
-            ["video", "train", "notify", "export"],
+            ["video", "train", "notify", "export", "archive"],
         ),
     ],
 )
@@ -158,6 +162,7 @@ def test_images_need_no_extra_and_no_checkout(installed, tmp_path):
         ("detect_mask_video", ["-i", str(EXAMPLES / "people.jpg")], "video", "requirements-detect.txt"),
         ("detect_mask_video", ["-i", str(EXAMPLES / "people.jpg"), "--notify", "ntfy://a"], "notify", "requirements-notify.txt"),
         ("detect_mask_video", ["-i", str(EXAMPLES / "people.jpg"), "--mqtt", "127.0.0.1/a"], "notify", "requirements-notify.txt"),
+        ("detect_mask_archive", ["-i", "photos", "-o", "out"], "archive", "requirements-archive.txt"),
         ("train_mask_detector", ["-d", "photos"], "train", "requirements.txt"),
         ("evaluate_mask_detector", ["-d", "photos"], "train", "requirements.txt"),
     ],

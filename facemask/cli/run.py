@@ -19,9 +19,14 @@ from facemask.models.default_files import IS_INSTALLED
 DESKTOP_LIBRARIES = ("libGL", "libgthread", "libglib", "libX", "libSM")  # that opencv-python needs on Linux
 VIDEO_MODULES = ("trackers", "supervision", "av")  # of the extra "video"
 TRAINING_MODULES = ("tensorflow", "torch", "jax", "keras", "h5py", "sklearn", "matplotlib", "onnx", "defusedxml", "yaml")
-REQUIREMENTS = {"[train]": "requirements.txt", "[notify]": "requirements-notify.txt"}  # of extras, in a checkout
+REQUIREMENTS = {
+    "[train]": "requirements.txt",
+    "[notify]": "requirements-notify.txt",
+    "[archive]": "requirements-archive.txt",
+}  # of extras, in a checkout
 NOTIFY_MODULES = ("apprise", "paho")
 TENSORFLOW_ENDS = (3, 14)  # the first Python without it; pyproject.toml has the same marker
+ARCHIVE_MODULES = ("ray", "pyarrow", "fsspec")
 STOP_SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")  # Ctrl-C, kill, a closed terminal; Windows has no SIGHUP
 REPEAT_SECONDS = 5.0  # a second signal within this time ends the process at once
 DONE, FAILED = 0, 1  # exit codes; 2 is that of argparse, 128 + its number that of a signal
@@ -195,7 +200,7 @@ def explain_import(error: ImportError) -> str:
             f"tensorflow: has no release for Python {sys.version_info[0]}.{sys.version_info[1]}; "
             "pip install jax and set KERAS_BACKEND=jax (or torch), or use Python 3.13"
         )
-    modules = {"video": VIDEO_MODULES, "train": TRAINING_MODULES, "notify": NOTIFY_MODULES}
+    modules = {"video": VIDEO_MODULES, "train": TRAINING_MODULES, "notify": NOTIFY_MODULES, "archive": ARCHIVE_MODULES}
     extra = next((f"[{extra}]" for extra, names in modules.items() if name in names), "")
     requirements = REQUIREMENTS.get(extra, "requirements-detect.txt")
     what = f'"facemask-detector{extra}"' if IS_INSTALLED else f"-r {requirements}"

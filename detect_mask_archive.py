@@ -1,0 +1,138 @@
+#!/usr/bin/env python3
+"""Detect the faces in an archive of images, on all cores of this machine or a Ray cluster, and classify the mask of each.
+
+  python detect_mask_archive.py -i photos/ -o results/                       every image of a folder, to Parquet
+  python detect_mask_archive.py -i "s3://bucket/2026/*.jpg" -o s3://bucket/faces/ --address auto
+  python detect_mask_archive.py -i "shards/*.tar" list.txt rows.parquet -o results/ --format jsonl
+  python detect_mask_archive.py -i photos/ -o results/ --resume              continue a run that was interrupted or killed
+  python detect_mask_archive.py -i photos/ -o first/ --sample 200            a first run over 200 images drawn at random
+
+The output is a folder with parts of Parquet or JSON lines, one row per image, and summary.json. An image that cannot be
+used is a row with its error. docs/archives.md has the columns, and queries for DuckDB and pandas. It needs the extra
+"archive". Exit code: 0 done (also if images could not be used), 1 if the run could not be done, 2 for a wrong command line,
+130 after Ctrl-C, 143 after SIGTERM.
+"""
+
+import argparse
+import logging
+import sys
+import time
+import uuid
+from collections import Counter
+from functools import partial
+
+from facemask.cli import options
+from facemask.cli.run import DONE, run
+
+# Options that a run which is continued must have as before; --device is none: it changes how a result is computed.
+SAME = ("format", "confidence", "detector_size", "tiles", "turns", "max_faces", "max_pixels")
+
+logger = logging.getLogger("facemask")
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=options.HelpFormatter)
+    parser.add_argument(
+        "-i",
+        "--input",
+        nargs="+",
+        action="extend",
+        required=True,
+        metavar="SOURCE",
+        help="images: files, folders (with subfolders), globs, lists (.txt, one path per line), tar shards, Parquet files with "
+        "images or paths; of this machine, or URIs as s3://bucket/folder, gs://… or az://…; may be given several times",
+    )
+    parser.add_argument("-o", "--output", required=True, metavar="FOLDER", help="write the results into this folder, or URI")
+    parser.add_argument("--format", choices=("parquet", "jsonl"), default="parquet", help="how the rows are written")
+    parser.add_argument("--resume", action="store_true", help="continue the run in the output folder, or add new images to it")
+    first = parser.add_mutually_exclusive_group()
+    first.add_argument("--limit", type=options.positive_int, metavar="N", help="process the first N images only")
+    first.add_argument(
+        "--sample", type=options.positive_int, metavar="N", help="process N images drawn at random, the same each time"
+    )
+    parser.add_argument(
+        "--column", metavar="NAME", help="column of Parquet files that holds the images or paths (default: found)"
+    )
+    ray = parser.add_argument_group("where it runs")
+    ray.add_argument("--address", metavar="HOST:PORT", help="a Ray cluster, or auto (default: one is started on this machine)")
+    ray.add_argument("--actors", type=options.positive_int, metavar="N", help="processes with networks (default: one per core)")
+    ray.add_argument(
+        "--batch-size",
+        type=options.positive_int,
+        metavar="N",
+        help="images of a unit of work and of a part of the output; a killed process repeats at most these (default: up to 1024)",
+    )
+    options.add_detector_arguments(parser, tiles="auto")
+    options.add_turns_argument(parser)
+    return parser
+
+
+def detect(args: argparse.Namespace) -> int:
+    from tqdm import tqdm
+    from tqdm.contrib.logging import logging_redirect_tqdm
+
+    from facemask.archive.job import cluster, run_units, unit_size
+    from facemask.archive.parts import FOLDER, Output, scan
+    from facemask.archive.runs import SUMMARY, begin
+    from facemask.archive.sources import choose, cut_units, find_sources
+    from facemask.archive.worker import Settings
+    from facemask.io.find_images import describe_skipped
+    from facemask.io.kinds import Kind
+
+    skipped: Counter[Kind] = Counter()
+    found = choose(find_sources(args.input, skipped, args.column), args.limit, args.sample)
+    if skipped:
+        logger.warning("not read: %s", describe_skipped(skipped))
+    load = partial(options.load_detector, args, 1)
+    load()  # a mistake in its options is reported before a cluster is started
+    output = Output(args.output.rstrip("/"), args.format)
+    same = {name: getattr(args, name) for name in SAME}
+    same |= model_sums(args)
+    settings = Settings(load, output, uuid.uuid4().hex, args.confidence, args.max_pixels)
+    with begin(output, settings.run, same, args.resume), cluster(args.address, args.actors) as actors:
+        earlier = scan(output)
+        counts = earlier.counts
+        size = args.batch_size or unit_size(len(found.images), actors)
+        units = cut_units(found, size, earlier.images, earlier.finished)
+        known = [unit.count for unit in units]
+        total = None if None in known else sum(filter(None, known))
+        if counts.totals["images"]:
+            logger.info("%d images were done before", counts.totals["images"])
+        start, done, truncated = time.perf_counter(), 0, 0
+        with (
+            logging_redirect_tqdm([logging.getLogger()]),
+            tqdm(total=total, unit="image", disable=None) as progress,
+        ):
+            for result in run_units(units, settings, actors, args.device):
+                done += result.counts.totals["images"]
+                truncated += result.truncated
+                counts.update(result.counts)
+                progress.update(result.counts.totals["images"])
+        seconds = time.perf_counter() - start
+        output.write_json(SUMMARY, {"schema": 1} | counts.record())
+    if truncated:
+        logger.warning("%d images may show more than their %d faces; --max-faces keeps more", truncated, args.max_faces)
+    for name, values in counts.record().items():
+        text = ", ".join(f"{value} {key}" for key, value in values.items()) if isinstance(values, dict) else values
+        if text:
+            logger.info("%-13s %s", name.replace("_", " "), text)
+    rate = done / seconds if seconds else 0
+    logger.info("%d images in %.1f s, %.1f per second, %d actors; saved to %s", done, seconds, rate, actors, output.name(FOLDER))
+    return DONE
+
+
+def model_sums(args: argparse.Namespace) -> dict[str, str]:
+    """Return the checksums of both networks' files: results of others must not be mixed."""
+    from facemask.models.face_detectors import choose_face_detector
+    from facemask.models.model_file import sha256
+
+    face = choose_face_detector(args.face).sha256 if args.face.is_dir() else sha256(args.face)
+    return {"model": sha256(args.model), "face": face}
+
+
+def main(argv: list[str] | None = None) -> int:
+    return run(detect, build_parser().parse_args(argv))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

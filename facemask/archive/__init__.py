@@ -1,0 +1,1 @@
+"""Detection over archives: many machines, object stores, Parquet. Needs the extra "archive"; nothing else imports this."""

@@ -1,0 +1,96 @@
+"""Run units of work on a Ray cluster, with Ray Data: it places actors, restarts them, and bounds what is in flight."""
+
+import logging
+import os
+import pickle
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from facemask.archive.sources import Unit
+from facemask.archive.worker import Settings, UnitDetector, UnitResult
+from facemask.errors import InputError
+
+OBJECT_STORE = 128 << 20  # bytes of shared memory on this machine: only names and counts pass through it
+PER_ACTOR = 8  # units of work that each actor gets at least, so that none waits long for the others at the end
+MAX_SIZE = 1024  # images of a unit
+
+logger = logging.getLogger("facemask")
+
+
+@contextmanager
+def cluster(address: str | None, actors: int | None) -> Iterator[int]:
+    """Connect to a Ray cluster, or start one on this machine, and yield the number of actors: one per core by default.
+
+    Raises InputError if there is no cluster at `address`, or it has fewer cores than `actors`.
+    """
+    # read when Ray starts: nothing is sent to its makers, and the actors run with this process's priority, not 15 steps below
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_worker_niceness", "0")
+    import ray
+    from ray.data import DataContext
+
+    options: dict = {"logging_level": logging.ERROR, "log_to_driver": False, "include_dashboard": False}
+    if address is None:
+        shared = shutil.disk_usage("/dev/shm").free if os.path.isdir("/dev/shm") else OBJECT_STORE
+        options |= {"object_store_memory": max(80 << 20, min(OBJECT_STORE, shared // 2))}
+        options |= {"num_cpus": actors} if actors else {}
+    try:
+        ray.init(address=address or "local", **options)
+    except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
+        raise InputError(f"{address or 'Ray'}: cannot be reached ({error}); check --address") from error
+    try:
+        DataContext.get_current().enable_progress_bars = False
+        for name in ("ray", "ray.data"):
+            logging.getLogger(name).setLevel(logging.ERROR)
+        cores = int(ray.cluster_resources().get("CPU", 1))
+        if actors and actors > cores:
+            raise InputError(f"--actors {actors}: the cluster has {cores} cores; give at most so many")
+        yield actors or cores
+    finally:
+        ray.shutdown()
+
+
+def unit_size(images: int, actors: int) -> int:
+    """Return how many images a unit of work has by default: MAX_SIZE, or fewer, so that all actors have some."""
+    return max(1, min(MAX_SIZE, -(-images // (PER_ACTOR * actors))))
+
+
+def run_units(units: Sequence[Unit], settings: Settings, actors: int, device: str) -> Iterator[UnitResult]:
+    """Process units with that many actors, each with one core; yield results as units end.
+
+    If `device` is "cuda", they share the GPUs of the cluster; Ray shows none to others. Ray restarts actors that end, and
+    gives what they had to others. Raises InputError as `UnitDetector.process`.
+    """
+    import ray
+    from ray.exceptions import RayError
+
+    count = min(actors, len(units))
+    gpus = min(1.0, ray.cluster_resources().get("GPU", 0) / max(count, 1)) if device == "cuda" else 0
+    items = [{"unit": pickle.dumps(unit)} for unit in units]
+    if not items:
+        return
+    results = ray.data.from_items(items, override_num_blocks=len(items)).map_batches(
+        UnitDetector,
+        fn_constructor_args=(settings,),
+        batch_size=1,
+        num_cpus=1,
+        num_gpus=gpus or None,
+        compute=ray.data.ActorPoolStrategy(size=count),
+    )
+    try:
+        for row in results.iter_rows():
+            yield pickle.loads(row["result"])
+    except RayError as error:
+        raise _cause(error) from error
+
+
+def _cause(error: BaseException) -> Exception:
+    """Return the InputError that an actor raised, else one that says what Ray says."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, InputError):
+            return InputError(str(cause.args[0] if cause.args else cause).strip().splitlines()[-1])
+        cause = getattr(cause, "cause", None) or cause.__cause__
+    last = (str(error).strip().splitlines() or [type(error).__name__])[-1]
+    return InputError(f"Ray: a unit of work failed ({last}); the same command with --resume continues")

@@ -1,0 +1,433 @@
+"""Where the images of an archive are: files, lists of files, tar shards, Parquet; cut into units of work."""
+
+import glob
+import hashlib
+import os
+import random
+import tarfile
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Protocol
+
+import pyarrow as pa
+from pyarrow import ArrowException
+from pyarrow import parquet as pq
+
+from facemask.archive.stores import GLOB, Store, is_remote
+from facemask.errors import InputError
+from facemask.io.find_images import READ_KINDS, READ_SUFFIXES, find_images, match_files, walk_files
+from facemask.io.images import MAX_FILE
+from facemask.io.kinds import Kind
+from facemask.parallel import prefetch_map
+
+TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz")
+PARQUET_SUFFIXES = (".parquet", ".pq")
+LIST_SUFFIXES = (".txt", ".lst")
+SHARD_SUFFIXES = TAR_SUFFIXES + PARQUET_SUFFIXES
+READERS = 8  # files of an object store that are read at once: hides its latency
+PATH_COLUMNS = ("image", "path", "image_path", "file", "file_name", "url", "uri")  # of paths in Parquet, by preference
+KEY = 16  # characters of a key: 64 bits
+
+
+@dataclass(frozen=True)
+class Item:
+    """An image to detect in: a file of this machine at `path`, or its content, `data`, or why there is none, `error`."""
+
+    name: str
+    path: str | None = None
+    data: bytes | None = None
+    error: str | None = None
+    modified: float | None = None  # s since 1970; None if unknown
+
+
+class Unit(Protocol):
+    """A unit of work: images that one actor reads one after the other."""
+
+    @property
+    def count(self) -> int | None:
+        """Return the number of images; None if it is not known before it is read."""
+
+    @property
+    def key(self) -> str:
+        """Return a text that names it and no other unit, 2 * KEY characters; units of one shard begin with the same KEY."""
+
+    @property
+    def is_whole(self) -> bool:
+        """Return whether its shard is done when it is."""
+
+    def read(self) -> Iterator[Item]:
+        """Yield its images, always in the same order."""
+
+
+def digest(*parts: str) -> str:
+    """Return KEY hexadecimal characters for texts."""
+    text = "\0".join(parts).encode("utf-8", "surrogateescape")
+    return hashlib.sha256(text).hexdigest()[:KEY]
+
+
+@dataclass(frozen=True)
+class Files:
+    """Image files, by path or URI."""
+
+    images: tuple[str, ...]
+    is_whole = False
+
+    @property
+    def count(self) -> int:
+        return len(self.images)
+
+    @property
+    def key(self) -> str:
+        return digest("files", *self.images) + digest("more", *self.images)
+
+    def read(self) -> Iterator[Item]:
+        for _, item in prefetch_map(_read_file, self.images, READERS):
+            yield item.result()
+
+
+def _read_file(image: str) -> Item:
+    """Return an image file; of this machine, only where it is: the detector reads it."""
+    if not is_remote(image):
+        try:
+            return Item(image, image, modified=os.stat(image).st_mtime)
+        except (OSError, ValueError):
+            return Item(image, image)
+    name = image
+    try:
+        store, path = Store.of(image)
+        name = store.name(path)
+        info = store.files.get_file_info(path)
+        modified = info.mtime.timestamp() if info.mtime else None
+        return Item(name, data=store.read(path), modified=modified)
+    except (InputError, OSError, ArrowException) as error:
+        message = str(error) if isinstance(error, InputError) else f"{name}: cannot be read ({error}); check the name"
+        return Item(name, error=message)
+
+
+@dataclass(frozen=True)
+class TarShard:
+    """The images of a tar file, as WebDataset writes: other members, as labels, are passed over."""
+
+    uri: str
+    members: frozenset[str] | None = None  # names to take; None: all
+    done: frozenset[str] = frozenset()  # names that an earlier run took
+    count: int | None = None
+
+    @property
+    def key(self) -> str:
+        return digest("shard", self.uri) + digest(*sorted(self.members or ()), "done", *sorted(self.done))
+
+    @property
+    def is_whole(self) -> bool:
+        return self.members is None
+
+    def read(self) -> Iterator[Item]:
+        store, path = Store.of(self.uri)
+        name = store.name(path)
+        found = False
+        try:
+            with store.open(path) as stream, tarfile.open(fileobj=stream, mode="r|*") as tar:
+                for member in tar:
+                    if not (member.isfile() and is_image_member(member.name)):
+                        continue
+                    found = True
+                    image = f"{name}/{member.name}"
+                    if stored_name(image) in self.done or (self.members is not None and image not in self.members):
+                        continue
+                    if member.size > MAX_FILE:
+                        yield Item(image, error=f"{image}: {member.size / 1e9:.1f} GB are too many for an image; make it smaller")
+                        continue
+                    data = tar.extractfile(member).read()  # type: ignore[union-attr]
+                    yield Item(image, data=data, modified=member.mtime)
+        except InputError as error:
+            yield Item(name, error=str(error))
+        except (tarfile.TarError, OSError, EOFError, ArrowException) as error:
+            yield Item(name, error=f"{name}: not a whole tar file ({error}); copy it again")
+        else:
+            if not found:
+                yield Item(name, error=f"{name}: no images in this tar file; known are {READ_KINDS}")
+
+    def names(self) -> list[str]:
+        """Return the images in it. Raises InputError if it cannot be read."""
+        store, path = Store.of(self.uri)
+        try:
+            with store.open(path) as stream, tarfile.open(fileobj=stream, mode="r|*") as tar:
+                names = [member.name for member in tar if member.isfile() and is_image_member(member.name)]
+        except (tarfile.TarError, OSError, EOFError, ArrowException) as error:
+            raise InputError(f"{store.name(path)}: not a whole tar file ({error}); copy it again") from error
+        return [f"{store.name(path)}/{name}" for name in names]
+
+
+def is_image_member(name: str) -> bool:
+    """Return whether a member of a tar file is an image, by its name; macOS adds "._" files that are not."""
+    base = name.rpartition("/")[2].lower()
+    return base.endswith(READ_SUFFIXES) and not base.startswith(".")
+
+
+@dataclass(frozen=True)
+class ParquetRows:
+    """The images in a row group of a Parquet file that holds their content."""
+
+    uri: str
+    group: int  # of the file, from 0
+    first: int  # number of its first row in the file
+    column: str  # binary, or a struct with `bytes`, as Hugging Face writes
+    count: int
+    rows: frozenset[int] | None = None  # numbers in the file; None: all
+    done: frozenset[str] = frozenset()
+
+    @property
+    def key(self) -> str:
+        rows = map(str, sorted(self.rows or ()))
+        return digest("shard", self.uri, str(self.group)) + digest(*rows, "done", *sorted(self.done))
+
+    @property
+    def is_whole(self) -> bool:
+        return self.rows is None
+
+    def read(self) -> Iterator[Item]:
+        store, path = Store.of(self.uri)
+        name = store.name(path)
+        number = self.first
+        try:
+            with store.open(path, seekable=True) as stream:
+                file = pq.ParquetFile(stream)
+                for batch in file.iter_batches(READERS, row_groups=[self.group], columns=[self.column]):
+                    for value in batch.column(0):
+                        image = f"{name}#{number}"
+                        if image not in self.done and (self.rows is None or number in self.rows):
+                            data = value.as_py()
+                            data = data.get("bytes") if isinstance(data, dict) else data
+                            error = None if data else f"{image}: holds no image; remove this row"
+                            yield Item(image, data=data, error=error)
+                        number += 1
+        except (InputError, ArrowException, OSError) as error:
+            message = (
+                str(error) if isinstance(error, InputError) else f"{name}: not a whole Parquet file ({error}); copy it again"
+            )
+            yield Item(f"{name}#{number}", error=message)
+
+
+@dataclass
+class Found:
+    """What sources name: image files, and shards that hold images."""
+
+    images: list[str] = field(default_factory=list)
+    shards: list[TarShard | ParquetRows] = field(default_factory=list)
+
+    @property
+    def count(self) -> int | None:
+        """Return the number of images; None if it is not known before tar files are read."""
+        counts = [shard.count for shard in self.shards]
+        return None if None in counts else len(self.images) + sum(count or 0 for count in counts)
+
+
+def find_sources(sources: Iterable[str], skipped: Counter[Kind], column: str | None = None) -> Found:
+    """Find what files, folders, globs, lists (.txt), tar shards and Parquet files name, here or in an object store.
+
+    `column` is the column of Parquet files that holds images, their content or paths; None: the one that can. `skipped`
+    counts files in folders that are not read. Raises InputError if a source names nothing.
+    """
+    found = Found()
+    for source in sources:
+        find = _find_remote if is_remote(source) else _find_local
+        for path in find(source, skipped):
+            lower = Store.of(path)[1].lower() if is_remote(path) else path.lower()
+            if lower.endswith(TAR_SUFFIXES):
+                found.shards.append(TarShard(path))
+            elif lower.endswith(PARQUET_SUFFIXES):
+                _add_parquet(found, path, column)
+            elif lower.endswith(LIST_SUFFIXES):
+                found.images += _read_list(path)
+            else:
+                found.images.append(path)
+    found.images = list(dict.fromkeys(found.images))
+    found.shards = list(dict.fromkeys(found.shards))
+    return found
+
+
+def _find_local(source: str, skipped: Counter[Kind]) -> list[str]:
+    """Return the images, shards and lists of a path or glob; a list is read only if it is named itself."""
+    path = Path(os.path.expanduser(source))
+    if path.is_dir():
+        shards = [str(shard) for shard in walk_files(path, SHARD_SUFFIXES)]
+        try:
+            images = [str(image) for image in find_images([source], skipped)]
+        except InputError:
+            if not shards:
+                raise
+            images = []
+        return images + shards
+    if not path.exists() and glob.has_magic(source):
+        matches = [str(match) for match in match_files(path)]
+        shards = [match for match in matches if match.lower().endswith(SHARD_SUFFIXES + LIST_SUFFIXES)]
+        others = [match for match in matches if match not in set(shards)]
+        return (others if others or shards else [str(image) for image in find_images([source], skipped)]) + shards
+    return [str(image) for image in find_images([source], skipped)]
+
+
+def _find_remote(source: str, skipped: Counter[Kind]) -> list[str]:
+    store, path = Store.of(source)
+    if GLOB.search(path):
+        infos = store.match(path)
+        if not infos:
+            raise InputError(f"{store.name(path)}: no object matches; check the pattern")
+        return [store.uri(info.path) for info in infos]
+    infos = store.find(path)
+    if not infos:
+        raise InputError(f"{store.name(path)}: no such object, and nothing below it; check the name")
+    if [info.path for info in infos] == [path]:
+        return [source]
+    known = [info.path for info in infos if info.path.lower().endswith(READ_SUFFIXES + SHARD_SUFFIXES)]
+    others = len(infos) - len(known)
+    if others:
+        skipped[OTHER] += others
+    if not known:
+        raise InputError(f"{store.name(path)}: no images below it ({others} other objects); known are {READ_KINDS}")
+    return [store.uri(name) for name in known]
+
+
+OTHER = Kind("other objects")
+
+
+def _read_list(path: str) -> list[str]:
+    """Return the paths and URIs of a text file, one per line; empty lines and those that begin with # are passed over."""
+    store, place = Store.of(path)
+    text = store.read(place).decode("utf-8", "surrogateescape")
+    lines = [line.strip("\r") for line in text.split("\n")]
+    names = [line for line in lines if line.strip() and not line.startswith("#")]
+    if not names:
+        raise InputError(f"{store.name(place)}: lists no images; write one path per line")
+    for name in names:
+        is_remote(name)  # raises for a web address
+    return names
+
+
+def _add_parquet(found: Found, uri: str, column: str | None) -> None:
+    store, path = Store.of(uri)
+    name = store.name(path)
+    try:
+        with store.open(path, seekable=True) as stream:
+            file = pq.ParquetFile(stream)
+            chosen = column or _image_column(file.schema_arrow)
+            if chosen is None or chosen not in file.schema_arrow.names:
+                columns = ", ".join(file.schema_arrow.names)
+                raise InputError(f"{name}: no column {column or 'of images'} (it has {columns}); name one with --column")
+            if _is_text(file.schema_arrow.field(chosen).type):
+                paths = file.read(columns=[chosen]).column(0).to_pylist()
+                found.images += [text for text in paths if text]
+                return
+            first = 0
+            for group in range(file.num_row_groups):
+                count = file.metadata.row_group(group).num_rows
+                found.shards.append(ParquetRows(uri, group, first, chosen, count))
+                first += count
+    except (ArrowException, OSError) as error:
+        raise InputError(f"{name}: not a whole Parquet file ({error}); copy it again") from error
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return pa.types.is_string(kind) or pa.types.is_large_string(kind)
+
+
+def _image_column(schema: pa.Schema) -> str | None:
+    """Return the column that holds images: the first with content, else one of paths."""
+    for column in schema:
+        kind = column.type
+        if pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0:
+            return column.name
+        if pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
+            return column.name
+    texts = [column.name for column in schema if _is_text(column.type)]
+    return next((name for name in PATH_COLUMNS if name in texts), None)
+
+
+def choose(found: Found, limit: int | None, sample: int | None, seed: int = 0) -> Found:
+    """Return the first `limit` images, or `sample` drawn at random, always the same ones. Tar files are read for that.
+
+    Raises InputError if one of them cannot be read.
+    """
+    wanted = limit if sample is None else sample
+    if wanted is None:
+        return found
+    members: list[tuple[TarShard | ParquetRows | None, str | int]] = [(None, image) for image in found.images]
+    for shard in found.shards:
+        if sample is None and len(members) >= wanted:
+            break
+        if isinstance(shard, TarShard):
+            members += [(shard, name) for name in shard.names()]
+        else:
+            members += [(shard, number) for number in range(shard.first, shard.first + shard.count)]
+    if sample is not None and sample < len(members):
+        members = [members[number] for number in sorted(random.Random(seed).sample(range(len(members)), sample))]
+    members = members[:wanted]
+    chosen = Found([str(name) for shard, name in members if shard is None])
+    by_shard: dict[TarShard | ParquetRows, list] = {}
+    for shard, name in members:
+        if shard is not None:
+            by_shard.setdefault(shard, []).append(name)
+    for shard, names in by_shard.items():
+        if isinstance(shard, TarShard):
+            chosen.shards.append(replace(shard, members=frozenset(names), count=len(names)))
+        else:
+            chosen.shards.append(replace(shard, rows=frozenset(names), count=len(names)))
+    return chosen
+
+
+def cut_units(found: Found, size: int, done: Collection[str], finished: Collection[str]) -> list[Unit]:
+    """Return what is to do as units of work, files in units of `size`.
+
+    `done` are the names of images that an earlier run took, `finished` the first KEY characters of the keys of shards that
+    it finished.
+    """
+    rest = [image for image in found.images if not done or record_name(image) not in done]
+    units: list[Unit] = [Files(tuple(rest[start : start + size])) for start in range(0, len(rest), size)]
+    by_shard = _by_shard(done) if done else {}
+    for shard in found.shards:
+        if shard.key[:KEY] in finished:
+            continue
+        store, path = Store.of(shard.uri)
+        earlier = frozenset(by_shard.get(store.name(path), ()))
+        if isinstance(shard, ParquetRows):
+            numbers = shard.rows or range(shard.first, shard.first + shard.count)
+            earlier = frozenset(name for name in earlier if int(name.rpartition("#")[2]) in numbers)
+            unit: Unit = replace(shard, done=earlier, count=len(numbers) - len(earlier))
+        elif shard.members is None:
+            unit = replace(shard, done=earlier)
+        else:
+            earlier &= shard.members
+            unit = replace(shard, done=earlier, count=len(shard.members) - len(earlier))
+        if unit.count != 0:
+            units.append(unit)
+    return units
+
+
+def record_name(image: str) -> str:
+    """Return the name in records of an image file: URIs without credentials and options."""
+    if not is_remote(image):
+        return stored_name(image)
+    store, path = Store.of(image)
+    return stored_name(store.name(path))
+
+
+def stored_name(name: str) -> str:
+    """Return a name as Parquet holds it: bytes of a file name that are not UTF-8 are escaped, as in JSON."""
+    return name.encode("utf-8", "backslashreplace").decode()
+
+
+def _by_shard(done: Iterable[str]) -> dict[str, list[str]]:
+    """Return the names of images in shards by the name of the shard."""
+    shards: dict[str, list[str]] = {}
+    for name in done:
+        shard, mark, _ = name.rpartition("#")
+        if mark and shard.lower().endswith(PARQUET_SUFFIXES):
+            shards.setdefault(shard, []).append(name)
+            continue
+        for suffix in TAR_SUFFIXES:
+            at = name.lower().find(f"{suffix}/")
+            if at >= 0:
+                shards.setdefault(name[: at + len(suffix)], []).append(name)
+                break
+    return shards

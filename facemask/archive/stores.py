@@ -1,0 +1,150 @@
+"""Files of this machine and of object stores, by one interface: pyarrow's file systems, fsspec's for what it lacks."""
+
+import fnmatch
+import os
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import IO
+
+from pyarrow import ArrowException, fs
+
+from facemask.errors import InputError, OutputError
+from facemask.io.downloads import SCHEME, without_password
+from facemask.io.outputs import FREE_SPACE
+
+GLOB = re.compile(r"[*?\[]")
+REMEDY = "check the name and the credentials"
+
+
+def is_remote(source: str) -> bool:
+    """Return whether a source is the URI of an object store. Raises InputError if it is a web address."""
+    if source.lower().startswith(("http://", "https://")):
+        raise InputError(
+            f"{without_password(source)}: web addresses are not read here; use s3://, gs:// or az://, or download it"
+        )
+    return SCHEME.match(source) is not None
+
+
+@dataclass(frozen=True)
+class Store:
+    """A file system, and how its paths are named outside of it."""
+
+    files: fs.FileSystem
+    address: str = ""  # of its root as a URI, as "s3://bucket"; empty for this machine
+    root: str = ""  # its path
+    options: str = ""  # what follows a question mark in its URIs, with that
+
+    @classmethod
+    def of(cls, source: str) -> tuple["Store", str]:
+        """Return the store of a path or URI, and the path in it. Raises InputError if there is none for this URI."""
+        if not is_remote(source):
+            return cls(fs.LocalFileSystem()), os.path.expanduser(source)
+        text, mark, query = source.partition("?")
+        if "=" not in query:  # a question mark of a pattern
+            text, mark, query = source, "", ""
+        scheme, _, rest = text.partition("://")
+        authority, slash, path = rest.partition("/")
+        store = _open_store(f"{scheme}://{authority}", mark + query)
+        return store, f"{store.root}{slash}{path}".rstrip("/")
+
+    def name(self, path: str) -> str:
+        """Return a path of this store as records and messages name it: without credentials and options."""
+        return without_password(self.address) + path.removeprefix(self.root)
+
+    def uri(self, path: str) -> str:
+        """Return a path of this store as `of` takes it."""
+        return f"{self.address}{path.removeprefix(self.root)}{self.options}"
+
+    def find(self, path: str) -> list[fs.FileInfo]:
+        """Return the files below a folder, sorted by path; a file is itself; none if nothing is there."""
+        with self._reading(path):
+            info = self.files.get_file_info(path)
+            if info.type == fs.FileType.File:
+                return [info]
+            found = self.files.get_file_info(fs.FileSelector(path, recursive=True, allow_not_found=True))
+        return sorted((info for info in found if info.type == fs.FileType.File), key=lambda info: info.path)
+
+    def match(self, pattern: str) -> Sequence[fs.FileInfo]:
+        """Return the files that match a glob, sorted; `*` matches slashes too."""
+        folder = pattern[: pattern.rindex("/", 0, GLOB.search(pattern).start())]  # type: ignore[union-attr]
+        return [info for info in self.find(folder) if fnmatch.fnmatchcase(info.path, pattern)]
+
+    def read(self, path: str) -> bytes:
+        """Return the content of a file. Raises InputError if it cannot be read."""
+        with self._reading(path), self.files.open_input_stream(path, compression=None) as stream:
+            return stream.read()
+
+    def exists(self, path: str) -> bool:
+        """Return whether there is a file of that name."""
+        with self._reading(path):
+            return self.files.get_file_info(path).type == fs.FileType.File
+
+    @contextmanager
+    def open(self, path: str, seekable: bool = False) -> Iterator[IO[bytes]]:
+        """Yield a file to read; `seekable` if it is not read from its beginning on."""
+        with self._reading(path):
+            file = self.files.open_input_file(path) if seekable else self.files.open_input_stream(path, compression=None)
+        with file:
+            yield file
+
+    def write(self, path: str, data: bytes) -> None:
+        """Write a file, which appears whole. Raises OutputError if it cannot be written.
+
+        Object stores show an object when it is complete; here it has another name until then.
+        """
+        is_local = isinstance(self.files, fs.LocalFileSystem)
+        place = f"{path}.{os.getpid()}.partial" if is_local else path
+        try:
+            if is_local:
+                os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
+                with open(place, "xb") as file:
+                    file.write(data)
+                    file.flush()
+                    os.fsync(file.fileno())  # a node that fails loses no part that was counted
+                os.replace(place, path)
+                return
+            with self.files.open_output_stream(path) as stream:
+                stream.write(data)
+        except (OSError, ArrowException) as error:
+            if is_local:
+                with suppress(OSError):
+                    os.unlink(place)
+            raise OutputError(f"{self.name(path)}: cannot be written ({_reason(error)}); {FREE_SPACE}") from error
+
+    def remove(self, path: str) -> None:
+        """Remove a file, if it is there."""
+        if self.exists(path):
+            self.files.delete_file(path)
+
+    @contextmanager
+    def _reading(self, path: str) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, ArrowException, ValueError) as error:
+            raise InputError(f"{self.name(path)}: cannot be read ({_reason(error)}); {REMEDY}") from error
+
+
+def _reason(error: Exception) -> str:
+    return str(getattr(error, "strerror", None) or error).partition("\n")[0]
+
+
+@lru_cache(256)
+def _open_store(address: str, options: str) -> Store:
+    """Open a bucket or the like, once in this process. Raises InputError if neither pyarrow nor fsspec can."""
+    try:
+        files, root = fs.FileSystem.from_uri(f"{address}/{options}")
+        return Store(files, address, root.rstrip("/"), options)
+    except (ArrowException, ValueError, OSError) as error:
+        reason = _reason(error)
+    import fsspec
+
+    try:
+        other, root = fsspec.core.url_to_fs(f"{address}/")
+    except (ImportError, ValueError, OSError) as error:
+        raise InputError(
+            f"{without_password(address)}: cannot be opened ({_reason(error) or reason}); check the address"
+        ) from error
+    return Store(fs.PyFileSystem(fs.FSSpecHandler(other)), address, root.rstrip("/"), options)

@@ -1,0 +1,351 @@
+"""detect_mask_archive.py: the same results as the image script's, resumption, sources, errors as rows.
+
+Most tests process units in this process, as an actor does; those that start Ray are marked slow too.
+"""
+
+import io
+import json
+import shutil
+import subprocess
+import sys
+import tarfile
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("pyarrow", reason="needs the extra [archive]: pip install -r requirements-archive.txt")
+pytest.importorskip("ray", reason="needs the extra [archive]: pip install -r requirements-archive.txt")
+
+import pyarrow as pa
+from pyarrow import parquet as pq
+
+import detect_mask_archive
+import detect_mask_image
+from facemask.archive import parts, sources, worker
+from facemask.archive.job import unit_size
+from facemask.archive.runs import begin
+from facemask.cli import options
+from facemask.errors import InputError
+from facemask.io.images import write_image
+from tests.helpers import EXAMPLES, ROOT
+
+pytestmark = pytest.mark.archive
+OPTIONS = {"confidence": 0.5}
+
+
+@pytest.fixture(scope="module")
+def detector():
+    args = detect_mask_archive.build_parser().parse_args(["-i", "x", "-o", "y"])
+    return options.load_detector(args, 1)
+
+
+@pytest.fixture
+def images(tmp_path) -> Path:
+    """A folder with photos of people, one without, and two that cannot be used."""
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for number in range(3):
+        shutil.copy(EXAMPLES / "people.jpg", folder / f"{number}.jpg")
+    write_image(folder / "grey.png", np.full((80, 90, 3), 127, np.uint8))
+    (folder / "corrupt.jpg").write_bytes(b"no image")
+    (folder / "empty.jpg").write_bytes(b"")
+    return folder
+
+
+def find(*names: object, column: str | None = None) -> sources.Found:
+    return sources.find_sources([str(name) for name in names], Counter(), column)
+
+
+def process(detector, output, found, size=2, *, resume=False, units=None) -> parts.Counts:
+    """Process what is not done yet, as a run does; return the counts of the whole output."""
+    settings = worker.Settings(lambda: detector, output, f"run {resume}", 0.5, 250_000_000)
+    with begin(output, settings.run, OPTIONS, resume):
+        earlier = parts.scan(output)
+        actor = worker.UnitDetector(settings)
+        for unit in sources.cut_units(found, size, earlier.images, earlier.finished)[:units]:
+            earlier.counts.update(actor.process(unit).counts)
+    return earlier.counts
+
+
+def records(output) -> list[dict]:
+    store, root = output.path("faces")
+    return sorted(
+        (record for info in store.find(root) for record in output.read_part(store, info.path)),
+        key=lambda record: record["image"],
+    )
+
+
+def make_output(tmp_path, name="out", kind="parquet"):
+    return parts.Output(str(tmp_path / name), kind)
+
+
+@pytest.fixture
+def image_script(images, tmp_path) -> list[str]:
+    """The lines that the image script writes for the folder."""
+    lines = tmp_path / "lines.jsonl"
+    assert detect_mask_image.main(["-i", str(images), "--jsonl", str(lines), "--no-show"]) == 1
+    return sorted(lines.read_text().splitlines())
+
+
+@pytest.mark.parametrize("kind", ["parquet", "jsonl"])
+def test_results_are_the_image_scripts_byte_for_byte(detector, images, image_script, tmp_path, kind):
+    output = make_output(tmp_path, kind=kind)
+    counts = process(detector, output, find(images))
+    found = records(output)
+    assert sorted(json.dumps(record) for record in found if "error" not in record) == image_script
+    errors = {Path(record["image"]).name: record["error"] for record in found if "error" in record}
+    assert errors == {
+        "corrupt.jpg": f"{images}/corrupt.jpg: not a supported image, or corrupt; give a JPEG, PNG, WebP, BMP or TIFF file",
+        "empty.jpg": f"{images}/empty.jpg: the file is empty; copy it again",
+    }
+    assert counts.record()["images"] == 6 and counts.totals["faces"] == 24
+    assert counts.errors == {"not a supported image, or corrupt": 1, "the file is empty": 1}
+
+
+@pytest.mark.parametrize("done", [0, 1, 2, 3])
+def test_resumed_run_equals_an_undisturbed_one(detector, images, tmp_path, done):
+    whole, stopped = make_output(tmp_path), make_output(tmp_path, "stopped")
+    counts = process(detector, whole, find(images))
+    process(detector, stopped, find(images), units=done)
+    assert len(records(stopped)) == 2 * done
+    again = process(detector, stopped, find(images), size=4, resume=True)
+    assert records(stopped) == records(whole) and again.record() == counts.record()
+
+
+def test_new_images_are_added(detector, images, tmp_path):
+    output = make_output(tmp_path)
+    process(detector, output, find(images))
+    write_image(images / "00.png", np.zeros((70, 70, 3), np.uint8))
+    process(detector, output, find(images), resume=True)
+    names = [Path(record["image"]).name for record in records(output)]
+    assert names == ["0.jpg", "00.png", "1.jpg", "2.jpg", "corrupt.jpg", "empty.jpg", "grey.png"]
+
+
+def test_unit_done_twice_is_written_once(detector, images, tmp_path, monkeypatch):
+    output = make_output(tmp_path)
+    process(detector, output, find(images), size=6)
+    monkeypatch.setattr(worker.UnitDetector, "_detect", None)  # it is not called
+    actor = worker.UnitDetector(worker.Settings(lambda: detector, output, "run False", 0.5, 1))
+    (unit,) = sources.cut_units(find(images), 6, (), ())
+    assert actor.process(unit).counts.totals["images"] == 6 and len(records(output)) == 6
+
+
+def test_actor_that_is_left_over_does_not_write(detector, images, tmp_path):
+    output = make_output(tmp_path)
+    process(detector, output, find(images), units=0)
+    actor = worker.UnitDetector(worker.Settings(lambda: detector, output, "earlier", 0.5, 1))
+    with pytest.raises(InputError, match="another run has begun to write it"):
+        actor.process(sources.cut_units(find(images), 2, (), ())[0])
+    assert records(output) == []
+
+
+def test_image_at_which_processes_end_becomes_an_error(detector, images, tmp_path, monkeypatch):
+    output = make_output(tmp_path)
+    process(detector, output, find(images), units=0)
+    actor = worker.UnitDetector(worker.Settings(lambda: detector, output, "run False", 0.5, 250_000_000))
+    detect = actor._detect
+
+    class Died(BaseException):
+        pass
+
+    def die(item):
+        if item.name.endswith("1.jpg") and item.error is None:
+            raise Died
+        return detect(item)
+
+    monkeypatch.setattr(actor, "_detect", die)
+    (unit,) = sources.cut_units(find(images), 6, (), ())
+    for _ in range(worker.CAREFUL + worker.DEADLY - 1):
+        with pytest.raises(Died):
+            actor.process(unit)
+    actor.process(unit)
+    errors = [Path(record["image"]).name for record in records(output) if "ended the process" in record.get("error", "")]
+    assert errors == ["1.jpg"] and len(records(output)) == 6
+    assert list((tmp_path / "out" / "attempts").iterdir()) == []
+
+
+def make_tar(path: Path, images: Path, mode="w") -> Path:
+    with tarfile.open(path, mode) as tar:
+        for image in sorted(images.iterdir()):
+            tar.add(image, image.name)
+        for name in ("0.json", "._0.jpg"):
+            tar.addfile(tarfile.TarInfo(name), io.BytesIO())
+    return path
+
+
+@pytest.mark.parametrize(("suffix", "mode"), [("tar", "w"), ("tar.gz", "w:gz")])
+def test_tar_shard(detector, images, image_script, tmp_path, monkeypatch, suffix, mode):
+    monkeypatch.setattr(worker, "ROWS", 2)  # several parts
+    shard = make_tar(tmp_path / f"a.{suffix}", images, mode)
+    output = make_output(tmp_path)
+    process(detector, output, find(shard))
+    found = records(output)
+    assert [record["image"] for record in found] == [f"{shard}/{path.name}" for path in sorted(images.iterdir())]
+    lines = [json.dumps(record).replace(f"{shard}/", f"{images}/") for record in found if "error" not in record]
+    assert sorted(lines) == image_script
+    again = process(detector, output, find(shard), resume=True)
+    assert records(output) == found and again.totals["images"] == 6
+
+
+def test_truncated_tar_is_a_row_with_its_error(detector, images, tmp_path):
+    shard = make_tar(tmp_path / "a.tar", images)
+    shard.write_bytes(shard.read_bytes()[:100_000])
+    output = make_output(tmp_path)
+    process(detector, output, find(shard))
+    assert any(record["image"] == str(shard) and "not a whole tar file" in record["error"] for record in records(output))
+
+
+@pytest.mark.parametrize("chosen", [{"limit": 2, "sample": None}, {"limit": None, "sample": 2}])
+@pytest.mark.parametrize("source", ["folder", "tar", "parquet"])
+def test_first_images_are_not_done_again(detector, images, tmp_path, source, chosen):
+    places = {
+        "folder": images,
+        "tar": make_tar(tmp_path / "a.tar", images),
+        "parquet": make_parquet(tmp_path / "a.parquet", images),
+    }
+    output, found = make_output(tmp_path), find(places[source])
+    process(detector, output, sources.choose(found, **chosen))
+    first = [record["image"] for record in records(output)]
+    assert len(first) == 2
+    process(detector, output, found, resume=True)
+    names = [record["image"] for record in records(output)]
+    assert len(names) == len(set(names)) == 6 and set(first) < set(names)
+
+
+def make_parquet(path: Path, images: Path, kind="struct") -> Path:
+    files = sorted(images.iterdir())
+    values = {
+        "struct": [{"bytes": file.read_bytes(), "path": file.name} for file in files],
+        "bytes": [file.read_bytes() for file in files],
+        "path": [str(file) for file in files],
+    }
+    pq.write_table(pa.table({"label": list(range(len(files))), "image": values[kind]}), path, row_group_size=4)
+    return path
+
+
+@pytest.mark.parametrize("kind", ["struct", "bytes", "path"])
+def test_parquet_with_images_or_paths(detector, images, image_script, tmp_path, kind):
+    file = make_parquet(tmp_path / "a.parquet", images, kind)
+    output = make_output(tmp_path)
+    process(detector, output, find(file))
+    found = records(output)
+    assert len(found) == 6
+    names = {
+        str(path) if kind == "path" else f"{file}#{number}": str(path) for number, path in enumerate(sorted(images.iterdir()))
+    }
+    lines = [json.dumps(record | {"image": names[record["image"]]}) for record in found if "error" not in record]
+    assert sorted(lines) == image_script
+
+
+def test_list_of_paths(images, tmp_path):
+    (tmp_path / "list.txt").write_text(f"# photos\n{images}/1.jpg\n\n{images}/0.jpg\n")
+    assert find(tmp_path / "list.txt").images == [f"{images}/1.jpg", f"{images}/0.jpg"]
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("https://example.org/a.jpg", "web addresses are not read here"),
+        ("nothing://bucket/a.jpg", "nothing://bucket: cannot be opened"),
+        ("{tmp}/*.jpg", "no file matches"),
+        ("{tmp}/none.txt", "cannot be read"),
+        ("{tmp}/bad.parquet", "not a whole Parquet file"),
+        ("{tmp}/numbers.parquet", "no column of images (it has number); name one with --column"),
+    ],
+)
+def test_sources_that_name_nothing(tmp_path, source, message):
+    (tmp_path / "bad.parquet").write_bytes(b"no Parquet")
+    pq.write_table(pa.table({"number": [1]}), tmp_path / "numbers.parquet")
+    with pytest.raises(InputError) as error:
+        find(source.format(tmp=tmp_path))
+    assert message in str(error.value)
+
+
+def test_output_with_results_needs_resume_and_the_same_options(detector, images, tmp_path):
+    output = make_output(tmp_path)
+    process(detector, output, find(images), units=1)
+    with pytest.raises(InputError, match="holds results of another run; add --resume"):
+        process(detector, output, find(images))
+    with pytest.raises(InputError, match=r"other options \(confidence\)"), begin(output, "b", {"confidence": 0.6}, True):
+        pass
+
+
+def test_parts_have_the_documented_schema(detector, images, tmp_path):
+    output = make_output(tmp_path)
+    process(detector, output, find(images))
+    table = pq.read_table(tmp_path / "out" / "faces")
+    assert pa.schema(table.schema.field(name) for name in parts.SCHEMA.names) == parts.SCHEMA
+    assert table.schema.metadata[b"facemask.schema"] == b"1"
+    page = (ROOT / "docs" / "archives.md").read_text()
+    assert all(f"| `{field.name}` |" in page for field in [*parts.SCHEMA, *parts.FACE])
+
+
+@pytest.mark.parametrize(("images", "actors", "size"), [(0, 2, 1), (16, 2, 1), (100, 2, 7), (10**6, 2, 1024)])
+def test_unit_size(images, actors, size):
+    assert unit_size(images, actors) == size
+
+
+def test_object_store(detector, images, image_script, tmp_path, monkeypatch):
+    server = pytest.importorskip("moto.server", reason="needs moto[server]").ThreadedMotoServer(port=0)
+    server.start()
+    try:
+        for name, value in {"KEY_ID": "a", "SECRET": "b"}.items():
+            monkeypatch.setenv(
+                f"AWS_{'ACCESS' if name == 'KEY_ID' else 'SECRET_ACCESS'}_KEY{'_ID' if name == 'KEY_ID' else ''}", value
+            )
+        host, port = server.get_host_and_port()
+        query = f"?scheme=http&endpoint_override={host}:{port}&region=us-east-1&allow_bucket_creation=true"
+        store, _ = sources.Store.of(f"s3://photos/{query}")
+        store.files.create_dir("photos")
+        for path in images.iterdir():
+            store.write(f"photos/a/{path.name}", path.read_bytes())
+        store.write("photos/a/notes.md", b"no image")
+        skipped: Counter = Counter()
+        found = sources.find_sources([f"s3://photos/a{query}"], skipped)
+        assert skipped.total() == 1 and sources.find_sources([f"s3://photos/a/*.png{query}"], skipped).count == 1
+        output = parts.Output(f"s3://photos/out{query}", "parquet")
+        process(detector, output, found, units=1)
+        process(detector, output, found, resume=True)
+        got = records(output)
+        lines = [json.dumps(record).replace("s3://photos/a/", f"{images}/") for record in got if "error" not in record]
+        assert sorted(lines) == image_script and len(got) == 6
+    finally:
+        server.stop()
+
+
+def test_queries_of_the_page(detector, images, tmp_path, monkeypatch):
+    duckdb = pytest.importorskip("duckdb", reason="needs duckdb")
+    process(detector, parts.Output(str(tmp_path / "results"), "parquet"), find(images))
+    monkeypatch.chdir(tmp_path)
+    page = (ROOT / "docs" / "archives.md").read_text()
+    queries = [block.partition("```")[0] for block in page.split("```sql\n")[1:]]
+    results = [duckdb.sql(query).fetchall() for query in queries]
+    assert len(results) == 4 and all(results)
+    assert dict(results[2]) == {"not a supported image, or corrupt": 1, "the file is empty": 1}
+    for block in page.split("```python\n")[1:]:
+        scope: dict = {}
+        exec(block.partition("```")[0], scope)
+        assert scope["share"].between(0, 1).all() and len(scope["share"]) == 1
+
+
+@pytest.mark.slow
+def test_command_with_ray(images, image_script, tmp_path):
+    command = [sys.executable, "detect_mask_archive.py", "-i", str(images), "-o", str(tmp_path / "out"), "--actors", "2"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    output = make_output(tmp_path)
+    assert sorted(json.dumps(record) for record in records(output) if "error" not in record) == image_script
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert summary["images"] == 6 and summary["failed"] == 2 and summary["faces"] == 24
+    refused = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert refused.returncode == 1 and refused.stderr.splitlines()[-1].startswith("error: ") and "--resume" in refused.stderr
+
+
+def test_rows_of_names_that_are_not_utf_8(tmp_path):
+    name = b"a\xff.jpg".decode("utf-8", "surrogateescape")
+    row = parts.Row.of_error(name, f"{name}: broken", None)
+    (record,) = parts.decode_parquet(parts.encode_parquet([row]))
+    assert record == {"image": "a\\udcff.jpg", "error": "a\\udcff.jpg: broken"}
+    assert sources.cut_units(sources.Found([name]), 1, {"a\\udcff.jpg"}, ()) == []
