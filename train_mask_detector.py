@@ -27,7 +27,17 @@ from facemask.errors import InputError
 
 logger = logging.getLogger("facemask")
 
-SETTINGS = ("weights", "size", "margin", "epochs", "batch_size", "learning_rate", "mixed_precision", "seed")  # to resume
+SETTINGS = (
+    "weights",
+    "keep_classes",
+    "size",
+    "margin",
+    "epochs",
+    "batch_size",
+    "learning_rate",
+    "mixed_precision",
+    "seed",
+)  # to resume
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -55,6 +65,10 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--weights", default="imagenet",
         help="weights to start from: imagenet (downloaded), a .weights.h5 of MobileNetV2(include_top=False), or a trained .keras",
+    )  # fmt: skip
+    parser.add_argument(
+        "--keep-classes", action=argparse.BooleanOptionalAction, default=True,
+        help="keep the classes of a trained --weights of which the data sets have no face",
     )  # fmt: skip
     parser.add_argument("--size", type=int, choices=(96, 128, 160, 192, 224), default=128, help="side of the input, px")
     parser.add_argument(
@@ -94,7 +108,7 @@ def train(args: argparse.Namespace) -> int:
     from facemask.training.prepare import cut_faces, read_photos, split_by_similarity
 
     photos = read_photos(names, dict(args.rename), args.limit, args.seed)
-    classes = class_names(photos)
+    shown = class_names(photos)
     workers, threads = thread_budget()
     face_detector = load_face_detector(args.face, threads=threads)
 
@@ -108,13 +122,14 @@ def train(args: argparse.Namespace) -> int:
     from facemask.training.onnx_export import save_detector
     from facemask.training.phases import Recipe, train_network
     from facemask.training.quantize import write_int8_classifier
-    from facemask.training.report import faces_to_test, knows_classes, predict_classes, split_report
+    from facemask.training.report import faces_to_test, kept_classes, knows_classes, predict_classes, split_report
 
     start = time.perf_counter()
     if args.mixed_precision is None:
         args.mixed_precision = has_gpu()
     checkpoint = open_checkpoint(args.model, record_settings(args, SETTINGS), resume=args.resume)
     keras.utils.set_random_seed(args.seed)
+    classes = kept_classes(args.weights, shown, args.keep_classes)
     info = ModelInfo(tuple(classes), args.size, args.margin)
     network = build_network(info, args.weights)
     crops = cut_faces(photos, face_detector, args.size, workers=workers, max_pixels=args.max_pixels)
@@ -122,8 +137,8 @@ def train(args: argparse.Namespace) -> int:
     logger.info("features of the frozen backbone, once for all %d crops (%s backend)", len(crops), keras.backend.backend())
     with redirect_stdout(sys.stderr):  # Keras' progress bars
         features = network.features.predict(FaceBatches(crops, info, args.batch_size))
-    split, groups = split_by_similarity(features, crops, classes, args.seed)
-    print(f"\n{split_report(crops, split, groups, classes)}\n", flush=True)
+    split, groups = split_by_similarity(features, crops, shown, args.seed)
+    print(f"\n{split_report(crops, split, groups, shown)}\n", flush=True)
 
     test = faces_to_test(crops, split)
     before = predict_classes(network, test, args.batch_size) if knows_classes(args.weights, classes) else None

@@ -87,7 +87,8 @@ class Collector:
     def summary(self) -> str:
         """Return one line on what was written."""
         counts = ", ".join(f"{reason} {count}" for reason, count in self.reasons.items())
-        return f"{sum(self.reasons.values())} images to label in {self.folder}{f' ({counts})' if counts else ''}"
+        line = f"{sum(self.reasons.values())} images to label in {self.folder}{f' ({counts})' if counts else ''}"
+        return f"{line}; correct them: python -m facemask review {self.folder}" if counts else line
 
 
 def _thumbnail(image: np.ndarray) -> np.ndarray:

@@ -1,7 +1,7 @@
 """Fine-tune MobileNetV2 to classify masks: any Keras 3 backend, on a CPU or a GPU."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -30,7 +30,8 @@ def train_head(network: Network, features: np.ndarray, labels: np.ndarray, valid
     `features` is (n, 1280), `labels` (n,) int, `validation` the same pair for the validation split.
     """
     keras.utils.set_random_seed(seed)
-    network.head.compile(keras.optimizers.Adam(HEAD_RATE), "sparse_categorical_crossentropy", metrics=["accuracy"])
+    loss = loss_among(np.isin(range(len(network.info.classes)), labels))
+    network.head.compile(keras.optimizers.Adam(HEAD_RATE), loss, metrics=["accuracy"])
     stop = keras.callbacks.EarlyStopping(patience=5, restore_best_weights=True)
     history = network.head.fit(
         features,
@@ -42,6 +43,23 @@ def train_head(network: Network, features: np.ndarray, labels: np.ndarray, valid
         verbose=0,
     )
     return history.history
+
+
+def loss_among(present: np.ndarray) -> str | Callable:
+    """Return the cross-entropy among the classes that are present, bool (classes,), as Keras takes a loss.
+
+    The outputs of the others get no gradient. With all classes it is Keras' own; without this, a class of which no face is
+    shown would be unlearnt.
+    """
+    if present.all():
+        return "sparse_categorical_crossentropy"
+    mask = present.astype("float32")
+
+    def loss(true, predicted):  # tensors of the backend
+        shown = predicted * mask
+        return keras.losses.sparse_categorical_crossentropy(true, shown / keras.ops.sum(shown, axis=-1, keepdims=True))
+
+    return loss
 
 
 def fine_tune(
@@ -61,7 +79,8 @@ def fine_tune(
     `mixed_precision` a copy of the network trains in float16, which GPUs compute faster; weights stay float32.
     """
     trained = in_mixed_precision(network, train.info) if mixed_precision else network
-    _compile(trained, learning_rate, epochs * train.batches_per_epoch)
+    loss = loss_among(np.isin(range(len(train.info.classes)), train.labels))
+    _compile(trained, loss, learning_rate, epochs * train.batches_per_epoch)
     best, log = checkpoint / "best.weights.h5", checkpoint / "history.csv"
     previous = read_history(log)
     train.start(len(previous.get("loss", [])))
@@ -96,12 +115,12 @@ def interpolate(before: Sequence[np.ndarray], after: Sequence[np.ndarray], share
     return [(1 - share) * old + share * new for old, new in zip(before, after, strict=True)]
 
 
-def _compile(network: Network, learning_rate: float, steps: int) -> None:
+def _compile(network: Network, loss: str | Callable, learning_rate: float, steps: int) -> None:
     """Prepare the network to be trained as a whole, its BatchNorm layers frozen."""
     for layer in network.model.get_layer("mobilenet_v2").layers:
         layer.trainable = not isinstance(layer, keras.layers.BatchNormalization)
     optimizer = keras.optimizers.Adam(warmup_cosine_schedule(learning_rate, steps))
-    network.model.compile(optimizer, "sparse_categorical_crossentropy", metrics=["accuracy"])
+    network.model.compile(optimizer, loss, metrics=["accuracy"])
 
 
 def _checkpoint_callbacks(

@@ -31,6 +31,24 @@ def faces_to_test(crops: Sequence[Crop], split: Split) -> list[Crop]:
     return [crops[index] for index in one_crop_per_face(crops, split.test)]
 
 
+def kept_classes(weights: str, classes: Sequence[str], keep: bool) -> list[str]:
+    """Return the classes of the new model: those of the faces and, with `keep`, those that the model to start from knows more.
+
+    A start that does not know all classes of the faces is of another task: its classes are not kept. Reports what is kept
+    or given up. Raises InputError if the model cannot be read.
+    """
+    known = ModelInfo.of_keras(ModelFile.read(weights)).classes if weights.endswith(".keras") else ()
+    more = [name for name in known if name not in classes]
+    if not more:
+        return list(classes)
+    names = ", ".join(more)
+    if keep and set(classes) <= set(known):
+        logger.info("no face of %s in the data sets: kept as the starting model knows it; --no-keep-classes drops it", names)
+        return sorted([*classes, *more])
+    logger.warning("no face of %s in the data sets: the new model does not know it", names)
+    return list(classes)
+
+
 def knows_classes(weights: str, classes: Sequence[str]) -> bool:
     """Return whether the model to start from has all these classes, so that its accuracy before the training says something."""
     return weights.endswith(".keras") and set(classes) <= set(ModelInfo.of_keras(ModelFile.read(weights)).classes)
@@ -72,7 +90,8 @@ def accuracy_with_interval(confusion: np.ndarray, classes: Sequence[str]) -> str
     """
     right, count = int(confusion.trace()), int(confusion.sum())
     text = f"Accuracy {right / count:.4f} on {count} faces"
-    few = [f"{name} {number}" for name, number in zip(classes, confusion.sum(axis=1).tolist(), strict=True) if number < FEW_FACES]
+    numbers = zip(classes, confusion.sum(axis=1).tolist(), strict=True)
+    few = [f"{name} {number}" for name, number in numbers if 0 < number < FEW_FACES]
     if few:
         interval = binomtest(right, count).proportion_ci(0.95, method="wilson")
         text += f" (95 % interval: {interval.low:.4f} to {interval.high:.4f})"

@@ -38,7 +38,10 @@ def test_unsure_labels_and_faces_are_collected_with_their_boxes(tmp_path):
     assert collector.consider(view(1), [face("without_mask", 0.55), face()], "a")
     assert collector.consider(view(2), [face(confidence=0.6)], "b c/é")
     assert not collector.consider(view(3), [face()], "sure")
-    assert collector.summary() == f"2 images to label in {tmp_path} (unsure label 1, unsure face 1)"
+    assert (
+        collector.summary()
+        == f"2 images to label in {tmp_path} (unsure label 1, unsure face 1); correct them: python -m facemask review {tmp_path}"
+    )
     assert names(tmp_path) == names(tmp_path, "labels") == names(tmp_path, "annotations") == ["a", "b_c_é"]
     assert (
         tmp_path / "labels/a.txt"
@@ -104,7 +107,10 @@ def test_collect_of_images(tmp_path, capsys):
     cv2.imwrite(str(tmp_path / "a.png"), image)
     assert detect_mask_image.main(["-i", str(tmp_path / "a.png"), "-c", "0.1", "--collect", str(tmp_path / "new/c")]) == 0
     assert names(tmp_path / "new/c") == ["a"]
-    assert f"[INFO] 1 images to label in {tmp_path}/new/c (unsure face 1)" in capsys.readouterr().err
+    assert (
+        f"[INFO] 1 images to label in {tmp_path}/new/c (unsure face 1); correct them: python -m facemask review {tmp_path}/new/c"
+        in capsys.readouterr().err
+    )
     with pytest.raises(SystemExit):
         detect_mask_image.main(["-i", str(tmp_path / "a.png"), "--blur", "--collect", str(tmp_path / "new/c")])
     assert "--collect cannot be used with --blur" in capsys.readouterr().err

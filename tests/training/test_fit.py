@@ -27,9 +27,10 @@ from facemask.models.model_info import ModelInfo  # noqa: E402
 from facemask.training.batches import AugmentedBatches, FaceBatches  # noqa: E402
 from facemask.training.checkpoint import can_resume, read_history, start_checkpoint  # noqa: E402
 from facemask.training.crops import Crop, FacePatch  # noqa: E402
-from facemask.training.fit import calibrate, fine_tune, interpolate  # noqa: E402
+from facemask.training.fit import calibrate, fine_tune, interpolate, loss_among, train_head  # noqa: E402
 from facemask.training.model_name import default_model  # noqa: E402
 from facemask.training.onnx_export import to_onnx  # noqa: E402
+from facemask.training.report import kept_classes  # noqa: E402
 from tests.helpers import CORRUPT, EXAMPLES, ROOT, write_class_folders  # noqa: E402
 
 MODEL = ROOT / "mask_detector.keras"
@@ -57,7 +58,7 @@ def test_train_then_detect(dataset, tmp_path, capsys):
 
     file = ModelFile.read(model)
     info = ModelInfo.of_keras(file)
-    assert info == ModelInfo(("with_mask", "without_mask"), 96, 0.0)
+    assert info == ModelInfo(ModelInfo.of_keras(ModelFile.read(MODEL)).classes, 96, 0.0)  # those without faces too
     (folder / "mine.int8.onnx").unlink()  # its probabilities differ in the second digit
     classifier = MaskClassifier.load(model)
     assert classifier.backend == "onnxruntime on cpu"
@@ -88,6 +89,39 @@ def test_head_is_kept_for_the_classes_that_both_have():
     network = build_network(ModelInfo(("another", *source.info.classes), 128, 0.0), str(MODEL))
     for theirs, ours in zip(source.head.get_weights(), network.head.get_weights(), strict=True):
         np.testing.assert_array_equal(ours[..., 1:], theirs)
+
+
+def test_a_class_without_faces_is_not_unlearnt():
+    info = ModelInfo(("a", "b", "c"), 96, 0.0)
+    network = build_network(info, str(MODEL))
+    rng = np.random.default_rng(0)
+    features, labels = rng.normal(0, 1, (200, 1280)).astype(np.float32), rng.choice([0, 2], 200)
+    before = network.head.get_weights()
+    train_head(network, features, labels, (features, labels), seed=0)
+    for old, new in zip(before, network.head.get_weights(), strict=True):
+        change = np.abs(new - old).reshape(-1, 3).max(axis=0)
+        assert change[1] < 1e-3 < 10 * change[1] + 1e-3 < min(change[[0, 2]])  # of rounding, which Adam enlarges
+    true, predicted = np.array([0, 2]), np.array([[0.2, 0.6, 0.2], [0.1, 0.1, 0.8]], np.float32)
+    loss = keras.ops.convert_to_numpy(loss_among(np.array([True, False, True]))(true, predicted))
+    np.testing.assert_allclose(loss, -np.log([1 / 2, 8 / 9]), rtol=1e-4)
+    assert loss_among(np.array([True, True])) == "sparse_categorical_crossentropy"
+
+
+def test_kept_classes_of_the_starting_model(caplog):
+    known = list(ModelInfo.of_keras(ModelFile.read(MODEL)).classes)
+    faces = ["with_mask", "without_mask"]
+    more = ", ".join(name for name in known if name not in faces)
+    with caplog.at_level("INFO"):
+        assert kept_classes(str(MODEL), faces, keep=True) == known
+        assert kept_classes(str(MODEL), faces, keep=False) == faces
+        assert kept_classes(str(MODEL), ["hat", "with_mask"], keep=True) == ["hat", "with_mask"]
+        assert kept_classes(str(MODEL), known, keep=True) == known
+        assert kept_classes("imagenet", faces, keep=True) == faces
+    assert caplog.messages == [
+        f"no face of {more} in the data sets: kept as the starting model knows it; --no-keep-classes drops it",
+        f"no face of {more} in the data sets: the new model does not know it",
+        f"no face of {more}, without_mask in the data sets: the new model does not know it",
+    ]
 
 
 @pytest.mark.parametrize(
