@@ -56,7 +56,7 @@ def loss_among(present: np.ndarray) -> str | Callable:
     mask = present.astype("float32")
 
     def loss(true, predicted):  # tensors of the backend
-        shown = predicted * mask
+        shown = predicted * keras.ops.convert_to_tensor(mask)
         return keras.losses.sparse_categorical_crossentropy(true, shown / keras.ops.sum(shown, axis=-1, keepdims=True))
 
     return loss
