@@ -23,13 +23,9 @@ import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
 from functools import partial
-from typing import TYPE_CHECKING
 
 from facemask.cli import options, video_options
 from facemask.cli.run import DONE, FAILED, run, stop_on_signals
-
-if TYPE_CHECKING:
-    from facemask.io.collect import Collector
 
 FIRST_CAMERA = "0"
 
@@ -62,6 +58,7 @@ def detect(args: argparse.Namespace) -> int:
     from facemask.video.find_sources import find_sources, is_waiting, make_jobs
     from facemask.video.report import Report
     from facemask.video.session import Session
+    from facemask.video.shared import Shared
     from facemask.video.sources import open_sources, stop_sources
 
     jobs = make_jobs(find_sources(args.input or [FIRST_CAMERA], args.output), args.output, args.zone)
@@ -72,7 +69,13 @@ def detect(args: argparse.Namespace) -> int:
     signals: list[int] = []
     with ExitStack() as stack:
         stack.enter_context(logging_redirect_tqdm([logging.getLogger()]))
-        shared = Shared(args, stack, show)
+        shared = Shared(
+            args,
+            stack,
+            show,
+            load_detector=partial(options.load_detector, args),
+            open_collector=partial(options.open_collector, args),
+        )
         for group in groups:
             with report.failure_allowed():
                 with ExitStack() as group_stack:
@@ -120,96 +123,6 @@ def check_outputs(args: argparse.Namespace, jobs: Sequence) -> bool:
         make_folder(args.snapshots)
         check_writable(args.snapshots / "snapshot.jpg")
     return show
-
-
-class Shared:
-    """What all sources of a run share: the networks, the page, the window, and the files that have lines of each."""
-
-    def __init__(self, args: argparse.Namespace, stack: ExitStack, show: bool) -> None:
-        """Open what must not fail later; the rest is opened with the first source (`load`). `stack` closes all of it."""
-        from facemask.video.display import Window
-        from facemask.video.services import Services
-
-        self._args, self._stack = args, stack
-        page = stack.enter_context(open_page(args)) if args.serve else None
-        self.services = stack.enter_context(
-            Services(args.events, args.snapshots, args.on_event, args.notify, args.mqtt, page, args.report)
-        )
-        self._window = Window() if show else None
-        self._is_loaded = False
-        self.collector: Collector | None = None
-
-    def load(self, threads: int) -> None:
-        """Load the networks, which compute with `threads` threads, and open the files, unless that was done."""
-        from facemask.io.json_lines import json_lines
-        from facemask.video.session import face_detection
-
-        if self._is_loaded:
-            return
-        args, enter = self._args, self._stack.enter_context
-        self._detector = options.load_detector(args, threads)
-        self.classify = self._detector.classifier.classify_images
-        self.detect_faces = face_detection(self._detector.faces, args.confidence, args.blur, args.detector_size)
-        self._lines = enter(json_lines(args.jsonl)) if args.jsonl else None
-        self.collector = options.open_collector(args, self._detector.classifier.info.labels)
-        self._is_loaded = True
-
-    def is_stopped(self, signals: Sequence[int]) -> bool:
-        """Return whether a signal or the window has ended the run."""
-        return bool(signals) or (self._window is not None and self._window.is_closed)
-
-    def open_channels(self, stack: ExitStack, sources: Sequence, jobs: Sequence) -> list:
-        """Return a channel for each open source, in the order of `jobs`; `stack` closes their outputs."""
-        from facemask.video.grid import Grid
-        from facemask.video.outputs import ProgressBar
-        from facemask.video.sources import stop_sources
-
-        names = [source.name for source in sources]
-        frames = [min(filter(None, (source.frame_count, self._args.max_frames)), default=0) for source in sources]
-        bar = stack.enter_context(ProgressBar(sum(frames) if all(frames) else None))
-        window = None
-        if self._window:
-            self._window.on_close = partial(stop_sources, sources)
-            window = Grid(self._window.show, names, captions=True)
-        return [
-            self._open_channel(stack, source, job, window and window.tiles[index], bar)
-            for index, (source, job) in enumerate(zip(sources, jobs, strict=True))
-        ]
-
-    def _open_channel(self, stack: ExitStack, source, job, window_tile, bar):
-        from facemask.video.outputs import FrameRecords, Statistics, VideoFile, WindowOutput
-        from facemask.video.session import Channel
-        from facemask.video.tracker import MaskTracker
-        from facemask.video.writer import VideoSink
-        from facemask.video.zones import ZoneFilter
-
-        args, name, statistics = self._args, source.name, Statistics()
-        tracker = MaskTracker.for_detector(self._detector, float(source.output_fps), args.confidence)
-        shared, events = self.services.outputs_of(source, job.prefix, self._detector.classifier.info.labels, statistics)
-        sound = source.open_sound() if job.video and args.audio else None
-        outputs = [
-            FrameRecords(self._lines, name) if self._lines else None,
-            VideoFile(VideoSink(job.video, source.output_fps, source.is_live, sound)) if job.video else None,
-            *shared,
-            self._collecting_output(name),
-            WindowOutput(window_tile, statistics) if window_tile else None,
-        ]
-        wanted = [stack.enter_context(output) for output in outputs if output is not None]
-        return Channel(source, tracker, [*wanted, bar], ZoneFilter(job.zones, name), statistics, events)
-
-    def _collecting_output(self, name: str):
-        if not self.collector:
-            return None
-        from facemask.video.collecting import CollectingOutput
-
-        return CollectingOutput(self.collector, name)
-
-
-def open_page(args: argparse.Namespace):
-    """Return the server for --serve."""
-    from facemask.video import live_server  # here, as it takes long to import
-
-    return live_server.open_page(args.serve, args.password, args.tls_cert, args.tls_key)
 
 
 def main(argv: list[str] | None = None) -> int:

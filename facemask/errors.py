@@ -1,5 +1,8 @@
 """Errors that a user can cause and fix."""
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
 
 class InputError(Exception):
     """Something from the user (file, folder, model, camera, output) cannot be used.
@@ -15,3 +18,14 @@ def error_kind(message: str) -> str:
 
 class OutputError(InputError):
     """An output cannot be written, and no further one can, as on a full disk: the run ends."""
+
+
+@contextmanager
+def failure_allowed(report: Callable[[InputError], None]) -> Iterator[None]:
+    """Pass an InputError of the block to `report`, as other items follow; an OutputError ends the run."""
+    try:
+        yield
+    except OutputError:
+        raise
+    except InputError as error:
+        report(error)

@@ -6,7 +6,7 @@ import time
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from facemask.drawing import draw_detections, pixelate_faces
-from facemask.errors import InputError, OutputError, error_kind
+from facemask.errors import InputError, error_kind, failure_allowed
 from facemask.io.find_images import describe_skipped
 from facemask.io.images import write_image
 from facemask.io.kinds import Kind
@@ -141,20 +141,15 @@ class Summary(ImageOutput):
         self._skipped = skipped
         self._is_single, self._start = is_single, time.perf_counter()
 
-    @contextmanager
-    def failure_allowed(self) -> Iterator[None]:
+    def failure_allowed(self) -> AbstractContextManager[None]:
         """Count an InputError of the block as a failure, with a warning; the other images continue."""
-        try:
-            yield
-        except OutputError:
-            raise
-        except InputError as error:
-            if self._is_single:
-                raise
-            logger.warning("%s", error)
-            self.failed += 1
-            self.messages += [str(error)] if len(self.messages) < MAX_MESSAGES else []
-            self.failures[error_kind(str(error))] += 1
+        return nullcontext() if self._is_single else failure_allowed(self._warn)
+
+    def _warn(self, error: InputError) -> None:
+        logger.warning("%s", error)
+        self.failed += 1
+        self.messages += [str(error)] if len(self.messages) < MAX_MESSAGES else []
+        self.failures[error_kind(str(error))] += 1
 
     def write(self, item: ImageResult) -> None:
         self.done += 1

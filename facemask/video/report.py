@@ -2,10 +2,10 @@
 
 import logging
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 
-from facemask.errors import InputError, OutputError
+from facemask.errors import InputError, failure_allowed
 from facemask.video.outputs import Statistics
 from facemask.video.session import Channel
 
@@ -26,17 +26,9 @@ class Report:
         """Return the number of frames so far."""
         return sum(channel.statistics.frames for channel in self._done)
 
-    @contextmanager
-    def failure_allowed(self) -> Iterator[None]:
+    def failure_allowed(self) -> AbstractContextManager[None]:
         """Count an InputError of the block as the failure of a source, with a warning, if others follow."""
-        try:
-            yield
-        except OutputError:
-            raise
-        except InputError as error:
-            if self._groups == 1:
-                raise
-            self._warn(error)
+        return nullcontext() if self._groups == 1 else failure_allowed(self._warn)
 
     def _warn(self, error: InputError) -> None:
         logger.warning("%s", error)
