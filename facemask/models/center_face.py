@@ -251,13 +251,15 @@ def decode(output: np.ndarray, min_score: float, stride: int) -> tuple[np.ndarra
     rows, columns = np.nonzero((heatmap >= _logit(min_score)) & (heatmap >= cv2.dilate(heatmap, np.ones((3, 3), np.uint8))))
     if not len(rows):
         return np.empty((0, 4), np.float32), np.empty(0, np.float32)
-    y, x = rows + VOTERS[0], columns + VOTERS[1]  # (k, n): the cells around each peak
+    size = np.exp(np.clip(output[3:, rows, columns], -5, 8).mean(axis=0))  # of the face, in cells
+    radius = np.maximum(VOTE_RADIUS * size, MIN_VOTE_RADIUS)  # cells
+    near = VOTER_DISTANCES[:, 0] <= radius.max()  # cells that are too far from all peaks are left out
+    y, x = rows + VOTERS[0, near], columns + VOTERS[1, near]  # (k, n): the cells around each peak
     inside = (y >= 0) & (y < heatmap.shape[0]) & (x >= 0) & (x < heatmap.shape[1])
     y, x = np.clip(y, 0, heatmap.shape[0] - 1), np.clip(x, 0, heatmap.shape[1] - 1)
     voters = output[:, y, x]  # (5, k, n)
     boxes = _cell_boxes(voters, y, x)  # (k, n, 4)
-    size = np.exp(np.clip(output[3:, rows, columns], -5, 8).mean(axis=0))  # of the face, in cells
-    weights = _sigmoid(voters[0]) * (inside & (np.maximum(VOTE_RADIUS * size, MIN_VOTE_RADIUS) >= VOTER_DISTANCES))
+    weights = _sigmoid(voters[0]) * (inside & (radius >= VOTER_DISTANCES[near]))
     total = weights.sum(axis=0)
     box = (boxes * weights[..., None]).sum(axis=0) / total[:, None]
     agreement = (_iou(boxes, box) * weights).sum(axis=0) / total

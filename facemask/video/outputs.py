@@ -2,8 +2,9 @@
 
 import time
 from abc import ABC, abstractmethod
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager
 
 from facemask.io.json_lines import JsonLines
@@ -108,16 +109,28 @@ class FrameRecords(FrameOutput):
 
 
 class VideoFile(FrameOutput):
-    """Writes the annotated video."""
+    """Writes the annotated video, on a thread of its own: the next frames are processed meanwhile."""
+
+    QUEUE = 2  # frames that wait to be encoded; bounds the memory
 
     def __init__(self, sink: VideoSink) -> None:
         self._sink = sink
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="encoder")
+        self._waiting: deque[Future[None]] = deque()  # one for each frame that is not known to be written
 
     def write(self, result: FrameResult, picture: Picture) -> None:
-        self._sink.write(picture.annotated, result.time)
+        """Hand over a frame, and wait while too many are waiting. Raises InputError if one before could not be written."""
+        while self._waiting and (len(self._waiting) > self.QUEUE or self._waiting[0].done()):
+            self._waiting.popleft().result()
+        self._waiting.append(self._thread.submit(self._sink.write, picture.annotated, result.time))
 
     def close(self) -> None:
-        self._sink.close()
+        try:
+            while self._waiting:
+                self._waiting.popleft().result()
+        finally:
+            self._thread.shutdown(cancel_futures=True)
+            self._sink.close()
 
 
 class WindowOutput(FrameOutput):

@@ -55,6 +55,7 @@ class MaskTracker:
     # A face is classified again:
     FIRST_CLASSIFICATIONS = 3  # in this number of frames one after the other
     CLASSIFY_INTERVAL = 0.2  # s, while the label is clear
+    CLASSIFY_UNCLEAR_INTERVAL = 0.1  # s, while it is not: faces of successive frames are alike
     CLEAR_PROBABILITY = 0.9  # averaged
     CLASSIFY_GROWTH = 1.3  # of the face's height since the last classification
 
@@ -166,11 +167,11 @@ class MaskTracker:
         if id is None:
             return face.confidence >= self._confidence
         state = self._states.get(id)
+        if state is None or state.average.count < self.FIRST_CLASSIFICATIONS:
+            return True
+        is_clear = max(state.average.probabilities.values()) >= self.CLEAR_PROBABILITY
         return (
-            state is None
-            or state.average.count < self.FIRST_CLASSIFICATIONS
-            or time - state.average.time >= self.CLASSIFY_INTERVAL - 1e-6
-            or max(state.average.probabilities.values()) < self.CLEAR_PROBABILITY
+            time - state.average.time >= (self.CLASSIFY_INTERVAL if is_clear else self.CLASSIFY_UNCLEAR_INTERVAL) - 1e-6
             or face.box[3] - face.box[1] > self.CLASSIFY_GROWTH * state.height
         )
 
