@@ -170,7 +170,7 @@ def test_missing_folders_are_made(tmp_path, people_video):
 
 
 def test_report_of_the_events(tmp_path, people_video):
-    """A page with a picture of each event; the probabilities are those of the events, the least first."""
+    """A page with an image of each event; the probabilities are those of the events, the least first."""
     report, events = tmp_path / "new" / "r.html", tmp_path / "e.jsonl"
     assert detect_mask_video.main(["-i", str(people_video), "--report", str(report), "--events", str(events)]) == 0
     confirmed = [record for record in lines_of(events) if record["event"] == "confirmed"]
@@ -561,7 +561,7 @@ def test_gap_in_a_video_is_no_failure(tmp_path):
     assert detect_mask_video.main(["-i", str(tmp_path / "gap.mkv")]) == 0
 
 
-def test_small_faces_of_large_pictures_are_hidden(tmp_path):
+def test_small_faces_of_large_images_are_hidden(tmp_path):
     image = np.full((1080, 1920, 3), 128, np.uint8)
     image[400:560, 700:1004] = people(304, 160)
     assert cv2.imwrite(str(tmp_path / "in.png"), image)

@@ -67,7 +67,7 @@ def add_output_arguments(parser: argparse.ArgumentParser) -> None:
     )
     output.add_argument("--snapshots", type=Path, metavar="FOLDER", help="write an image for each event of the first kind")
     output.add_argument(
-        "--report", type=options.file_path, metavar="FILE", help="write an HTML page of the events with pictures, at the end"
+        "--report", type=options.file_path, metavar="FILE", help="write an HTML page of the events with images, at the end"
     )
     output.add_argument(
         "--on-event",

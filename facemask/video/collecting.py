@@ -4,8 +4,8 @@ from pathlib import Path
 
 from facemask.io.collect import Collector
 from facemask.types import FrameResult
+from facemask.video.frame_images import FrameImages
 from facemask.video.outputs import FrameOutput
-from facemask.video.picture import Picture
 
 MIN_SECONDS = 1.0  # of a source between two frames that are collected
 
@@ -18,7 +18,7 @@ class CollectingOutput(FrameOutput):
         self._collector, self._source = collector, Path(source).stem or "frame"
         self._next = 0.0
 
-    def write(self, result: FrameResult, picture: Picture) -> None:
+    def write(self, result: FrameResult, images: FrameImages) -> None:
         if result.time < self._next:
             return
         tracks = {track.id: track for track in result.tracks}
@@ -27,5 +27,5 @@ class CollectingOutput(FrameOutput):
             for face in result.faces
         )
         name = f"{self._source}_{result.number:07d}"
-        if self._collector.consider(picture.plain, result.faces, name, "label unlike its track" if changed else ""):
+        if self._collector.consider(images.plain, result.faces, name, "label unlike its track" if changed else ""):
             self._next = result.time + MIN_SECONDS

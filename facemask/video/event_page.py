@@ -20,7 +20,7 @@ MAX_ROWS = 5000  # of the table
 
 
 class EventReport:
-    """Receives the events of all sources, and writes a page with a picture of each, the least certain first."""
+    """Receives the events of all sources, and writes a page with an image of each, the least certain first."""
 
     def __init__(self, path: Path) -> None:
         import jinja2  # noqa: F401  # if it is missing, that is said before the run
@@ -47,9 +47,9 @@ class EventReport:
             self._rows[key] = [record["source"], str(record["track"]), clock(record["first_time"]), "", text]
         if self._tiles.takes(probability):
             detail = f"{time}, person {record['track']}{', ' + record['zone'] if record.get('zone') else ''}"
-            picture = _picture(event.jpeg, record["best_box"]) if event.jpeg else ""
+            image = _face_image(event.jpeg, record["best_box"]) if event.jpeg else ""
             name, unsure = record["source"], record["unsure"]
-            tile = Tile(label, text, colour(label), detail, name, probability, 1.0, unsure, picture, number=self._number)
+            tile = Tile(label, text, colour(label), detail, name, probability, 1.0, unsure, image, number=self._number)
             self._tiles.add(tile)
 
     def write(self) -> None:
@@ -70,7 +70,7 @@ def clock(seconds: float) -> str:
     return f"{tenths // 36000}:{tenths // 600 % 60:02d}:{tenths // 10 % 60:02d}.{tenths % 10}"
 
 
-def _picture(jpeg: bytes, box: Box) -> str:
+def _face_image(jpeg: bytes, box: Box) -> str:
     """Return a data URI of the part of a frame that shows a face and what is around it."""
     image = cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR)
     height, width = image.shape[:2]

@@ -22,8 +22,8 @@ import numpy as np
 from facemask.errors import InputError
 from facemask.io.images import encode_image, write_image
 from facemask.types import Event, FrameResult, Track
+from facemask.video.frame_images import FrameImages
 from facemask.video.outputs import FrameOutput
-from facemask.video.picture import Picture
 
 CONFIRMED, ENDED = "confirmed", "ended"  # kinds of events
 
@@ -58,7 +58,7 @@ class EventRecorder(FrameOutput):
         self._with_images = with_images
         self.count = 0  # events
 
-    def write(self, result: FrameResult, picture: Picture) -> None:
+    def write(self, result: FrameResult, images: FrameImages) -> None:
         """Report the tracks of a frame, and take their snapshots. Raises InputError if a receiver fails."""
         for track in result.ended:
             if self._reported.pop(track.id, None):
@@ -67,7 +67,7 @@ class EventRecorder(FrameOutput):
             previous = self._reported.get(track.id)
             is_alert = track.confirmed and track.label in self._alerts and track.zone is not None
             if is_alert and (previous is None or previous.confirmed_label != track.label):
-                self._report(CONFIRMED, track, picture)
+                self._report(CONFIRMED, track, images)
             if is_alert or previous:
                 zone = previous.zone if previous is not None and track.zone is None else track.zone
                 self._reported[track.id] = replace(track, zone=zone)
@@ -77,7 +77,7 @@ class EventRecorder(FrameOutput):
             self._report(ENDED, track)
         self._reported.clear()
 
-    def _report(self, event: str, track: Track, picture: Picture | None = None) -> None:
+    def _report(self, event: str, track: Track, images: FrameImages | None = None) -> None:
         now = datetime.now(UTC)
         record = {
             "event": event,
@@ -95,7 +95,7 @@ class EventRecorder(FrameOutput):
         }
         if self._is_live:
             record["at"] = now.isoformat(timespec="milliseconds")
-        image = picture.marked(track.id) if picture and (self._snapshots or self._with_images) else None
+        image = images.marked(track.id) if images and (self._snapshots or self._with_images) else None
         if self._snapshots and image is not None:
             record["snapshot"] = str(self._save(self._snapshots, track, image, now))
         jpeg = encode_image(image, ".jpg") if self._with_images and image is not None else None

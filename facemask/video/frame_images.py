@@ -11,7 +11,7 @@ from facemask.types import Box, FrameResult
 Outline = tuple[str, np.ndarray]  # a zone's name, and its corners (n, 2) in px
 
 
-class Picture:
+class FrameImages:
     """A frame as outputs show it: what is drawn, is drawn when an output first asks for it, once for all of them.
 
     No image is to be changed; all are uint8 (H, W, 3) BGR.

@@ -29,8 +29,8 @@ from facemask.errors import InputError
 from facemask.io.images import encode_image
 from facemask.labels import STYLES, colour, display_name
 from facemask.types import Event
+from facemask.video.frame_images import FrameImages
 from facemask.video.page_access import Access, basic_password, make_password, tls_context
-from facemask.video.picture import Picture
 
 PAGE, LOGIN_PAGE = (Path(__file__).with_name(name) for name in ("live_server.html", "live_login.html"))
 BOUNDARY = "frame"
@@ -67,24 +67,24 @@ class Camera:
     """One source, as browsers see it."""
 
     def __init__(self, number: int, name: str, changed: threading.Condition) -> None:
-        """`number` is unique among the pictures. `changed` is notified of each new picture."""
+        """`number` is unique among the images. `changed` is notified of each new one."""
         self.number, self.name = number, name
         self.state = State()
-        self.shown = 0  # pictures so far
-        self._picture: Picture | None = None
+        self.shown = 0  # images so far
+        self._images: FrameImages | None = None
         self._changed = changed
         self._encoding = threading.Lock()
-        self._annotated = self._part = (0, b"")  # number of the picture, and its bytes
+        self._annotated = self._part = (0, b"")  # number of the image, and its bytes
 
-    def show(self, picture: Picture, state: State) -> None:
-        """Send a picture to browsers from now on; returns at once."""
+    def show(self, images: FrameImages, state: State) -> None:
+        """Send an image to browsers from now on; returns at once."""
         with self._changed:
-            self._picture, self.state = picture, state
+            self._images, self.state = images, state
             self.shown += 1
             self._changed.notify_all()
 
     def show_stall(self, seconds: float) -> None:
-        """Show on the page for how long there has been no new picture."""
+        """Show on the page for how long there has been no new image."""
         self.state.stalled = seconds
 
     def end(self) -> None:
@@ -92,22 +92,22 @@ class Camera:
         self.state.has_ended = True
 
     def annotated(self) -> tuple[int, bytes]:
-        """Return the number of the newest picture, from 1, and its bytes as JPEG, with boxes and labels; 0 if there is none."""
+        """Return the number of the newest image, from 1, and its bytes as JPEG, with boxes and labels; 0 if there is none."""
         with self._encoding:  # once for all browsers
-            number, picture = self._newest()
-            if picture is not None and self._annotated[0] < number:
-                self._annotated = number, _encode(picture.annotated)
+            number, images = self._newest()
+            if images is not None and self._annotated[0] < number:
+                self._annotated = number, _encode(images.annotated)
             return self._annotated
 
     def part(self) -> tuple[int, bytes]:
-        """Return the number of the newest picture, from 1, and its bytes as in a page's stream; 0 if there is none.
+        """Return the number of the newest image, from 1, and its bytes as in a page's stream; 0 if there is none.
 
         The page draws boxes and labels itself, so that they are sharp however small the video is.
         """
         with self._encoding:
-            number, picture = self._newest()
-            if picture is not None and self._part[0] < number:
-                image = picture.plain
+            number, images = self._newest()
+            if images is not None and self._part[0] < number:
+                image = images.plain
                 height, width = image.shape[:2]
                 scale = PAGE_SIZE / max(height, width)
                 if scale < 1:
@@ -115,16 +115,16 @@ class Camera:
                     image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
                 faces = [
                     {"box": face.box, "text": tracked_label(face), "colour": _css_colour(face.label), "unsure": face.is_unsure}
-                    for face in picture.result.faces
+                    for face in images.result.faces
                 ]
-                zones = [{"name": name, "points": polygon.tolist()} for name, polygon in picture.zones]
+                zones = [{"name": name, "points": polygon.tolist()} for name, polygon in images.zones]
                 head = {"camera": self.number, "width": width, "height": height, "faces": faces, "zones": zones}
                 self._part = number, stream_part(head, _encode(image))
             return self._part
 
-    def _newest(self) -> tuple[int, Picture | None]:
+    def _newest(self) -> tuple[int, FrameImages | None]:
         with self._changed:
-            return self.shown, self._picture
+            return self.shown, self._images
 
 
 def stream_part(head: dict, body: bytes = b"") -> bytes:
@@ -144,7 +144,7 @@ def _css_colour(label: str) -> str:
 class LiveServer(AbstractContextManager):
     """An HTTP server with a page that shows all cameras, each camera as motion JPEG, and the counts as JSON.
 
-    Each browser is served in a thread of its own and gets the newest pictures when it is ready for them; the video waits
+    Each browser is served in a thread of its own and gets the newest images when it is ready for them; the video waits
     for none.
     """
 
@@ -203,7 +203,7 @@ class LiveServer(AbstractContextManager):
         return next((jpeg for shown, jpeg in list(self._events) if shown["id"] == number), None)
 
     def state(self) -> dict:
-        """Return, for JSON, everything that the page shows except pictures."""
+        """Return, for JSON, everything that the page shows except images."""
         return {
             "clock": time.strftime("%Y-%m-%d %H:%M:%S"),
             "cameras": [{"number": camera.number, "name": camera.name, **asdict(camera.state)} for camera in self.cameras],
@@ -212,7 +212,7 @@ class LiveServer(AbstractContextManager):
         }
 
     def wait(self, camera: Camera, after: int) -> bool:
-        """Wait for a picture of a camera with a number above `after`; return whether there is one."""
+        """Wait for an image of a camera with a number above `after`; return whether there is one."""
         with self.changed:
             return self.changed.wait_for(lambda: camera.shown > after or self.stopped, WAIT) and not self.stopped
 
@@ -401,7 +401,7 @@ class Handler(BaseHTTPRequestHandler):
             self.server.live.viewers.release()
 
     def _stream(self) -> None:
-        """Send the newest pictures of all cameras, and the state, over one connection: browsers open six at most."""
+        """Send the newest images of all cameras, and the state, over one connection: browsers open six at most."""
         live = self.server.live
         self._head("application/octet-stream")
         sent: dict[Camera, int] = {}

@@ -16,8 +16,8 @@ from urllib.parse import unquote, urlsplit
 from facemask.errors import InputError
 from facemask.labels import WITH_MASK, display_name
 from facemask.types import Event, FrameResult
+from facemask.video.frame_images import FrameImages
 from facemask.video.outputs import FrameOutput, Statistics
-from facemask.video.picture import Picture
 
 PORT, TLS_PORT = 1883, 8883
 DISCOVERY = "homeassistant"  # Home Assistant's prefix of descriptions, as it is unless somebody changes it
@@ -209,7 +209,7 @@ class MqttOutput(FrameOutput):
         publisher.retain(f"{self._topic}/status", OFFLINE)
         self._is_online = False
 
-    def write(self, result: FrameResult, picture: Picture) -> None:
+    def write(self, result: FrameResult, images: FrameImages) -> None:
         self._set_online(True)
         state = self._state_of(Counter(face.label for face in result.faces if face.zone is not None))
         if state != self._state and time.monotonic() - self._last >= INTERVAL:

@@ -11,8 +11,8 @@ from facemask.io.json_lines import JsonLines
 from facemask.io.records import tracked_face_record
 from facemask.labels import display_name
 from facemask.types import FrameResult, Track
+from facemask.video.frame_images import FrameImages
 from facemask.video.grid import Tile
-from facemask.video.picture import Picture
 from facemask.video.writer import VideoSink
 
 RATE_SMOOTHING = 0.95  # weight of the past in the frame rate shown; frames come in bursts
@@ -22,7 +22,7 @@ class FrameOutput(AbstractContextManager, ABC):
     """Receives every frame in order; a context manager that closes it."""
 
     @abstractmethod
-    def write(self, result: FrameResult, picture: Picture) -> None:
+    def write(self, result: FrameResult, images: FrameImages) -> None:
         """Receive a frame, and what there is to show of it. Raises InputError on failure."""
 
     def stalled(self, seconds: float) -> None:
@@ -46,7 +46,7 @@ class Statistics(FrameOutput):
         self._present: dict[int, Track] = {}  # tracks that have not ended, by ID
         self._ended: Counter[str] = Counter()  # people who left, by confirmed label
 
-    def write(self, result: FrameResult, picture: Picture) -> None:
+    def write(self, result: FrameResult, images: FrameImages) -> None:
         now = time.perf_counter()
         past = RATE_SMOOTHING if self.frames else 0.0
         self._interval = past * self._interval + (1 - past) * (now - self._last)
@@ -103,7 +103,7 @@ class FrameRecords(FrameOutput):
         """`source` is the name of the frames' source; several may write to the same file."""
         self._lines, self._source = lines, source
 
-    def write(self, result: FrameResult, picture: Picture) -> None:
+    def write(self, result: FrameResult, images: FrameImages) -> None:
         faces = [tracked_face_record(face) for face in result.faces]
         self._lines.write({"source": self._source, "frame": result.number, "time": round(result.time, 4), "faces": faces})
 
@@ -118,11 +118,11 @@ class VideoFile(FrameOutput):
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="encoder")
         self._waiting: deque[Future[None]] = deque()  # one for each frame that is not known to be written
 
-    def write(self, result: FrameResult, picture: Picture) -> None:
+    def write(self, result: FrameResult, images: FrameImages) -> None:
         """Hand over a frame, and wait while too many are waiting. Raises InputError if one before could not be written."""
         while self._waiting and (len(self._waiting) > self.QUEUE or self._waiting[0].done()):
             self._waiting.popleft().result()
-        self._waiting.append(self._thread.submit(self._sink.write, picture.annotated, result.time))
+        self._waiting.append(self._thread.submit(self._sink.write, images.annotated, result.time))
 
     def close(self) -> None:
         try:
@@ -140,9 +140,9 @@ class WindowOutput(FrameOutput):
         """`tile` is the place of the source. `statistics` receive each frame before this output."""
         self._tile, self._statistics = tile, statistics
 
-    def write(self, result: FrameResult, picture: Picture) -> None:
+    def write(self, result: FrameResult, images: FrameImages) -> None:
         text = "  ".join(f"{label} {number}" for label, number in count_faces(result).items())
-        self._tile.show(picture.annotated, f"{self._statistics.rate:.0f} frames/s  {text}")
+        self._tile.show(images.annotated, f"{self._statistics.rate:.0f} frames/s  {text}")
 
     def stalled(self, seconds: float) -> None:
         self._tile.show_stall(seconds)
@@ -157,7 +157,7 @@ class ProgressBar(FrameOutput):
 
         self._bar = tqdm(total=total, desc=name, unit="frame", disable=None)
 
-    def write(self, result: FrameResult, picture: Picture) -> None:
+    def write(self, result: FrameResult, images: FrameImages) -> None:
         self._bar.update()
 
     def close(self) -> None:

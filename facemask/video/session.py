@@ -17,8 +17,8 @@ from facemask.models.face_detectors import FaceDetector
 from facemask.parallel import prefetch_map
 from facemask.types import Box, Face, Frame, FrameResult
 from facemask.video.events import EventRecorder
+from facemask.video.frame_images import FrameImages
 from facemask.video.outputs import FrameOutput, Statistics
-from facemask.video.picture import Picture
 from facemask.video.sources import TICK, VideoSource
 from facemask.video.tracker import Classification, MaskTracker
 from facemask.video.zones import ZoneFilter
@@ -65,10 +65,10 @@ class Channel:
         """Pass a frame to the outputs; with `hide` all faces `detected` are pixelated in what they show."""
         result = self.zones.apply(result, frame.image)
         hidden = [face.box for face in detected] + [face.box for face in result.faces] + result.predicted if hide else []
-        picture = Picture(frame.image, result, hidden, self.zones.outlines)
-        self.statistics.write(result, picture)
+        images = FrameImages(frame.image, result, hidden, self.zones.outlines)
+        self.statistics.write(result, images)
         for output in self.outputs:
-            output.write(result, picture)
+            output.write(result, images)
 
     def stalled(self, seconds: float) -> None:
         """Tell the outputs for how long the source has given no frame."""

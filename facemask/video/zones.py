@@ -12,7 +12,7 @@ import numpy as np
 
 from facemask.errors import InputError
 from facemask.types import FrameResult
-from facemask.video.picture import Outline
+from facemask.video.frame_images import Outline
 
 MIN_POINTS = 3
 

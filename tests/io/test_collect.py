@@ -11,7 +11,7 @@ import detect_mask_video
 from facemask.io.collect import Collector
 from facemask.types import Detection, FrameResult, Track
 from facemask.video.collecting import CollectingOutput
-from facemask.video.picture import Picture
+from facemask.video.frame_images import FrameImages
 from tests.helpers import uncertain_face, write_video
 
 CLASSES = ["with_mask", "without_mask"]
@@ -97,7 +97,7 @@ def test_a_frame_unlike_its_track_is_collected_and_not_the_next(tmp_path):
         [(0.0, "with_mask"), (0.1, "without_mask"), (0.2, "without_mask"), (1.2, "without_mask")]
     ):
         result = FrameResult(number, time, [face(label, track=1)], [track], [], [])
-        output.write(result, Picture(view(number), result))
+        output.write(result, FrameImages(view(number), result))
     assert names(tmp_path) == ["street_0000001", "street_0000003"]
     assert collector.reasons == {"label unlike its track": 2}
 

@@ -15,10 +15,10 @@ from facemask.errors import InputError
 from facemask.io.json_lines import JsonLines
 from facemask.types import Event, FrameResult, Track
 from facemask.video.events import CommandRunner, EventRecorder, split_command
-from facemask.video.picture import Picture
+from facemask.video.frame_images import FrameImages
 
 IMAGE = np.full((40, 60, 3), 90, np.uint8)
-PICTURE = Picture(IMAGE, FrameResult(0, 0.0, [], [], [], []))
+IMAGES = FrameImages(IMAGE, FrameResult(0, 0.0, [], [], [], []))
 ALERT = ("without_mask", "mask_weared_incorrect")
 WAIT = 20  # s, for what happens in another process
 
@@ -43,7 +43,7 @@ def record(tmp_path, frames, close=True, **arguments):
     with JsonLines(path) as file:
         recorder = EventRecorder(ALERT, "camera 0", [lambda event: file.write(event.record)], **arguments)
         for tracks, ended in frames:
-            recorder.write(result_of(tracks, ended), PICTURE)
+            recorder.write(result_of(tracks, ended), IMAGES)
         if close:
             recorder.close()
     events = [json.loads(line) for line in path.read_text().splitlines()]
@@ -115,7 +115,7 @@ def test_label_that_is_unsure_at_the_end(tmp_path):
 def test_several_receivers_get_each_event():
     received = [], []
     recorder = EventRecorder(ALERT, "camera 0", [received[0].append, received[1].append])
-    recorder.write(result_of([person()]), PICTURE)
+    recorder.write(result_of([person()]), IMAGES)
     assert [event.record["event"] for event in received[0]] == ["confirmed"] and received[0] == received[1]
     assert received[0][0].jpeg is None
 
@@ -123,7 +123,7 @@ def test_several_receivers_get_each_event():
 def test_receivers_that_use_images_get_one_with_the_first_event_of_a_person():
     received = []
     recorder = EventRecorder(ALERT, "camera 0", [received.append], with_images=True)
-    recorder.write(result_of([person()]), PICTURE)
+    recorder.write(result_of([person()]), IMAGES)
     recorder.close()
     first, last = received
     assert cv2.imdecode(np.frombuffer(first.jpeg, np.uint8), cv2.IMREAD_COLOR).shape == IMAGE.shape
@@ -185,7 +185,7 @@ def test_command_gets_the_events_in_order_and_is_not_waited_for(tmp_path, script
     with CommandRunner(script) as command:
         recorder = EventRecorder(ALERT, "camera 0", [command.submit])
         for number in range(4):
-            recorder.write(result_of([person(id=number)]), PICTURE)
+            recorder.write(result_of([person(id=number)]), IMAGES)
         assert not (tmp_path / "got").exists()  # the command runs until it may go
         (tmp_path / "go").touch()
     assert [json.loads(line)["track"] for line in (tmp_path / "got").read_text().splitlines()] == [0, 1, 2, 3]

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from facemask.types import Detection, FrameResult
-from facemask.video import picture as picture_module
-from facemask.video.picture import Picture
+from facemask.video import frame_images as frame_images_module
+from facemask.video.frame_images import FrameImages
 
 NO_MASK = (0, 94, 213)  # BGR
 FACES = [
@@ -15,8 +15,8 @@ FACES = [
 IMAGE = np.random.default_rng(0).integers(0, 40, (200, 240, 3), np.uint8)
 
 
-def picture(hidden=()) -> Picture:
-    return Picture(IMAGE, FrameResult(0, 0.0, FACES, [], [], []), hidden)
+def frame_images(hidden=()) -> FrameImages:
+    return FrameImages(IMAGE, FrameResult(0, 0.0, FACES, [], [], []), hidden)
 
 
 def test_nothing_is_drawn_until_an_output_asks_and_then_once(monkeypatch):
@@ -26,8 +26,8 @@ def test_nothing_is_drawn_until_an_output_asks_and_then_once(monkeypatch):
         drawn.append(arguments)
         return IMAGE.copy()
 
-    monkeypatch.setattr(picture_module, "draw_tracked", draw)
-    shown = picture()
+    monkeypatch.setattr(frame_images_module, "draw_tracked", draw)
+    shown = frame_images()
     assert shown.plain is IMAGE and drawn == []
     assert shown.annotated is shown.annotated and len(drawn) == 1
 
@@ -39,7 +39,7 @@ def box_pixels(image: np.ndarray, face: Detection) -> int:
 
 
 def test_marked_person_has_a_strong_box_and_others_thin_ones():
-    annotated, marked = picture().annotated, picture().marked(2)
+    annotated, marked = frame_images().annotated, frame_images().marked(2)
     other, meant = FACES
     rows = 110 - 60 - 20
     assert [box_pixels(annotated, face) for face in FACES] == [6 * rows, 6 * rows]  # both sides, 3 px wide
@@ -50,7 +50,7 @@ def test_marked_person_has_a_strong_box_and_others_thin_ones():
 
 @pytest.mark.parametrize("track", [1, 2, 9])
 def test_hidden_faces_are_hidden_in_every_image(track):
-    shown = picture([face.box for face in FACES])
+    shown = frame_images([face.box for face in FACES])
     for image in (shown.plain, shown.annotated, shown.marked(track)):
         for face in FACES:
             x1, y1, x2, y2 = face.box

@@ -15,8 +15,8 @@ import pytest
 from facemask.errors import InputError
 from facemask.types import Detection, Event, FrameResult
 from facemask.video import live_server as serve
+from facemask.video.frame_images import FrameImages
 from facemask.video.live_server import Camera, LiveServer, State
-from facemask.video.picture import Picture
 from tests.video.browser import Browser, needs_chromium
 
 WAIT = 20  # s, for what happens in another thread
@@ -37,8 +37,8 @@ def grey(level: int, height: int = 48, width: int = 64) -> np.ndarray:
     return np.full((height, width, 3), level, np.uint8)
 
 
-def picture(image: np.ndarray, *faces: Detection) -> Picture:
-    return Picture(image, FrameResult(0, 0.0, list(faces), [], [], []))
+def frame_images(image: np.ndarray, *faces: Detection) -> FrameImages:
+    return FrameImages(image, FrameResult(0, 0.0, list(faces), [], [], []))
 
 
 def face(box=(10, 20, 30, 44), label="without_mask", probability=0.93, track: int | None = 7) -> Detection:
@@ -88,7 +88,7 @@ def test_state(server):
         "colours": {"Mask": "#009e73", "No mask": "#d55e00", "Mask worn wrong": "#e69f00"},
     }
     door, till = server.add_camera("door"), server.add_camera("till")
-    till.show(picture(grey(1)), State(7, 1.5, 24.9, 0.0, {"Mask": 2}, {"No mask": 1}))
+    till.show(frame_images(grey(1)), State(7, 1.5, 24.9, 0.0, {"Mask": 2}, {"No mask": 1}))
     till.show_stall(3.5)
     door.end()
     assert json.load(get(server, "/state"))["cameras"] == [
@@ -127,8 +127,8 @@ def test_only_the_last_events_are_kept(server, monkeypatch):
 
 def test_image(server, camera):
     other = server.add_camera("till")
-    camera.show(picture(grey(50)), State())
-    other.show(picture(grey(150)), State())
+    camera.show(frame_images(grey(50)), State())
+    other.show(frame_images(grey(150)), State())
     for path, level in (("/picture.jpg", 50), ("/picture.jpg/0", 50), ("/picture.jpg/1", 150)):
         response = get(server, path)
         assert response.headers["Content-Type"] == "image/jpeg"
@@ -142,10 +142,10 @@ def test_no_image_yet(server, camera, monkeypatch):
 
 
 def test_stream_of_two_cameras(server, camera):
-    """Pictures have no boxes in them: the page draws these, at its own resolution."""
+    """Images have no boxes in them: the page draws these, at its own resolution."""
     other = server.add_camera("till")
-    camera.show(picture(grey(50), face(), face(label="with_mask", probability=0.55, track=None)), State())
-    other.show(picture(grey(150, 1000, 2000)), State())
+    camera.show(frame_images(grey(50), face(), face(label="with_mask", probability=0.55, track=None)), State())
+    other.show(frame_images(grey(150, 1000, 2000)), State())
     response = get(server, "/stream")
     parts = [read_stream(response) for _ in range(3)]
     state, first, second = (head for head, _ in parts)
@@ -159,7 +159,7 @@ def test_stream_of_two_cameras(server, camera):
     images = [cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) for _, data in parts[1:]]
     assert [image.shape for image in images] == [(48, 64, 3), (640, 1280, 3)]
     assert [np.abs(image.astype(int) - level).max() < 4 for image, level in zip(images, (50, 150), strict=True)] == [True, True]
-    other.show(picture(grey(90)), State())
+    other.show(frame_images(grey(90)), State())
     while "camera" not in (head := read_stream(response)[0]):
         pass
     assert head["camera"] == 1  # nothing new of the first one
@@ -171,17 +171,17 @@ def test_unknown_path(server, path):
 
 
 def test_video_gives_the_newest_image(server, camera):
-    camera.show(picture(grey(10)), State())
+    camera.show(frame_images(grey(10)), State())
     response = get(server, "/video")
     assert response.headers["Content-Type"] == "multipart/x-mixed-replace; boundary=frame"
     assert abs(read_part(response).mean() - 10) < 2
     for level in (90, 170):
-        camera.show(picture(grey(level)), State())
+        camera.show(frame_images(grey(level)), State())
         assert abs(read_part(response).mean() - level) < 2
 
 
 def test_video_with_two_viewers(server, camera):
-    camera.show(picture(grey(10)), State())
+    camera.show(frame_images(grey(10)), State())
     responses = [get(server, "/video") for _ in range(2)]
     assert [round(read_part(response).mean() / 10) for response in responses] == [1, 1]
 
@@ -214,12 +214,12 @@ def wait_for(happens: Callable[[], bool]) -> None:
 def test_nobody_waits_for_a_slow_viewer(server, camera, monkeypatch, path):
     """The slow one is still being served when the other has all images: nothing waited until it was dropped."""
     monkeypatch.setattr(serve.Handler, "timeout", WAIT)
-    camera.show(picture(NOISE), State())
+    camera.show(frame_images(NOISE), State())
     with slow_viewer(server, path):
         fast = get(server, "/video")
         read_part(fast)
         for level in (90, 170):
-            camera.show(picture(grey(level)), State())
+            camera.show(frame_images(grey(level)), State())
             assert abs(read_part(fast).mean() - level) < 2
         assert viewers(server) == 2
 
@@ -227,7 +227,7 @@ def test_nobody_waits_for_a_slow_viewer(server, camera, monkeypatch, path):
 @pytest.mark.parametrize("path", ["/video", "/stream"])
 def test_slow_viewer_is_dropped(server, camera, monkeypatch, path):
     monkeypatch.setattr(serve.Handler, "timeout", 0.1)
-    camera.show(picture(NOISE), State())
+    camera.show(frame_images(NOISE), State())
     with slow_viewer(server, path):
         wait_for(lambda: viewers(server) == 0)
 
@@ -236,7 +236,7 @@ def test_viewers_are_limited(monkeypatch):
     monkeypatch.setattr(serve, "MAX_VIEWERS", 1)
     with LiveServer("127.0.0.1", 0) as server:
         camera = server.add_camera("door")
-        camera.show(picture(grey(10)), State())
+        camera.show(frame_images(grey(10)), State())
         first = get(server, "/video")
         read_part(first)
         assert get(server, "/video").status == 503
@@ -359,7 +359,7 @@ def test_no_such_host():
 def test_ends_with_viewers():
     with LiveServer("127.0.0.1", 0) as server:
         camera = server.add_camera("door")
-        camera.show(picture(grey(10)), State())
+        camera.show(frame_images(grey(10)), State())
         response = get(server, "/video")
         read_part(response)
     assert response.read() == b""
@@ -380,8 +380,10 @@ def moving(server, camera):
             image = grey(200, 60, 80)
             left = 7 * number % 60
             image[20:40, left : left + 15] = (0, 255, 0)
-            camera.show(picture(image), State(number, number / 20, 20.0, 0.0, {"Mask": 3}, {"No mask": 2}))
-            other.show(picture(grey(60, 60, 80), face()), State(number, number / 20, 20.0, 0.0, {"No mask": 1}, {"No mask": 1}))
+            camera.show(frame_images(image), State(number, number / 20, 20.0, 0.0, {"Mask": 3}, {"No mask": 2}))
+            other.show(
+                frame_images(grey(60, 60, 80), face()), State(number, number / 20, 20.0, 0.0, {"No mask": 1}, {"No mask": 1})
+            )
             number += 1
 
     mover = threading.Thread(target=move)
@@ -398,7 +400,7 @@ def is_green(image: np.ndarray) -> np.ndarray:
 @pytest.mark.slow
 @needs_chromium
 def test_page_of_two_cameras_in_a_browser(moving, tmp_path):
-    """The pictures move, the counts, the clock and the event stand beside them."""
+    """The images move, the counts, the clock and the event stand beside them."""
     with Browser(tmp_path / "profile") as browser:
         browser.open(moving.url)
         browser.wait_for("tiles.length === 2 && tiles.every(tile => tile.part)")
@@ -406,7 +408,7 @@ def test_page_of_two_cameras_in_a_browser(moving, tmp_path):
         deadline = time.monotonic() + WAIT
         while len(lefts) < 3 and time.monotonic() < deadline:
             green = is_green(browser.screenshot())
-            assert green.sum() > 100, "no picture on the page"
+            assert green.sum() > 100, "no image on the page"
             lefts.add(int(np.flatnonzero(green.any(axis=0))[0]))
         assert len(lefts) == 3, lefts
         assert browser.run("at('faces').innerText.split(/\\s*\\n/).sort().join('|')") == "Mask\t3|No mask\t1"
@@ -422,7 +424,7 @@ def test_page_of_two_cameras_in_a_browser(moving, tmp_path):
 def test_text_is_sharp_on_a_small_video(server, camera, tmp_path):
     """A label on a video of 80 x 60 px, shown ten times as large, has edges as sharp as the screen allows."""
     with Browser(tmp_path / "profile") as browser:
-        camera.show(picture(grey(60, 60, 80), face((20, 30, 60, 58))), State(1))
+        camera.show(frame_images(grey(60, 60, 80), face((20, 30, 60, 58))), State(1))
         browser.open(server.url)
         browser.wait_for("tiles.length && tiles[0].part")
         image = browser.screenshot()
@@ -459,7 +461,7 @@ def test_states_of_cameras_in_a_browser(server, camera, tmp_path):
     """A camera that gives nothing, one that has ended, and the server that is gone."""
     ended, silent = server.add_camera("ended"), server.add_camera("silent")
     for each in (camera, ended, silent):
-        each.show(picture(grey(60)), State(1, 1.0, 20.0, 0.0, {"Mask": 1}))
+        each.show(frame_images(grey(60)), State(1, 1.0, 20.0, 0.0, {"Mask": 1}))
     ended.end()
     silent.show_stall(7.2)
     with Browser(tmp_path / "profile") as browser:

@@ -16,16 +16,16 @@ import pytest
 from facemask.errors import InputError
 from facemask.types import Detection, Event, FrameResult, Track
 from facemask.video import mqtt
+from facemask.video.frame_images import FrameImages
 from facemask.video.mqtt import Broker, MqttOutput, MqttPublisher, parse_broker, topic_name
 from facemask.video.outputs import Statistics
-from facemask.video.picture import Picture
 from tests.helpers import ROOT
 
 client_module = pytest.importorskip("paho.mqtt.client", reason="needs paho-mqtt: pip install paho-mqtt")
 
 WAIT = 30  # s, for what happens in another process
 LABELS = ["with_mask", "without_mask", "mask_weared_incorrect"]
-PICTURE = Picture(np.zeros((4, 6, 3), np.uint8), FrameResult(0, 0.0, [], [], [], []))
+IMAGES = FrameImages(np.zeros((4, 6, 3), np.uint8), FrameResult(0, 0.0, [], [], [], []))
 MOSQUITTO = shutil.which("mosquitto", path="/usr/sbin:/usr/local/sbin:/usr/bin:/opt/homebrew/sbin")
 AMQTT = Path(sys.executable).with_name("amqtt")
 AMQTT_SETTINGS = """
@@ -137,8 +137,8 @@ def person(label: str) -> Track:
 
 def show(output: MqttOutput, statistics: Statistics, *labels: str) -> None:
     result = FrameResult(0, 0.0, [face(label) for label in labels], [person(label) for label in labels[:1]], [], [])
-    statistics.write(result, PICTURE)
-    output.write(result, PICTURE)
+    statistics.write(result, IMAGES)
+    output.write(result, IMAGES)
 
 
 def counts(**numbers: int) -> dict[str, int]:

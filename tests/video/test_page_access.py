@@ -15,9 +15,9 @@ from facemask.errors import InputError
 from facemask.types import FrameResult
 from facemask.video import live_server as serve
 from facemask.video import page_access
+from facemask.video.frame_images import FrameImages
 from facemask.video.live_server import LiveServer, State, open_page
 from facemask.video.page_access import Access, make_password, tls_context
-from facemask.video.picture import Picture
 from tests.video.browser import Browser, needs_chromium
 
 WAIT = 20  # s
@@ -28,7 +28,7 @@ BROWSER = {"Accept": "text/html,application/xhtml+xml"}
 
 def show(server: LiveServer) -> None:
     image = np.full((60, 80, 3), 90, np.uint8)
-    server.add_camera("door").show(Picture(image, FrameResult(0, 0.0, [], [], [], [])), State(1))
+    server.add_camera("door").show(FrameImages(image, FrameResult(0, 0.0, [], [], [], [])), State(1))
 
 
 @pytest.fixture

@@ -10,9 +10,9 @@ import pytest
 
 from facemask.types import Detection, FrameResult, Track
 from facemask.video.events import CommandRunner, EventRecorder
+from facemask.video.frame_images import FrameImages
 from facemask.video.live_server import LiveServer
 from facemask.video.outputs import Statistics
-from facemask.video.picture import Picture
 from facemask.video.services import Services
 
 LABELS = ["mask_weared_incorrect", "with_mask", "without_mask"]
@@ -28,9 +28,9 @@ def show(outputs: list, label: str = "without_mask") -> None:
     face = Detection((40, 60, 80, 110), 0.9, label, 0.9, {label: 0.9}, 1)
     person = Track(1, 0.0, 1.0, 5, label, {label: 0.9}, True, label, face.box, 0.0)
     result = FrameResult(0, 0.0, [face], [person], [], [])
-    picture = Picture(np.full((200, 240, 3), 90, np.uint8), result)
+    images = FrameImages(np.full((200, 240, 3), 90, np.uint8), result)
     for output in outputs:
-        output.write(result, picture)
+        output.write(result, images)
     for output in reversed(outputs):
         output.close()
 
@@ -73,7 +73,7 @@ def test_page_shows_the_person_of_an_event():
 )
 def test_images_are_made_for_those_who_use_them(tmp_path, monkeypatch, arguments, is_drawn):
     drawn = []
-    monkeypatch.setattr(Picture, "marked", lambda self, track: drawn.append(track) or np.zeros((4, 6, 3), np.uint8))
+    monkeypatch.setattr(FrameImages, "marked", lambda self, track: drawn.append(track) or np.zeros((4, 6, 3), np.uint8))
     server = LiveServer("127.0.0.1", 0) if "page" in arguments else None
     snapshots = tmp_path if "snapshots" in arguments else None
     with Services(events=tmp_path / "e.jsonl", snapshots=snapshots, server=server) as services:

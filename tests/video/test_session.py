@@ -7,8 +7,8 @@ import pytest
 from facemask.errors import InputError
 from facemask.models.face_detectors import load_face_detector
 from facemask.types import Face, Frame, FrameResult
+from facemask.video.frame_images import FrameImages
 from facemask.video.outputs import FrameOutput
-from facemask.video.picture import Picture
 from facemask.video.session import Channel, Session, face_detection
 from facemask.video.sources import StoredSource, VideoSource
 from facemask.video.tracker import MaskTracker
@@ -43,15 +43,15 @@ class Output(FrameOutput):
 
     def __init__(self, fail_at: int | None = None, stop_at: int | None = None, source=None) -> None:
         self.fail_at, self.stop_at, self.source = fail_at, stop_at, source
-        self.results, self.pictures, self.stalls, self.closed = [], [], [], 0
+        self.results, self.images, self.stalls, self.closed = [], [], [], 0
 
-    def write(self, result: FrameResult, picture: Picture) -> None:
+    def write(self, result: FrameResult, images: FrameImages) -> None:
         if result.number == self.fail_at:
             raise InputError("full")
         if result.number == self.stop_at:
             self.source.stop()
         self.results.append(result)
-        self.pictures.append(picture)
+        self.images.append(images)
 
     def stalled(self, seconds: float) -> None:
         self.stalls.append(seconds)
@@ -86,17 +86,17 @@ def test_every_output_receives_every_frame_in_order(is_live):
         assert [[face.track for face in result.faces] for result in output.results] == [[None]] + [[1]] * 19
 
 
-def test_picture_shows_the_faces_of_the_frame():
+def test_images_show_the_faces_of_the_frame():
     output = Output()
     run(Source(1), [output])
-    (picture,) = output.pictures
-    assert picture.result is output.results[0] and (picture.plain == 0).all()
-    assert tuple(picture.annotated[80, 110]) == (115, 158, 0)  # the box, in the colour of a mask
+    (images,) = output.images
+    assert images.result is output.results[0] and (images.plain == 0).all()
+    assert tuple(images.annotated[80, 110]) == (115, 158, 0)  # the box, in the colour of a mask
 
 
-def images_of(picture: Picture) -> list[np.ndarray]:
+def images_of(images: FrameImages) -> list[np.ndarray]:
     """Return everything that outputs may show of a frame."""
-    return [picture.plain, picture.annotated, picture.marked(1)]
+    return [images.plain, images.annotated, images.marked(1)]
 
 
 @pytest.mark.parametrize("hide", [False, True])
@@ -113,7 +113,7 @@ def test_faces_are_hidden_in_the_image(hide):
     run(Noise(1), [output], [FACE, uncertain], hide)
     assert len(output.results[0].faces) == 1
     for x1, y1, x2, y2 in ((105, 85, 125, 105), (205, 25, 225, 45)):
-        for image in images_of(output.pictures[0]):
+        for image in images_of(output.images[0]):
             assert (len(np.unique(image[y1:y2, x1:x2].reshape(-1, 3), axis=0)) <= 25) == hide
 
 
@@ -128,7 +128,7 @@ def test_place_of_a_face_that_is_not_detected_any_more_is_hidden():
     output = Output()
     Session([channel(Noise(10), [output])], lambda image: next(faces), classify, 1, hide=True).run()
     assert [len(result.faces) for result in output.results] == [1] * 5 + [0] * 5
-    for image in [image for picture in output.pictures for image in images_of(picture)]:
+    for image in [image for images in output.images for image in images_of(images)]:
         assert len(np.unique(image[85:105, 105:125].reshape(-1, 3), axis=0)) <= 25
 
 
@@ -171,7 +171,7 @@ def test_live_source_has_no_frames_read_ahead():
     source, given = Source(20, is_live=True), []
 
     class Counting(Output):
-        def write(self, result: FrameResult, picture: Picture) -> None:
+        def write(self, result: FrameResult, images: FrameImages) -> None:
             given.append(source.given)
 
     run(source, [Counting()], workers=1)

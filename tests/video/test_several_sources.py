@@ -54,7 +54,7 @@ class Output(FrameOutput):
     def __init__(self) -> None:
         self.numbers, self.tracks, self.stalls = [], [], []
 
-    def write(self, result, picture) -> None:
+    def write(self, result, images) -> None:
         self.numbers.append(result.number)
         self.tracks.append([face.track for face in result.faces])
 
@@ -144,8 +144,8 @@ def test_stop_ends_all():
     sources = [Source("a", 10**6), Source("b", 10**6)]
 
     class Stop(Output):
-        def write(self, result, picture) -> None:
-            super().write(result, picture)
+        def write(self, result, images) -> None:
+            super().write(result, images)
             if result.number == 3:
                 for source in sources:
                     source.stop()
@@ -164,8 +164,8 @@ class Watched(FrameOutput):
     def __init__(self) -> None:
         self.numbers: list[int] = []
 
-    def write(self, result, picture) -> None:
-        self.numbers.append(number_of(picture.plain))
+    def write(self, result, images) -> None:
+        self.numbers.append(number_of(images.plain))
 
 
 @pytest.mark.slow

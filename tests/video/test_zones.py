@@ -10,14 +10,14 @@ import detect_mask_video
 from facemask.errors import InputError
 from facemask.types import Detection, Event, FrameResult, Track
 from facemask.video.events import EventRecorder
+from facemask.video.frame_images import FrameImages
 from facemask.video.outputs import Statistics, count_faces
-from facemask.video.picture import Picture
 from facemask.video.zones import Zone, ZoneFilter, zones_by_source
 from tests.helpers import PEOPLE, write_video
 from tests.test_detect_mask_video import people
 
 IMAGE = np.zeros((100, 200, 3), np.uint8)
-PICTURE = Picture(IMAGE, FrameResult(0, 0.0, [], [], [], []))
+IMAGES = FrameImages(IMAGE, FrameResult(0, 0.0, [], [], [], []))
 LEFT, RIGHT = Zone.parse("left:0,0,0.5,0,0.5,1,0,1"), Zone.parse("right:0.5,0,1,0,1,1,0.5,1")
 
 
@@ -132,7 +132,7 @@ def test_only_people_in_a_zone_are_counted():
     shown = []
     for frame in [*frames, FrameResult(3, 1.0, [], [], [], [person(1), person(2)])]:
         result = zones.apply(frame, IMAGE)
-        statistics.write(result, PICTURE)
+        statistics.write(result, IMAGES)
         shown.append(count_faces(result))
     assert shown == [{"No mask": 3}, {"No mask": 1}, {"No mask": 1}, {}]
     assert (statistics.faces, statistics.people) == (5, {"without_mask": 2})
@@ -144,12 +144,12 @@ def test_events_only_in_a_zone():
     zones, recorder = ZoneFilter([LEFT, RIGHT], "camera 0"), EventRecorder(["without_mask"], "camera 0", [events.append])
     middle = ZoneFilter([Zone.parse("door:80,0,120,0,120,100,80,100")], "camera 0")
     for place in (10, 100, 100, 10):
-        recorder.write(middle.apply(seen_at(place), IMAGE), PICTURE)
-    recorder.write(middle.apply(FrameResult(4, 1.0, [], [], [], [person(1)]), IMAGE), PICTURE)
+        recorder.write(middle.apply(seen_at(place), IMAGE), IMAGES)
+    recorder.write(middle.apply(FrameResult(4, 1.0, [], [], [], [person(1)]), IMAGE), IMAGES)
     assert [(event.record["event"], event.record["zone"]) for event in events] == [("confirmed", "door"), ("ended", "door")]
     del events[:]
-    recorder.write(zones.apply(seen_at(10, 190), IMAGE), PICTURE)
-    recorder.write(zones.apply(seen_at(190, 10), IMAGE), PICTURE)
+    recorder.write(zones.apply(seen_at(10, 190), IMAGE), IMAGES)
+    recorder.write(zones.apply(seen_at(190, 10), IMAGE), IMAGES)
     recorder.close()
     assert [(event.record["event"], event.record["track"], event.record["zone"]) for event in events] == [
         ("confirmed", 1, "left"),
@@ -163,7 +163,7 @@ def test_end_of_the_video_outside_of_the_zone():
     events: list[Event] = []
     zones, recorder = ZoneFilter([LEFT], "camera 0"), EventRecorder(["without_mask"], "camera 0", [events.append])
     for place in (10, 190):
-        recorder.write(zones.apply(seen_at(place), IMAGE), PICTURE)
+        recorder.write(zones.apply(seen_at(place), IMAGE), IMAGES)
     recorder.close()
     assert [(event.record["event"], event.record["zone"]) for event in events] == [("confirmed", "left"), ("ended", "left")]
 
@@ -172,7 +172,7 @@ def test_zones_are_drawn_thinly():
     image = np.zeros((100, 200, 3), np.uint8)
     zones = ZoneFilter([replace(LEFT, name="")], "camera 0")
     zones.apply(seen_at(10), image)
-    image = Picture(image, FrameResult(0, 0.0, [], [], [], []), zones=zones.outlines).annotated
+    image = FrameImages(image, FrameResult(0, 0.0, [], [], [], []), zones=zones.outlines).annotated
     assert set(np.flatnonzero(image[90].any(axis=1))) <= {0, 1, 99, 100, 101} and image[90, 100].min() >= 80
 
 
