@@ -52,8 +52,9 @@ $(SHARED)/photos:
 	@echo "error: $@: no such folder: these photos are not public (MODEL_CARD.md); with others: python -m dataset.download," \
 	  "python train_mask_detector.py -d dataset, python evaluate_mask_detector.py -d your_annotated_photos"; exit 1
 
+# backports-strenum: uv takes a version from 1.3 that Python 3.11 does not install.
 lock: .venv/test ## choose the locked versions again, each at least a week old
-	printf 'pip>=26.3\nopencv-python-headless\n' | $(BIN)/uv pip compile --quiet --no-config --universal --python-version 3.11 --upgrade \
+	printf 'pip>=26.3\nopencv-python-headless\nbackports-strenum<1.3\n' | $(BIN)/uv pip compile --quiet --no-config --universal --python-version 3.11 --upgrade \
 	  --generate-hashes --no-annotate --exclude-newer "7 days" --custom-compile-command "make lock" \
 	  --all-extras pyproject.toml - -o requirements.lock
 
