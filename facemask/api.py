@@ -1,6 +1,7 @@
 """What programs call: load the shipped networks, draw detections, hand them to supervision."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -43,8 +44,9 @@ def load_detector(
 
     def load(chosen: Device) -> MaskDetector:
         faces = load_face_detector(face_detector, size, tiles, threads, max_faces, chosen)
-        can_turn = check_turns and isinstance(faces, CenterFaceDetector)
-        return MaskDetector(faces, MaskClassifier.load(model, threads, chosen), can_turn)
+        # In tiles, a check for turns would take longer than the detection, and its small images show the same.
+        turned_faces = replace(faces, tiles=False) if check_turns and isinstance(faces, CenterFaceDetector) else None
+        return MaskDetector(faces, MaskClassifier.load(model, threads, chosen), turned_faces)
 
     return load_on(device, load)
 

@@ -27,7 +27,7 @@ BACKGROUND_TRUST = 0.9
 
 # Is the image turned? Turned faces are found with less confidence, or not at all. docs/experiments.md compares these values.
 # Mean confidence of the faces, weighted by itself and by their height, from which the image is taken as upright.
-UPRIGHT_CONFIDENCE = 0.85
+UPRIGHT_CONFIDENCE = 0.82
 MIN_UPRIGHT_CONFIDENCE = 0.05  # of a face that counts for it
 # The image turned by 90, 180 and 270 degrees is inferred at a part of the face detector's size: such that its faces are about
 # TURN_FACE px high, within these limits.
@@ -42,7 +42,7 @@ class MaskDetector:
 
     faces: FaceDetector
     classifier: MaskClassifier
-    check_turns: bool = False  # find the faces of images that are turned by 90, 180 or 270 degrees; needs our face detector
+    turned_faces: FaceDetector | None = None  # detects in images turned by 90, 180 and 270 degrees; None: all are upright
 
     def detect(self, image: np.ndarray, confidence: float = 0.5, size: int | None = None) -> list[Detection]:
         """Detect and classify the faces in `image`, uint8 (H, W, 3) BGR; returns them most confident first.
@@ -89,7 +89,7 @@ class MaskDetector:
 
     def _detect_upright(self, image: np.ndarray, confidence: float, size: int | None) -> tuple[int, np.ndarray, list[Face]]:
         """Return the quarter turns to the left that make `image` upright, the upright image, and the faces in it."""
-        if not self.check_turns:
+        if self.turned_faces is None:
             return 0, image, self.faces.detect(image, confidence, size)
         faces = self.faces.detect(image, min(confidence, MIN_UPRIGHT_CONFIDENCE), size)
         turns = self.find_turns(image, faces, size)
@@ -104,6 +104,9 @@ class MaskDetector:
         `faces` are those found in the image as it is, from `MIN_UPRIGHT_CONFIDENCE`. If they are not confident on the whole,
         the image is inferred turned, at a smaller size. It counts as turned only if that shows clearly more faces.
         """
+        if self.turned_faces is None:
+            return 0
+        detect = self.turned_faces.detect
         faces = [face for face in faces if face.confidence >= MIN_UPRIGHT_CONFIDENCE]
         side, turn_scale = size or self.faces.size, MAX_TURN_SCALE
         if faces:
@@ -117,8 +120,7 @@ class MaskDetector:
         small = shrink(image, side)
 
         def evidence(turns: int) -> float:
-            faces = self.faces.detect(turn_left(small, turns), MIN_TURN_CONFIDENCE, side)
-            return sum(face.confidence**2 for face in faces)
+            return sum(face.confidence**2 for face in detect(turn_left(small, turns), MIN_TURN_CONFIDENCE, side))
 
         best, most = max(((turns, evidence(turns)) for turns in (1, 2, 3)), key=lambda pair: pair[1])
         return best if most > MIN_TURN_EVIDENCE and most > evidence(0) + MIN_TURN_EVIDENCE else 0

@@ -6,8 +6,6 @@ import facemask
 from facemask.boxes import iou_matrix
 from facemask.detector import MaskDetector, turn_detections
 from facemask.io.images import read_image
-from facemask.models.face_detectors import load_face_detector
-from facemask.models.mask_classifier import MaskClassifier
 from facemask.turns import turn_box, turn_left
 from tests.helpers import EXAMPLES, ROOT
 
@@ -72,6 +70,6 @@ def test_detect_file_finds_the_turned_faces_and_hides_them_where_they_are(detect
     assert (iou_matrix(boxes, result.hidden).max(axis=1) > 0.9).all()
 
 
-def test_detectors_of_video_and_with_res10_check_no_turns(people):
-    assert not facemask.load_detector(face_detector=RES10).check_turns
-    assert not MaskDetector(load_face_detector(RES10), MaskClassifier.load(ROOT / "mask_detector.onnx")).check_turns
+def test_detectors_with_res10_and_without_the_check_turn_nothing(masked):
+    assert facemask.load_detector(face_detector=RES10).turned_faces is None
+    assert facemask.load_detector(check_turns=False).find_turns(turn_left(masked, 2), []) == 0
