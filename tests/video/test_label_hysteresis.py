@@ -18,11 +18,13 @@ MASK, BARE = (0.95, 0.05), (0.05, 0.95)
 def track(probabilities: list[tuple[float, float]], rate: float) -> list[tuple[str, dict[str, float]]]:
     """Track one still face; return label and average probabilities of each frame after the first, which has no track yet.
 
-    The classifier returns one pair of `probabilities` per call, in order, then the last pair again.
+    `probabilities` are those that the classifier returns for each frame, if it is asked.
     """
-    outputs, last = iter(probabilities), probabilities[-1]
-    tracker = MaskTracker(lambda image, boxes: (np.array([next(outputs, last)]), np.ones(1)), CLASSES, rate)
-    frames = [tracker.update(IMAGE, number / rate, [FACE]) for number in range(len(probabilities))]
+    current = [probabilities[0]]
+    tracker = MaskTracker(lambda image, boxes: (np.array(current), np.ones(1)), CLASSES, rate)
+    frames = []
+    for number, current[0] in enumerate(probabilities):
+        frames.append(tracker.update(IMAGE, number / rate, [FACE]))
     assert [[face.track for face in frame.faces] for frame in frames] == [[None]] + [[1]] * (len(frames) - 1)
     return [(frame.faces[0].label, frame.faces[0].probabilities) for frame in frames[1:]]
 
