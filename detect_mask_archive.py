@@ -24,7 +24,7 @@ from functools import partial
 from facemask.cli import options
 from facemask.cli.run import DONE, run
 
-# Options that a run which is continued must have as before; --device is none: it changes how a result is computed.
+# Options that a resumed run must have as before. --device is not among them: it changes how a result is computed.
 SAME = ("format", "confidence", "detector_size", "tiles", "turns", "max_faces", "max_pixels")
 
 logger = logging.getLogger("facemask")

@@ -33,7 +33,7 @@ KEY = 16  # characters of a key: 64 bits
 
 @dataclass(frozen=True)
 class Item:
-    """An image to detect in: a file of this machine at `path`, or its content, `data`, or why there is none, `error`."""
+    """An image to detect in: a file of this machine at `path`, or its content, `data`, or why it could not be read, `error`."""
 
     name: str
     path: str | None = None

@@ -39,7 +39,7 @@ class Store:
 
     @classmethod
     def of(cls, source: str) -> tuple["Store", str]:
-        """Return the store of a path or URI, and the path in it. Raises InputError if there is none for this URI."""
+        """Return the store of a path or URI, and the path in it. Raises InputError if this URI has no store."""
         if not is_remote(source):
             return cls(fs.LocalFileSystem()), os.path.expanduser(source)
         text, mark, query = source.partition("?")

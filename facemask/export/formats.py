@@ -39,7 +39,7 @@ class Format:
     """A format of networks."""
 
     write: Callable[[Exported, Path, Sequence[np.ndarray]], None]  # into a folder; the inputs are those of calibration
-    library: str  # of PyPI, that runs it
+    runtime: str  # the package of PyPI that runs it
     loader: str  # Python: load(name) returns a function from uint8 (1, H, W, 3) RGB to float32, channels last
     inputs: str  # of both networks, for the README
     outputs: str

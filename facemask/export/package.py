@@ -19,7 +19,7 @@ from facemask.models.model_info import ModelInfo
 MIN_SCORE = 0.5  # of the example's faces: the peak alone, which says less than the votes of the cells around it
 README = """# Face-mask networks, {name}
 
-`python run.py photo.jpg` (it needs numpy, opencv-python and {library}) prints a line per face. Made by
+`python run.py photo.jpg` (it needs numpy, opencv-python and {runtime}) prints a line per face. Made by
 `python -m facemask export --format {name} --size {size}`.
 
 Both networks take one image, {inputs}, RGB, 0 to 255: scaling is inside the network. Outputs: {outputs}.
@@ -84,12 +84,12 @@ def write_texts(folder: Path, name: str, form: Format, size: int, calibration: P
     (folder / "info.json").write_text(json.dumps(facts, indent=1), encoding="utf-8")
     example = files("facemask.export").joinpath("example.txt").read_text(encoding="utf-8")
     imports, _, loader = form.loader.partition("\n\n\n")
-    example = example.replace("LIBRARY", form.library).replace("# LOADER", loader.strip())
+    example = example.replace("RUNTIME", form.runtime).replace("# LOADER", loader.strip())
     example = example.replace("import numpy as np\n", f"import numpy as np\n{imports}\n", 1)
     (folder / "run.py").write_text(example, encoding="utf-8")
     margin = f", widened by {info.margin:.0%} of its side on each side" if info.margin else ""
     text = README.format(
-        name=name, library=form.library, size=size, inputs=form.inputs, outputs=form.outputs, min_score=MIN_SCORE,
+        name=name, runtime=form.runtime, size=size, inputs=form.inputs, outputs=form.outputs, min_score=MIN_SCORE,
         slope=calibration.slope, shift=calibration.shift, side=info.input_size, margin=margin, classes=", ".join(info.classes),
     )  # fmt: skip
     (folder / "README.md").write_text(text, encoding="utf-8")

@@ -117,7 +117,7 @@ def test_onnx_export_has_fixed_sizes_and_a_readme(exported):
     readme = (folder / "README.md").read_text(encoding="utf-8")
     assert "320 x 320 px" in readme and "{" not in readme
     code = (folder / "run.py").read_text(encoding="utf-8")
-    assert not {"LOADER", "LIBRARY"} & set(code.split()) and len(code.splitlines()) <= 60
+    assert not {"LOADER", "RUNTIME"} & set(code.split()) and len(code.splitlines()) <= 60
 
 
 @pytest.mark.parametrize(
