@@ -23,7 +23,8 @@ ALLOWED = {
     "io": LEAVES,
     "detector": BELOW_THE_DETECTOR,
     "api": {"detector", *BELOW_THE_DETECTOR},
-    "video": {"detector", *BELOW_THE_DETECTOR},
+    "serving": {"errors"},
+    "video": {"serving", "detector", *BELOW_THE_DETECTOR},
     "images": {"detector", *BELOW_THE_DETECTOR},
     "archive": {"detector", *BELOW_THE_DETECTOR},
     "training": {"detector", *BELOW_THE_DETECTOR},
@@ -31,7 +32,9 @@ ALLOWED = {
     "evaluation": {"detector", "training", *BELOW_THE_DETECTOR},  # of training: how annotated images are read
     "cli": {"api", "detector", *BELOW_THE_DETECTOR},
 }
-PACKAGE = {"api", "archive", "cli", "evaluation", "export", "images", "training", "video", "detector", *BELOW_THE_DETECTOR}
+PACKAGE = {
+    "api", "archive", "cli", "evaluation", "export", "images", "serving", "training", "video", "detector", *BELOW_THE_DETECTOR
+}  # fmt: skip
 ALLOWED |= {
     "__init__": PACKAGE - {"cli", "archive"},
     "__main__": PACKAGE,

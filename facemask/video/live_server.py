@@ -28,11 +28,13 @@ from facemask.drawing import tracked_label
 from facemask.errors import InputError
 from facemask.io.images import encode_image
 from facemask.labels import STYLES, colour, display_name
+from facemask.serving import page_access
+from facemask.serving.page_access import Access, basic_password, make_password, tls_context
 from facemask.types import Event
 from facemask.video.frame_images import FrameImages
-from facemask.video.page_access import Access, basic_password, make_password, tls_context
 
-PAGE, LOGIN_PAGE = (Path(__file__).with_name(name) for name in ("live_server.html", "live_login.html"))
+PAGE = Path(__file__).with_name("live_server.html")
+LOGIN_PAGE = Path(page_access.__file__).with_name("login.html")
 BOUNDARY = "frame"
 JPEG_QUALITY = 80
 PAGE_SIZE = 1280  # px, the longest side of images on the page, where the browser draws boxes and text

@@ -12,7 +12,7 @@ from tests.faults.fault_table import ASTRONAUT, FaultTable, Run, write
 from tests.helpers import ROOT
 
 TABLE = FaultTable("Page, notifications and MQTT")
-CERTIFICATE, KEY = ((ROOT / "tests" / "video" / name).read_bytes() for name in ("tls_cert.pem", "tls_key.pem"))
+CERTIFICATE, KEY = ((ROOT / "tests" / "serving" / name).read_bytes() for name in ("tls_cert.pem", "tls_key.pem"))
 
 
 def run(*arguments: str) -> Run:

@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 
 from facemask.errors import InputError
+from facemask.serving import page_access
+from facemask.serving.page_access import Access, make_password, tls_context
 from facemask.types import FrameResult
 from facemask.video import live_server as serve
-from facemask.video import page_access
 from facemask.video.frame_images import FrameImages
 from facemask.video.live_server import LiveServer, State, open_page
-from facemask.video.page_access import Access, make_password, tls_context
 from tests.video.browser import Browser, needs_chromium
 
 WAIT = 20  # s

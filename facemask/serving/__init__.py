@@ -1,0 +1,1 @@
+"""The HTTP server that the pages share, and who may see them."""
