@@ -412,7 +412,7 @@ def test_stream_that_is_cut_served_to_a_browser_and_stopped(tmp_path, start):
         pytest.param(["-i", "people.avi", "--jsonl", "a.jsonl", "--events", "a.jsonl"], "error: a.jsonl: is an input, or another output too; choose another name for it", id="two to one file"),
         pytest.param(["-i", "people.avi", "--snapshots", "people.avi"], "error: people.avi: cannot make this folder (File exists); choose another place", id="no folder for snapshots"),
         pytest.param(["-i", "people.avi", "--on-event", "no_such_program"], "error: --on-event: no program 'no_such_program'; give its path, or put it on the PATH", id="no command"),
-        pytest.param(["-i", "people.avi", "--serve", "192.0.2.1:0"], "error: --serve 192.0.2.1:0: cannot listen (Cannot assign requested address); choose another port or host", id="no such host"),
+        pytest.param(["-i", "people.avi", "--serve", "192.0.2.1:0"], "error: 192.0.2.1:0: cannot listen (Cannot assign requested address); choose another port or host", id="no such host"),
         pytest.param(["-i", "people.avi", "-m", "none.onnx"], "error: none.onnx: no such file; give -m the model that train_mask_detector.py wrote", id="no model"),
     ],
 )  # fmt: skip

@@ -91,6 +91,7 @@ class Shared:
 
 def _open_page(args: argparse.Namespace):
     """Return the server for --serve."""
-    from facemask.video import live_server  # here, as it takes long to import
+    from facemask.serving.server import open_page
+    from facemask.video.live_server import LiveServer  # here, as it takes long to import
 
-    return live_server.open_page(args.serve, args.password, args.tls_cert, args.tls_key)
+    return open_page(LiveServer, args.serve, args.password, args.tls_cert, args.tls_key)

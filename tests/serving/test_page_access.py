@@ -13,11 +13,12 @@ import pytest
 
 from facemask.errors import InputError
 from facemask.serving import page_access
+from facemask.serving import server as serving
 from facemask.serving.page_access import Access, make_password, tls_context
+from facemask.serving.server import open_page
 from facemask.types import FrameResult
-from facemask.video import live_server as serve
 from facemask.video.frame_images import FrameImages
-from facemask.video.live_server import LiveServer, State, open_page
+from facemask.video.live_server import LiveServer, State
 from tests.video.browser import Browser, needs_chromium
 
 WAIT = 20  # s
@@ -170,15 +171,15 @@ def messages(caplog) -> list[str]:
 )
 def test_password_of_the_page(caplog, monkeypatch, host, password, variable, expected):
     caplog.set_level(logging.INFO)
-    monkeypatch.setattr(serve, "make_password", lambda: "made")
+    monkeypatch.setattr(serving, "make_password", lambda: "made")
     monkeypatch.delenv("FACEMASK_PASSWORD", raising=False)
     if variable is not None:
         monkeypatch.setenv("FACEMASK_PASSWORD", variable)
-    with open_page((host, 0), password, None, None) as server:
+    with open_page(LiveServer, (host, 0), password, None, None) as server:
         statuses = [ask(server, "/state", **headers).status for headers in ({}, basic(expected or ""))]
         assert statuses == ([200, 200] if expected is None else [401, 200])
         assert caplog.messages[0] == f"watch at {server.url}{' with the password made' if expected == 'made' else ''}"
-    warning = "--serve: whoever is on the network between can read the password and the video; --tls-cert encrypts"
+    warning = "whoever is on the network between can read the password and the images; --tls-cert encrypts"
     assert caplog.messages[1:] == ([] if host == "127.0.0.1" else [warning])
 
 
@@ -188,7 +189,7 @@ def test_encryption(tmp_path, caplog, together):
     both = tmp_path / "both.pem"
     both.write_bytes(CERTIFICATE.read_bytes() + KEY.read_bytes())
     files = (both, None) if together else (CERTIFICATE, KEY)
-    with open_page(("0.0.0.0", 0), "given", *files) as server:
+    with open_page(LiveServer, ("0.0.0.0", 0), "given", *files) as server:
         assert caplog.messages == [f"watch at {server.url}"] and server.url.startswith("https://")
         assert ask(server, "/state", **basic("given")).status == 200
         assert "Secure" in login(server, "given").headers["Set-Cookie"].split("; ")

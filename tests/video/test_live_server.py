@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from facemask.errors import InputError
+from facemask.serving import server as serving
 from facemask.types import Detection, Event, FrameResult
 from facemask.video import live_server as serve
 from facemask.video.frame_images import FrameImages
@@ -276,9 +277,7 @@ def test_no_other_site_may_embed_it(server, path):
 def test_port_taken(server):
     with pytest.raises(InputError) as error:
         LiveServer("127.0.0.1", port(server))
-    assert str(error.value) == (
-        f"--serve 127.0.0.1:{port(server)}: cannot listen (Address already in use); choose another port or host"
-    )
+    assert str(error.value) == (f"127.0.0.1:{port(server)}: cannot listen (Address already in use); choose another port or host")
 
 
 def test_port_taken_on_all_addresses(server):
@@ -299,7 +298,7 @@ def test_port_is_not_shared_on_windows(monkeypatch):
 
     monkeypatch.setattr(socket, "SO_EXCLUSIVEADDRUSE", 4711, raising=False)
     monkeypatch.setattr(socket, "socket", Socket)
-    monkeypatch.setattr(serve._Server, "allow_reuse_address", serve.reuses_address("win32"))
+    monkeypatch.setattr(serving._Server, "allow_reuse_address", serving.reuses_address("win32"))
     with LiveServer("127.0.0.1", 0):
         pass
     assert (socket.SOL_SOCKET, 4711) in options and (socket.SOL_SOCKET, socket.SO_REUSEADDR) not in options
@@ -309,13 +308,13 @@ def test_port_is_not_shared_on_windows(monkeypatch):
 def test_many_clients_at_once_are_let_in(monkeypatch):
     """They wait in the system's queue until they are accepted; a full queue makes a client wait a second or more."""
     accepting = threading.Event()
-    process = serve._Server.process_request
+    process = serving._Server.process_request
 
     def hold(self, *arguments):
         accepting.wait(WAIT)
         process(self, *arguments)
 
-    monkeypatch.setattr(serve._Server, "process_request", hold)
+    monkeypatch.setattr(serving._Server, "process_request", hold)
     with LiveServer("127.0.0.1", 0) as server:
         clients = []
         for _ in range(100):
@@ -336,7 +335,7 @@ def test_many_clients_at_once_are_let_in(monkeypatch):
 
 
 def test_connections_are_limited(monkeypatch):
-    monkeypatch.setattr(serve, "MAX_CONNECTIONS", 2)
+    monkeypatch.setattr(serving, "MAX_CONNECTIONS", 2)
     with LiveServer("127.0.0.1", 0) as server:
         idle = [socket.create_connection(("127.0.0.1", port(server)), WAIT) for _ in range(2)]
         with pytest.raises((http.client.RemoteDisconnected, ConnectionResetError)):
@@ -352,7 +351,7 @@ def test_connections_are_limited(monkeypatch):
 
 
 def test_no_such_host():
-    with pytest.raises(InputError, match=r"--serve 192\.0\.2\.1:80: cannot listen \(.*\); choose another port or host"):
+    with pytest.raises(InputError, match=r"192\.0\.2\.1:80: cannot listen \(.*\); choose another port or host"):
         LiveServer("192.0.2.1", 80)
 
 
@@ -444,7 +443,7 @@ def test_browser_connects_again(moving, tmp_path, monkeypatch):
     def stream(self, whole=serve.Handler._stream):
         streams.append(self.path)
         if len(streams) == 1:  # ends at once, as for a viewer that was too slow
-            self._head("application/octet-stream")
+            self.head("application/octet-stream")
         else:
             whole(self)
 
