@@ -19,9 +19,7 @@ from facemask.errors import InputError
 from facemask.serving.page_access import Access, basic_password, make_password, tls_context
 from facemask.serving.pages import LOGIN_PAGE
 
-SEND_TIMEOUT = (
-    5.0  # s that a browser may take to accept a part of an answer, or for its request; then it is dropped
-)
+SEND_TIMEOUT = 5.0  # s that a browser may take to accept a part of an answer, or for its request; then it is dropped
 MAX_CONNECTIONS = 128  # at once
 MAX_FORM = 4096  # bytes
 POLL = 0.1  # s, after which the server notices that it is to stop
