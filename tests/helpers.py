@@ -110,8 +110,18 @@ def write_video(
     return path
 
 
-def write_sound_video(path: Path, frames: int, codec: str = "aac", first: float = 0.0, sound: float | None = None) -> Path:
-    """Write `frames` frames, the first at `first` s, and noise from 0 s on, for `sound` s (None: as long as the frames)."""
+def write_sound_video(
+    path: Path,
+    frames: int,
+    codec: str = "aac",
+    first: float = 0.0,
+    sound: float | None = None,
+    image: np.ndarray | None = None,
+) -> Path:
+    """Write `frames` frames, the first at `first` s, and noise from 0 s on, for `sound` s (None: as long as the frames).
+
+    The frames show `image`; None numbers them.
+    """
     import av
 
     rate = 16000  # Hz
@@ -119,12 +129,13 @@ def write_sound_video(path: Path, frames: int, codec: str = "aac", first: float 
     sound = frames / 25 + first if sound is None else sound
     with av.open(str(path), "w") as container:
         video = container.add_stream("mpeg4", rate=25)
-        video.width, video.height, video.pix_fmt = 192, 64, "yuv420p"
+        video.height, video.width = (64, 192) if image is None else image.shape[:2]
+        video.pix_fmt = "yuv420p"
         audio = container.add_stream(codec, rate=rate, layout="mono")
         resampler = av.AudioResampler(audio.format, "mono", rate)
         packets = []
         for number in range(frames):
-            frame = av.VideoFrame.from_ndarray(numbered(number), format="bgr24")
+            frame = av.VideoFrame.from_ndarray(numbered(number) if image is None else image, format="bgr24")
             frame.pts, frame.time_base = number + round(first * 25), Fraction(1, 25)
             packets += video.encode(frame)
         packets += video.encode()

@@ -39,6 +39,14 @@ def test_one_image(capsys, tmp_path):
         assert sum(face["probabilities"].values()) == pytest.approx(1, abs=2e-4)  # of rounded numbers
 
 
+def test_missing_folders_are_made(tmp_path):
+    outputs = {"-o": "a/new/out.jpg", "--jsonl": "b/new/out.jsonl", "--csv": "c/new/out.csv", "--report": "d/new/out.html"}
+    arguments = [part for option, name in outputs.items() for part in (option, str(tmp_path / name))]
+    assert detect_mask_image.main(["-i", ASTRONAUT, *arguments]) == 0
+    assert [(tmp_path / name).is_file() for name in outputs.values()] == [True] * 4
+    assert [row["label"] for row in read_csv(tmp_path / "c/new/out.csv")] == ["without_mask"]
+
+
 def test_folder_with_a_bad_file(capsys, tmp_path):
     (tmp_path / "in" / "sub").mkdir(parents=True)
     shutil.copy(ASTRONAUT, tmp_path / "in" / "a.jpg")

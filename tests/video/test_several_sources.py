@@ -299,7 +299,11 @@ def test_events_of_several_files(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for name in ("a.mp4", "b.mp4"):
         write_video(Path(name), [people()] * 14)
-    assert detect_mask_video.main(["-i", "a.mp4", "b.mp4", "--events", "e.jsonl", "--snapshots", "shots", "--stride", "1"]) == 0
+    outputs = ["--jsonl", "o.jsonl", "--events", "e.jsonl", "--snapshots", "shots"]
+    assert detect_mask_video.main(["-i", "a.mp4", "b.mp4", *outputs]) == 0
+    assert [(line["source"], len(line["faces"])) for line in lines_of(Path("o.jsonl"))] == [("a.mp4", 8)] * 14 + [
+        ("b.mp4", 8)
+    ] * 14
     events = lines_of(Path("e.jsonl"))
     assert [event["source"] for event in events] == sorted(event["source"] for event in events)
     by_source = {source: [e for e in events if e["source"] == source] for source in ("a.mp4", "b.mp4")}
