@@ -5,7 +5,16 @@ from base64 import b64encode
 from hashlib import sha256
 from pathlib import Path
 
+SHARED = ("page.css", "page.js")
 LOGIN_PAGE = Path(__file__).with_name("login.html").read_text(encoding="utf-8")
+
+
+def load_page(path: Path) -> str:
+    """Return a page, HTML, with what all pages share in the places that are marked so: `/* page.css */`, `/* page.js */`."""
+    page = path.read_text(encoding="utf-8")
+    for name in SHARED:
+        page = page.replace(f"  /* {name} */\n", Path(__file__).with_name(name).read_text(encoding="utf-8"))
+    return page
 
 
 def content_policy(page: str) -> str:

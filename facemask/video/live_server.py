@@ -17,12 +17,12 @@ import numpy as np
 from facemask.drawing import tracked_label
 from facemask.io.images import encode_image
 from facemask.labels import STYLES, colour, display_name
-from facemask.serving.pages import content_policy
+from facemask.serving.pages import content_policy, load_page
 from facemask.serving.server import PageHandler, PageServer
 from facemask.types import Event
 from facemask.video.frame_images import FrameImages
 
-PAGE = Path(__file__).with_name("live_server.html").read_text(encoding="utf-8")
+PAGE = load_page(Path(__file__).with_name("live_server.html"))
 BOUNDARY = "frame"
 JPEG_QUALITY = 80
 PAGE_SIZE = 1280  # px, the longest side of images on the page, where the browser draws boxes and text
