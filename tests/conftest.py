@@ -1,6 +1,7 @@
 """What all tests use: fixtures, settings of Hypothesis, and no windows."""
 
 import os
+import signal
 from pathlib import Path
 
 from facemask.cli.run import quiet_libraries
@@ -22,6 +23,12 @@ if os.environ.get("FUZZ"):
 elif not os.environ.get("CI"):  # there Hypothesis repeats its examples, without deadlines, by itself
     settings.register_profile("calm", deadline=None)  # a busy machine is no error
     settings.load_profile("calm")
+
+
+# A shell's background jobs ignore Ctrl-C, and nohup the end of a terminal: here, and in each process that a test starts.
+for number, handler in ((signal.SIGINT, signal.default_int_handler), (getattr(signal, "SIGHUP", None), signal.SIG_DFL)):
+    if number is not None and signal.getsignal(number) is signal.SIG_IGN:
+        signal.signal(number, handler)
 
 
 @pytest.fixture(autouse=True)

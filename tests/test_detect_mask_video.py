@@ -26,14 +26,6 @@ NO_DISPLAY = "[INFO] no display: no window; --serve 8000 shows the video to a br
 WAIT = 120  # s, for another process on a busy machine
 
 
-@pytest.fixture(autouse=True)
-def signals_are_heard():
-    """Where tests run in the background of a shell, Ctrl-C is ignored."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
 def people(width: int = 608, height: int = 320) -> np.ndarray:
     return cv2.resize(cv2.imread(str(EXAMPLES / "people.jpg")), (width, height))
 

@@ -50,6 +50,7 @@ def test_network_has_the_threads_it_is_given(load, threads, begun):
 def test_scripts_share_the_cores_between_workers_and_networks(monkeypatch, cores, begun):
     """Up to 8 cores there is a worker for each and the networks have one thread; of 24, each of 8 workers has 3."""
     pytest.importorskip("onnxruntime", reason="OpenCV's networks take their threads from OpenCV")
+    pytest.importorskip("trackers")  # the script imports it meanwhile, and SciPy's OpenBLAS begins threads of its own
     images = [str(EXAMPLES / name) for name in ("astronaut.jpg", "obama.jpg")]
     assert threads_of_run(monkeypatch, cores, lambda: detect_mask_image.main(["-i", *images])) == begun
     arguments = ["-i", str(EXAMPLES / "a*.jpg"), "--max-frames", "1"]
