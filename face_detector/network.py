@@ -2,7 +2,7 @@
 
 The layout is that of CenterFace (Xu et al., "CenterFace: Joint Face Detection and Alignment Using Face as Point",
 2019), so that its weights can be the start: without its landmarks, with a wider pyramid, and with a summary of the
-whole picture added to it. BatchNorm is frozen: it only scales.
+whole image added to it. BatchNorm is frozen: it only scales.
 """
 
 from pathlib import Path
@@ -15,10 +15,10 @@ from facemask.models.center_face import CenterFaceDetector, PlattScaling
 from facemask.models.model_file import with_checksum
 from facemask.training.onnx_export import to_onnx
 
-STRIDE = 4  # px of the picture a cell of the output
+STRIDE = 4  # px of the image a cell of the output
 OUTPUTS = 5  # of a cell: score (logit), the face's centre from the cell's, y and x in cells, log of its height and width in cells
 PYRAMID = 32  # channels
-CONTEXT = 32  # channels of the whole picture's summary
+CONTEXT = 32  # channels of the whole image's summary
 # Of MobileNetV2 (Sandler et al., 2018, table 2): expansion, channels, blocks, stride of the first block.
 BLOCKS = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2))
 TAPS = {16: "block12_add", 8: "block5_add", 4: "block2_add"}  # the backbone's last layer at each stride

@@ -453,11 +453,11 @@ def test_summary_of_a_folder(tmp_path, capsys):
 
 
 def page_tiles(path: Path) -> list[tuple[str, float, str, bool]]:
-    """Return label, probability, name and whether there is a picture, of the tiles of a report, in their order."""
+    """Return label, probability, name and whether there is an image, of the tiles of a report, in their order."""
     pattern = r'<figure data-label="([^"]*)".*?data-probability="([^"]*)".*?<figcaption>.*?class="source">([^<]*)<'
     figures = re.findall(r"<figure.*?</figure>", path.read_text(encoding="utf-8"), re.DOTALL)
     tiles = [(re.match(pattern, figure, re.DOTALL).groups(), "data:image/jpeg" in figure) for figure in figures]
-    return [(label, float(probability), name, picture) for (label, probability, name), picture in tiles]
+    return [(label, float(probability), name, image) for (label, probability, name), image in tiles]
 
 
 def test_report_of_a_folder(tmp_path):
@@ -476,7 +476,7 @@ def test_report_of_a_folder(tmp_path):
     tiles = page_tiles(tmp_path / "new/r.html")
     assert sorted((round(probability, 4), label, name) for label, probability, name, _ in tiles[:-1]) == sorted(faces)
     assert [tile[1] for tile in tiles] == sorted(tile[1] for tile in tiles)
-    assert tiles[-1][0] == "no face" and tiles[-1][2] == "black.png" and all(picture for *_, picture in tiles)
+    assert tiles[-1][0] == "no face" and tiles[-1][2] == "black.png" and all(image for *_, image in tiles)
     page = (tmp_path / "new/r.html").read_text(encoding="utf-8")
     assert f"{folder}/bad.jpg: not a supported image, or corrupt" in page and "Not read: 1 JPEG XL." in page
     assert 'href="../in/people.jpg"' in page
@@ -489,17 +489,17 @@ def test_report_of_a_resumed_run_has_the_earlier_faces(tmp_path):
     shutil.copy(PEOPLE, tmp_path / "b.jpg")
     assert detect_mask_image.main(arguments) == 0
     tiles = page_tiles(tmp_path / "r.html")
-    assert sorted((name, picture) for *_, name, picture in tiles) == [("a.jpg", False)] + [("b.jpg", True)] * 8
+    assert sorted((name, image) for *_, name, image in tiles) == [("a.jpg", False)] + [("b.jpg", True)] * 8
     assert "1 images were done in an earlier run" in (tmp_path / "r.html").read_text(encoding="utf-8")
 
 
 def test_report_hides_faces(tmp_path):
-    def pictures(*more: str) -> list[np.ndarray]:
+    def images(*more: str) -> list[np.ndarray]:
         assert detect_mask_image.main(["-i", ASTRONAUT, "--report", str(tmp_path / "r.html"), *more]) == 0
         data = re.findall('data:image/jpeg;base64,([^"]*)', (tmp_path / "r.html").read_text(encoding="utf-8"))
         return [cv2.imdecode(np.frombuffer(base64.b64decode(uri), np.uint8), 1) for uri in data]
 
-    (plain,), (hidden,) = pictures(), pictures("--blur")
+    (plain,), (hidden,) = images(), images("--blur")
     sharpness = [cv2.Laplacian(image[50:100, 50:100], cv2.CV_64F).var() for image in (plain, hidden)]
     assert sharpness[1] < sharpness[0] / 2
     assert "href" not in (tmp_path / "r.html").read_text(encoding="utf-8")  # the original shows the face

@@ -268,7 +268,7 @@ def test_stream_that_is_cut_served_to_a_browser_and_stopped(tmp_path, start):
         wait_until(
             lambda: state()["time"] > first and sum(state()["faces"].values()) == 8 and state()["people"].get("Mask", 0) >= 4
         )
-        with urllib.request.urlopen(url + "picture.jpg", timeout=WAIT) as response:
+        with urllib.request.urlopen(url + "image.jpg", timeout=WAIT) as response:
             shown = cv2.imdecode(np.frombuffer(response.read(), np.uint8), cv2.IMREAD_COLOR)
         process.send_signal(signal.SIGTERM)
         assert process.wait(WAIT) == 143

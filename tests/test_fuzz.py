@@ -1,4 +1,4 @@
-"""Mutated pictures, models and annotations, and runs killed at random: a few of each, many with FUZZ=1 (`make fuzz`).
+"""Mutated images, models and annotations, and runs killed at random: a few of each, many with FUZZ=1 (`make fuzz`).
 
 Hypothesis draws the mutations, and shrinks one that breaks something to the least that does. Whoever hangs for 30 s is
 ended with the stack printed; what is slower than 10 s fails.
@@ -128,7 +128,7 @@ def mutate(draw: st.DrawFn, data: bytes) -> bytes:
     return data
 
 
-# Pictures
+# Images
 
 
 def encoded(kind: str, image: Image.Image, **options) -> bytes:
@@ -138,8 +138,8 @@ def encoded(kind: str, image: Image.Image, **options) -> bytes:
 
 
 @cache
-def pictures() -> dict[str, bytes]:
-    """Small pictures of all kinds."""
+def images() -> dict[str, bytes]:
+    """Small images of all kinds."""
     with Image.open(EXAMPLES / "astronaut.jpg") as whole:
         image = whole.crop((120, 40, 260, 200)).resize((70, 80))
     other = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
@@ -189,9 +189,9 @@ def heic(image: Image.Image) -> bytes:
 
 
 @st.composite
-def mutated_pictures(draw: st.DrawFn) -> tuple[str, bytes]:
-    kind = draw(st.sampled_from(sorted(pictures())))
-    data = mutate(draw, pictures()[kind])
+def mutated_images(draw: st.DrawFn) -> tuple[str, bytes]:
+    kind = draw(st.sampled_from(sorted(images())))
+    data = mutate(draw, images()[kind])
     if kind.startswith("png") and draw(st.booleans()):
         data = with_right_sums(data)  # so that the mutation gets past the first check
     return kind, data
@@ -214,12 +214,12 @@ def detector() -> MaskDetector:
     return MaskDetector(faces, MaskClassifier.load(ROOT / "mask_detector.onnx"))
 
 
-@given(picture=mutated_pictures())
+@given(image=mutated_images())
 @fuzz(few=400, many=20_000)
-def test_mutated_pictures(picture, folder, detector):
-    """Whatever it holds, a picture is either read, with its faces inside of it, or refused in one line."""
-    kind, data = picture
-    path, records_path = folder / "picture.jpg", folder / "records.jsonl"
+def test_mutated_images(image, folder, detector):
+    """Whatever it holds, an image is either read, with its faces inside of it, or refused in one line."""
+    kind, data = image
+    path, records_path = folder / "image.jpg", folder / "records.jsonl"
     path.write_bytes(data)
     records_path.unlink(missing_ok=True)
     out, err = io.StringIO(), io.StringIO()
@@ -393,7 +393,7 @@ def test_killed_at_random_and_resumed(tmp_path):
     began = time.monotonic()
     with start("whole") as process:
         process.communicate(timeout=120)
-    assert process.returncode == 1  # one picture is bad
+    assert process.returncode == 1  # one image is bad
     lasts = time.monotonic() - began
     expected = outputs("whole")
     assert len(expected) == 42
@@ -416,4 +416,4 @@ def test_killed_at_random_and_resumed(tmp_path):
         assert outputs(run) == expected
         assert not list(tmp_path.glob("*.partial*"))
     if MANY:
-        print(f"\n{done} kills in {runs} runs, which all ended with the same JSON lines, CSV and pictures as an undisturbed one")
+        print(f"\n{done} kills in {runs} runs, which all ended with the same JSON lines, CSV and images as an undisturbed one")

@@ -44,8 +44,8 @@ class HtmlReport(ImageOutput):
             self._labels[face.label] += 1
             if self._faces.takes(face.probability):
                 tile = self._face_tile(item.name, face.label, face.probability, face.confidence, face.is_unsure)
-                picture = thumbnail(item.image, face.box, colour(face.label))
-                self._faces.add(replace(tile, thumbnail=picture, link=link))
+                image = thumbnail(item.image, face.box, colour(face.label))
+                self._faces.add(replace(tile, thumbnail=image, link=link))
         if not item.result.detections and self._without.takes(1.0):
             size = f"{item.result.width} x {item.result.height} px"
             tile = Tile(NO_FACE, "No face found", GREY, size, item.name, 1.0, 1.0, link=link, number=self._next_number())

@@ -135,7 +135,7 @@ class Review:
             "classes": [{"label": name, "text": display_name(name)} for name in self.classes],
         }  # fmt: skip
 
-    def picture(self, number: int) -> bytes:
+    def image(self, number: int) -> bytes:
         """Return a face with its box and what is around it as JPEG. Raises InputError if the photo cannot be read."""
         face = self.faces[number]
         image = read_image(self.paths[face.photo])
@@ -168,7 +168,7 @@ class ReviewServer(ThreadingHTTPServer):
         self.url = f"http://127.0.0.1:{self.server_port}/?key={self.key}"
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """Log nothing: a browser that is shown the next face drops the picture of the last one."""
+        """Log nothing: a browser that is shown the next face drops the image of the last one."""
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -184,9 +184,9 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(PAGE.read_bytes(), "text/html; charset=utf-8")
         elif path == "/face":
             self._send_state(self._number(query))
-        elif path == "/picture":
+        elif path == "/image":
             try:
-                self._send(review.picture(self._number(query)), "image/jpeg")
+                self._send(review.image(self._number(query)), "image/jpeg")
             except InputError as error:
                 logger.warning("%s", error)
                 self.send_error(HTTPStatus.NOT_FOUND)

@@ -209,7 +209,7 @@ class Handler(PageHandler):
             self._as_viewer(self._stream)
         elif kind == "video" and _is_index(number, live.cameras):
             self._as_viewer(lambda: self._motion_jpeg(live.cameras[int(number)]))
-        elif kind == "picture.jpg" and _is_index(number, live.cameras):
+        elif kind == "image.jpg" and _is_index(number, live.cameras):
             camera = live.cameras[int(number)]
             live.wait(camera, 0)
             jpeg = camera.annotated()[1]

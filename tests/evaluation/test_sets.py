@@ -15,7 +15,7 @@ from facemask.evaluation.sets import Kind, read_set  # noqa: E402
 from facemask.training.formats import read_annotated_photos, read_class_photos  # noqa: E402
 
 
-def picture(path):
+def image(path):
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.new("RGB", (80, 40)).save(path)
     return path
@@ -25,7 +25,7 @@ def picture(path):
 def yolo(tmp_path):
     """A YOLO data set with one face per split."""
     for part in ("train", "val", "test"):
-        picture(tmp_path / "yolo/images" / part / f"{part}.png")
+        image(tmp_path / "yolo/images" / part / f"{part}.png")
         (tmp_path / "yolo/labels" / part).mkdir(parents=True)
         (tmp_path / "yolo/labels" / part / f"{part}.txt").write_text("1 0.5 0.5 0.5 0.5\n")
     (tmp_path / "yolo/data.yaml").write_text("train: images/train\nval: images/val\ntest: images/test\nnames: [bare, mask]\n")
@@ -50,11 +50,11 @@ def test_yolo_is_evaluated_on_its_test_split(yolo, caplog):
 def test_class_folders_with_splits_and_csv_are_evaluated_by_class(tmp_path):
     for part in ("train", "test"):
         for label in ("bare", "mask"):
-            picture(tmp_path / "splits" / part / label / "a.png")
+            image(tmp_path / "splits" / part / label / "a.png")
     one = read_set(tmp_path / "splits", None, {"bare": "without_mask"}, 0.5, "splits")
     assert one.kind is Kind.CLASS_FOLDERS
     assert [one.labels[photo.path] for photo in one.photos] == ["without_mask", "mask"]
-    picture(tmp_path / "csv/a.png")
+    image(tmp_path / "csv/a.png")
     (tmp_path / "csv/labels.csv").write_text("file,label\na.png,mask\n")
     one = read_set(tmp_path / "csv", None, {}, 0.5, "csv")
     assert (one.kind, list(one.labels.values())) == (Kind.CLASS_FOLDERS, ["mask"])
@@ -62,7 +62,7 @@ def test_class_folders_with_splits_and_csv_are_evaluated_by_class(tmp_path):
 
 
 def test_photos_alone_show_no_faces(tmp_path):
-    picture(tmp_path / "a.png")
+    image(tmp_path / "a.png")
     assert read_set(tmp_path, None, {}, 0.5, "none").kind is Kind.NO_FACES
 
 
@@ -76,8 +76,8 @@ def test_photos_are_found_by_content_and_others_counted(tmp_path, caplog):
 
 def test_a_data_set_in_a_folder_of_its_archive_is_evaluated(tmp_path):
     for label in ("bare", "mask"):
-        picture(tmp_path / "archive/Train" / label / "a.png")
-        picture(tmp_path / "archive/Test" / label / "b.png")
+        image(tmp_path / "archive/Train" / label / "a.png")
+        image(tmp_path / "archive/Test" / label / "b.png")
     one = read_set(tmp_path, None, {}, 0.5, "set")
     assert (one.kind, sorted(one.labels.values())) == (Kind.CLASS_FOLDERS, ["bare", "mask"])
     assert {photo.path.stem for photo in one.photos} == {"b"}
@@ -97,7 +97,7 @@ def test_the_face_detector_learns_from_train_alone(yolo, tmp_path):
 
 
 def test_formats_with_boxes_and_by_class_are_told_apart(yolo, tmp_path):
-    picture(tmp_path / "classes/bare/a.png")
+    image(tmp_path / "classes/bare/a.png")
     with pytest.raises(InputError, match="classes: no boxes of faces in it"):
         read_annotated_photos(tmp_path / "classes")
     with pytest.raises(InputError, match="yolo: annotated photos; give photos by class"):

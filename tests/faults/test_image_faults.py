@@ -317,7 +317,7 @@ def vanishes(folder, monkeypatch):
 
 
 def once_opened(monkeypatch: pytest.MonkeyPatch, change: Callable[[], object]) -> None:
-    """Have something happen to a picture between the moment its size is taken and the reading."""
+    """Have something happen to an image between the moment its size is taken and the reading."""
     real = os.fstat
 
     def fstat(number: int) -> os.stat_result:
@@ -371,7 +371,7 @@ def put_image_in_closed_folder() -> None:
 
 
 @TABLE.case("a folder without images")
-def no_pictures(folder):
+def no_images(folder):
     write("all/notes.txt", b"")
     return Run(["-i", "all"])
 

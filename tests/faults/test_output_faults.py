@@ -135,7 +135,7 @@ def full_disk(folder):
 
 
 @TABLE.case("an annotated image on a full disk")
-def full_disk_picture(folder):
+def full_disk_image(folder):
     script = in_process(["-i", copy_image("a.jpg"), "-o", "o.jpg"], preexec_fn=limit_files)
     return Run([], script=script, after=lambda: assert_names(folder, ["a.jpg"]))
 

@@ -14,7 +14,7 @@ TABLE = FaultTable("Datasets")
 
 
 def training(*classes: str, count: int = 1) -> Run:
-    """Train on folders of those classes, each with copies of a picture."""
+    """Train on folders of those classes, each with copies of an image."""
     import train_mask_detector
 
     for label in classes:

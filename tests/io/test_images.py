@@ -327,7 +327,7 @@ def test_cut_jpeg_with_an_end_in_a_comment(tmp_path):
 
 
 def test_scans_behind_the_end_do_not_count(tmp_path):
-    """A phone's moving picture is no part of the encoded."""
+    """A phone's motion photo has a video after its image: no part of the encoded image."""
     (tmp_path / "a.jpg").write_bytes((EXAMPLES / "people.jpg").read_bytes() + b"\xff\xda" * 9999)
     assert read_image(tmp_path / "a.jpg").shape == (640, 1218, 3)
 

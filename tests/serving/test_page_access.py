@@ -57,7 +57,7 @@ def login(server: LiveServer, password: str, **headers: str) -> http.client.HTTP
     return ask(server, "/login", "POST", f"password={password}", **headers)
 
 
-PATHS = ["/", "/state", "/stream", "/video", "/picture.jpg", "/event/0", "/none"]
+PATHS = ["/", "/state", "/stream", "/video", "/image.jpg", "/event/0", "/none"]
 
 
 @pytest.mark.parametrize("path", PATHS)
@@ -70,7 +70,7 @@ def test_nothing_without_the_password(server, path, headers):
     assert response.headers["WWW-Authenticate"] == 'Basic realm="Face masks", charset="UTF-8"'
 
 
-@pytest.mark.parametrize("path", ["/state", "/picture.jpg"])
+@pytest.mark.parametrize("path", ["/state", "/image.jpg"])
 def test_basic_password_as_of_a_video_player(server, path):
     assert ask(server, path, **basic(PASSWORD)).status == 200
     assert ask(server, path, **basic(PASSWORD, user="")).status == 200

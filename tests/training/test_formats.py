@@ -25,7 +25,7 @@ VOC_XML = (
 CATEGORIES = [{"id": 7, "name": "bare"}, {"id": 9, "name": "mask"}]
 
 
-def picture(path: Path, orientation: int = 1) -> Path:
+def image(path: Path, orientation: int = 1) -> Path:
     """Write a photo of 80 x 40 pixels, upright."""
     path.parent.mkdir(parents=True, exist_ok=True)
     exif = Image.Exif()
@@ -66,14 +66,14 @@ YAML = "names: [bare, mask]\n"
 
 def roboflow_yolo(folder: Path) -> None:
     for part in ("train", "valid", "test"):
-        picture(folder / part / "images" / f"{part}.jpg")
+        image(folder / part / "images" / f"{part}.jpg")
         text(folder / part / "labels" / f"{part}.txt", LABEL)
     text(folder / "data.yaml", YAML + "train: ../train/images\nval: ../valid/images\ntest: ../test/images\nnc: 2\n")
 
 
 def ultralytics_yolo(folder: Path) -> None:
     for part in ("train", "val", "test"):
-        picture(folder / "images" / part / f"{part}.jpg")
+        image(folder / "images" / part / f"{part}.jpg")
         text(folder / "labels" / part / f"{part}.txt", LABEL)
     text(
         folder / "a.yaml",
@@ -89,32 +89,32 @@ def cvat_ultralytics(folder: Path) -> None:
 
 def roboflow_coco(folder: Path) -> None:
     for part in ("train", "valid", "test"):
-        picture(folder / part / f"{part}.jpg")
+        image(folder / part / f"{part}.jpg")
         text(folder / part / "_annotations.coco.json", coco(part, f"{part}.jpg"))
 
 
 def usual_coco(folder: Path) -> None:
     for part in ("train", "val", "test"):
-        picture(folder / f"{part}2017" / f"{part}.jpg")
+        image(folder / f"{part}2017" / f"{part}.jpg")
         text(folder / "annotations" / f"instances_{part}2017.json", coco(part, f"{part}.jpg"))
 
 
 def roboflow_voc(folder: Path) -> None:
     for part in ("train", "valid", "test"):
-        picture(folder / part / f"{part}.jpg")
+        image(folder / part / f"{part}.jpg")
         text(folder / part / f"{part}.xml", VOC_XML.format("mask", 8, 4, 48, 24))
 
 
 def voc_devkit(folder: Path) -> None:
     for part in ("train", "val", "test"):
-        picture(folder / "JPEGImages" / f"{part}.jpg")
+        image(folder / "JPEGImages" / f"{part}.jpg")
         text(folder / "Annotations" / f"{part}.xml", VOC_XML.format("mask", 8, 4, 48, 24))
         text(folder / "ImageSets/Main" / f"{part}.txt", f"{part}\n")
 
 
 def roboflow_csv(folder: Path) -> None:
     for part in ("train", "valid", "test"):
-        picture(folder / part / f"{part}.jpg")
+        image(folder / part / f"{part}.jpg")
         head = "filename,width,height,class,xmin,ymin,xmax,ymax\n"
         text(folder / part / "_annotations.csv", f"{head}{part}.jpg,80,40,mask,8,4,48,24\n")
 
@@ -122,7 +122,7 @@ def roboflow_csv(folder: Path) -> None:
 def one_csv(folder: Path) -> None:
     lines = ["Image Name;Label;X1;Y1;X2;Y2;Subset"]
     for part in ("train", "val", "test"):
-        picture(folder / "images" / f"{part}.jpg")
+        image(folder / "images" / f"{part}.jpg")
         lines.append(f"C:\\photos\\{part}.jpg;mask;8;4;48;24;{part}")
     text(folder / "labels.csv", "\ufeff" + "\n".join(lines))
 
@@ -131,7 +131,7 @@ def roboflow_classes(folder: Path) -> None:
     """As Roboflow's export "Multi-Label Classification CSV"."""
     for part in ("train", "valid", "test"):
         for name in ("a_jpg.rf.1f", "b_jpg.rf.2f", "both", "none"):
-            picture(folder / part / f"{part}_{name}.jpg")
+            image(folder / part / f"{part}_{name}.jpg")
         lines = ("a_jpg.rf.1f.jpg, 0, 1", "b_jpg.rf.2f.jpg, 1, 0", "both.jpg, 1, 1", "none.jpg, 0, 0")
         text(folder / part / "_classes.csv", "filename, bare, mask\n" + "".join(f"{part}_{line}\n" for line in lines))
     text(folder / "README.roboflow.txt", "exported")
@@ -156,14 +156,14 @@ def test_one_column_per_class_of_roboflow(tmp_path, caplog):
 
 def voc_in_labels(folder: Path) -> None:
     for part in ("train", "val", "test"):
-        picture(folder / part / "Images" / f"{part}.jpg")
+        image(folder / part / "Images" / f"{part}.jpg")
         text(folder / part / "Labels" / f"{part}.xml", VOC_XML.format("mask", 8, 4, 48, 24))
 
 
 def yolo_lists(folder: Path) -> None:
     """As Darknet and ultralytics take lists of photos, from another computer here."""
     for part in ("train", "val", "test"):
-        picture(folder / "Images" / f"{part}.jpg")
+        image(folder / "Images" / f"{part}.jpg")
         text(folder / "Labels" / f"{part}.txt", LABEL)
         text(folder / f"{part}.txt", f"/content/a/Images/{part}.jpg\n")
     text(folder / "data.yaml", YAML + "train: train.txt\nval: ./val.txt\ntest: /content/a/test.txt\n")
@@ -172,14 +172,14 @@ def yolo_lists(folder: Path) -> None:
 def yolo_class_lists(folder: Path) -> None:
     """As labelImg leaves it: the names of classes beside the labels."""
     for part in ("train", "val", "test"):
-        picture(folder / part / "images" / f"{part}.jpg")
+        image(folder / part / "images" / f"{part}.jpg")
         text(folder / part / "labels" / f"{part}.txt", LABEL)
         text(folder / part / "labels" / "classes.txt", "bare\nmask\n")
 
 
 def csv_without_suffix(folder: Path) -> None:
     for part in ("train", "val", "test"):
-        picture(folder / "images" / f"{part}.jpg")
+        image(folder / "images" / f"{part}.jpg")
     rows = "".join(f"{part},mask,8,4,48,24,{part}\n" for part in ("train", "val", "test"))
     text(folder / "labels.csv", f"image,label,xmin,ymin,xmax,ymax,split\n{rows}")
 
@@ -211,7 +211,7 @@ def test_boxes_and_splits_are_read_as_they_are(tmp_path, make, name):
 def test_splits_of_class_folders_are_read_as_they_are(tmp_path):
     for part in ("Train", "Validation", "Test"):
         for label in ("bare", "mask"):
-            picture(tmp_path / part / label / f"{label}.jpg")
+            image(tmp_path / part / label / f"{label}.jpg")
     photos = read_dataset(tmp_path)
     assert sorted((photo.split, photo.label) for photo in photos) == [
         (split, label) for split in ("test", "train", "validation") for label in ("bare", "mask")
@@ -219,8 +219,8 @@ def test_splits_of_class_folders_are_read_as_they_are(tmp_path):
 
 
 def test_csv_of_names_and_labels(tmp_path):
-    picture(tmp_path / "photos/a.jpg")
-    picture(tmp_path / "photos/b.jpg")
+    image(tmp_path / "photos/a.jpg")
+    image(tmp_path / "photos/b.jpg")
     text(tmp_path / "all.csv", "path,category\nphotos/a.jpg,mask\nphotos/b.jpg,bare\n")
     assert read_dataset(tmp_path) == [
         ClassPhoto(tmp_path / "photos/a.jpg", "mask"),
@@ -230,7 +230,7 @@ def test_csv_of_names_and_labels(tmp_path):
 
 def test_yolo_without_yaml_polygons_confidences_and_photos_without_faces(tmp_path, caplog):
     for name in ("box", "polygon", "confidence", "none"):
-        picture(tmp_path / "images" / f"{name}.jpg")
+        image(tmp_path / "images" / f"{name}.jpg")
     text(tmp_path / "classes.txt", "bare\nmask\n")
     text(tmp_path / "labels/box.txt", LABEL + "\n")
     text(tmp_path / "labels/polygon.txt", "1 0.1 0.2 0.6 0.1 0.5 0.6")
@@ -247,14 +247,14 @@ def test_darknet_labels_beside_the_photos(tmp_path):
     text(tmp_path / "obj.names", "bare\nmask\n")
     text(tmp_path / "obj.data", "classes = 2\nnames = data/obj.names\n")
     text(tmp_path / "train.txt", "data/obj_train_data/a.jpg\n")
-    picture(tmp_path / "obj_train_data/a.jpg")
+    image(tmp_path / "obj_train_data/a.jpg")
     text(tmp_path / "obj_train_data/a.txt", LABEL)
     assert rows(read_dataset(tmp_path)) == [("a.jpg", "train", [FACE])]
 
 
 def label_studio_yolo(folder: Path) -> None:
     """As its export "YOLO with Images"."""
-    picture(folder / "images/3f2a-a.jpg")
+    image(folder / "images/3f2a-a.jpg")
     text(folder / "labels/3f2a-a.txt", LABEL)
     text(folder / "classes.txt", "bare\nmask\n")
     text(folder / "notes.json", {"categories": CATEGORIES, "info": {"year": 2026, "contributor": "Label Studio"}})
@@ -262,25 +262,25 @@ def label_studio_yolo(folder: Path) -> None:
 
 def label_studio_coco(folder: Path) -> None:
     """As its export "COCO with Images": result.json, file names with the folder, backslashes on Windows."""
-    picture(folder / "images/3f2a-a.jpg")
+    image(folder / "images/3f2a-a.jpg")
     text(folder / "result.json", coco("a", "images\\3f2a-a.jpg", width=80, height=40))
 
 
 def label_studio_voc(folder: Path) -> None:
     """As its export "Pascal VOC XML": Annotations/ beside images/."""
-    picture(folder / "images/3f2a-a.jpg")
+    image(folder / "images/3f2a-a.jpg")
     text(folder / "Annotations/3f2a-a.xml", VOC_XML.format("mask", 8, 4, 48, 24))
 
 
 def cvat_coco(folder: Path) -> None:
     """As CVAT's "COCO 1.0": annotations/instances_default.json, images/default/."""
-    picture(folder / "images/default/3f2a-a.jpg")
+    image(folder / "images/default/3f2a-a.jpg")
     text(folder / "annotations/instances_default.json", coco("a", "3f2a-a.jpg", width=80, height=40))
 
 
 def cvat_voc(folder: Path) -> None:
     """As CVAT's "PASCAL VOC 1.1"."""
-    picture(folder / "JPEGImages/3f2a-a.jpg")
+    image(folder / "JPEGImages/3f2a-a.jpg")
     text(folder / "Annotations/3f2a-a.xml", VOC_XML.format("mask", "8.0", "4.0", "48.0", "24.0"))
     text(folder / "ImageSets/Main/default.txt", "3f2a-a\n")
     text(folder / "labelmap.txt", "# label:color_rgb:parts:actions\nmask:250,50,83::\n")
@@ -294,14 +294,14 @@ def test_exports_of_label_tools(tmp_path, make):
 
 @pytest.mark.parametrize("orientation", [1, 6, 8])
 def test_yolo_boxes_are_parts_of_the_upright_photo(tmp_path, orientation):
-    picture(tmp_path / "images/a.jpg", orientation)
+    image(tmp_path / "images/a.jpg", orientation)
     text(tmp_path / "labels/a.txt", LABEL)
     text(tmp_path / "data.yaml", YAML)
     assert rows(read_dataset(tmp_path)) == [("a.jpg", "", [FACE])]
 
 
 def test_coco_crowds_are_ignored_and_polygons_count_as_boxes(tmp_path):
-    picture(tmp_path / "images/a.jpg")
+    image(tmp_path / "images/a.jpg")
     content = coco("a", "a.jpg", width=1, height=1)
     polygon = {"id": 2, "image_id": 1, "category_id": 7, "segmentation": [[1, 2, 5, 2], [3, 9, 4, 4]]}
     crowd = {
@@ -321,7 +321,7 @@ def test_coco_crowds_are_ignored_and_polygons_count_as_boxes(tmp_path):
 
 
 def test_photos_named_and_missing_are_counted(tmp_path, caplog):
-    picture(tmp_path / "a.jpg")
+    image(tmp_path / "a.jpg")
     text(tmp_path / "labels.csv", "image,label\na.jpg,mask\nb.jpg,bare\n")
     assert len(read_dataset(tmp_path)) == 1
     assert f"{tmp_path}/labels.csv: 1 of 2 photos are not there, as b.jpg: not used" in caplog.messages
@@ -329,8 +329,8 @@ def test_photos_named_and_missing_are_counted(tmp_path, caplog):
 
 def test_photos_with_unknown_suffixes_are_taken_by_content(tmp_path, caplog):
     for name in ("a.jpg", "b.jfif", "c", "d.image"):
-        picture(tmp_path / "mask" / name)
-    picture(tmp_path / "bare/a.jpg")
+        image(tmp_path / "mask" / name)
+    image(tmp_path / "bare/a.jpg")
     text(tmp_path / "bare/notes.doc", "text")
     text(tmp_path / "bare/film.mp4", "text")
     text(tmp_path / "bare/a.txt", "a companion")
@@ -341,10 +341,10 @@ def test_photos_with_unknown_suffixes_are_taken_by_content(tmp_path, caplog):
 
 def test_what_a_mac_and_editors_leave_is_no_photo(tmp_path, caplog):
     for label in ("bare", "mask"):
-        picture(tmp_path / label / "a.jpg")
+        image(tmp_path / label / "a.jpg")
         text(tmp_path / label / "._a.jpg", "attributes of a.jpg")
-        picture(tmp_path / label / ".ipynb_checkpoints/a-checkpoint.jpg")
-        picture(tmp_path / "__MACOSX" / label / "a.jpg")
+        image(tmp_path / label / ".ipynb_checkpoints/a-checkpoint.jpg")
+        image(tmp_path / "__MACOSX" / label / "a.jpg")
         text(tmp_path / label / "Thumbs.db", "thumbnails")
     assert len(read_dataset(tmp_path)) == 2
     assert not [record for record in caplog.records if record.levelname == "WARNING"]
@@ -352,25 +352,25 @@ def test_what_a_mac_and_editors_leave_is_no_photo(tmp_path, caplog):
 
 def beside_classes(folder: Path) -> str:
     for name in ("mask/a.jpg", "bare/a.jpg", "mask/n95/b.jpg", "c.jpg"):
-        picture(folder / name)
+        image(folder / name)
     return f"{folder}: 2 photos are not directly in the folder of a class, as {folder}/c.jpg: not used"
 
 
 def unnamed_in_csv(folder: Path) -> str:
     one_csv(folder)
-    picture(folder / "images/more.jpg")
+    image(folder / "images/more.jpg")
     return f"{folder}: 1 photos that its files do not name, as {folder}/images/more.jpg: not used"
 
 
 def unnamed_in_coco(folder: Path) -> str:
     usual_coco(folder)
-    picture(folder / "val2017/more.jpg")
+    image(folder / "val2017/more.jpg")
     return f"{folder}: 1 photos that its files do not name, as {folder}/val2017/more.jpg: not used"
 
 
 def unlisted_in_yolo(folder: Path) -> str:
     yolo_lists(folder)
-    picture(folder / "Images/more.jpg")
+    image(folder / "Images/more.jpg")
     return f"{folder}: 1 photos are not in the lists of its YAML file: not used"
 
 
@@ -399,8 +399,8 @@ def no_image_in_yolo(folder: Path) -> str:
 
 
 def unknown_columns(folder: Path) -> str:
-    picture(folder / "bare/a.jpg")
-    picture(folder / "mask/a.jpg")
+    image(folder / "bare/a.jpg")
+    image(folder / "mask/a.jpg")
     text(folder / "train.csv", "name,x1,x2,y1,y2,kind\na.jpg,1,2,3,4,mask\n")
     return f"{folder}/train.csv: not used: it needs columns for the photo and its label, called as filename and class"
 
@@ -422,8 +422,8 @@ def test_what_is_not_used_is_counted_once(tmp_path, caplog, make):
 
 def test_links_out_of_the_folder_are_said(tmp_path, caplog):
     folder = tmp_path / "data"
-    picture(folder / "mask/a.jpg")
-    (folder / "mask/b.jpg").symlink_to(picture(tmp_path / "elsewhere/b.jpg"))
+    image(folder / "mask/a.jpg")
+    (folder / "mask/b.jpg").symlink_to(image(tmp_path / "elsewhere/b.jpg"))
     read_dataset(folder)
     assert f"{folder}: 1 photos are links to files elsewhere, as {folder}/mask/b.jpg: read from there" in caplog.messages
 
@@ -433,12 +433,12 @@ def test_written_boxes_are_read_again(tmp_path, kind):
     formats = {each.name: each for each in FORMATS}
     photos = [
         AnnotatedPhoto(
-            picture(tmp_path / f"in/{number}/a.jpg", orientation), np.array([[8, 4, 48.25, 24.5], [1, 1, 3, 3]]), ("mask", "bare"),
+            image(tmp_path / f"in/{number}/a.jpg", orientation), np.array([[8, 4, 48.25, 24.5], [1, 1, 3, 3]]), ("mask", "bare"),
             np.array([[0, 0, 5, 5.5]]), split,
         )
         for number, (orientation, split) in enumerate([(1, "train"), (6, "validation"), (1, "test")])
     ]  # fmt: skip
-    photos.append(AnnotatedPhoto(picture(tmp_path / "in/none.jpg", 3), np.empty((0, 4)), (), split="train"))
+    photos.append(AnnotatedPhoto(image(tmp_path / "in/none.jpg", 3), np.empty((0, 4)), (), split="train"))
     formats[kind].write(photos, tmp_path / "out")
     assert find_format(tmp_path / "out").name == kind
     again = {photo.path.read_bytes() + photo.split.encode(): photo for photo in read_dataset(tmp_path / "out")}
@@ -453,7 +453,7 @@ def test_written_boxes_are_read_again(tmp_path, kind):
 @pytest.mark.parametrize("kind", ["yolo", "coco", "voc", "csv"])
 def test_photos_without_splits_have_none_after_writing(tmp_path, kind):
     formats = {each.name: each for each in FORMATS}
-    photo = AnnotatedPhoto(picture(tmp_path / "a.jpg"), np.array([[8.0, 4, 48, 24]]), ("mask",))
+    photo = AnnotatedPhoto(image(tmp_path / "a.jpg"), np.array([[8.0, 4, 48, 24]]), ("mask",))
     formats[kind].write([photo], tmp_path / "out")
     assert rows(read_dataset(tmp_path / "out")) == [("a.jpg", "", [FACE])]
 
@@ -463,12 +463,12 @@ def nothing(folder: Path) -> None:
 
 
 def outside(folder: Path) -> None:
-    picture(folder.parent / "secret.jpg")
+    image(folder.parent / "secret.jpg")
     text(folder / "a.json", coco("a", "../secret.jpg"))
 
 
 def linked(folder: Path) -> None:
-    picture(folder.parent / "secret.jpg")
+    image(folder.parent / "secret.jpg")
     (folder / "images").mkdir()
     (folder / "images/a.jpg").symlink_to(folder.parent / "secret.jpg")
     text(folder / "a.json", coco("a", "a.jpg"))
@@ -479,7 +479,7 @@ def deep(folder: Path) -> None:
 
 
 def not_a_number(folder: Path) -> None:
-    picture(folder / "a.jpg")
+    image(folder / "a.jpg")
     text(folder / "a.json", coco("a", "a.jpg", {"id": 1, "image_id": 1, "category_id": 9, "bbox": [float("nan"), 1, 2, 3]}))
 
 
@@ -520,8 +520,8 @@ def archive(folder: Path) -> None:
 def two_data_sets(folder: Path) -> None:
     kaggle = folder / "one" / "Face Mask Dataset"
     for part in ("Train", "Test"):
-        picture(kaggle / part / "mask/a.jpg")
-    picture(folder / "two/mask/a.jpg")
+        image(kaggle / part / "mask/a.jpg")
+    image(folder / "two/mask/a.jpg")
 
 
 def no_split(folder: Path) -> None:
@@ -535,7 +535,7 @@ def yes_and_no(folder: Path) -> None:
 
 
 def csv_box(folder: Path) -> None:
-    picture(folder / "a.jpg")
+    image(folder / "a.jpg")
     text(folder / "labels.csv", "image,label,xmin,ymin,xmax,ymax\na.jpg,mask,1,2,x,4\n")
 
 
@@ -545,12 +545,12 @@ def csv_photos(folder: Path) -> None:
 
 def reserved(folder: Path) -> None:
     for name in ("train", "val"):
-        picture(folder / name / "a.jpg")
+        image(folder / name / "a.jpg")
 
 
 def images_and_labels(folder: Path) -> None:
-    picture(folder / "images/a.jpg")
-    picture(folder / "labels/a.jpg")
+    image(folder / "images/a.jpg")
+    image(folder / "labels/a.jpg")
 
 
 @pytest.mark.parametrize(

@@ -109,8 +109,8 @@ def test_only_the_page_with_the_key_is_served(server, folder):
     assert labels(folder) == [("with_mask",) * 3] * 2
     status, data = ask(server, "POST", f"/label?{key}&number=0&action=without_mask")
     assert status == 200 and json.loads(data)["number"] == 1
-    picture = cv2.imdecode(np.frombuffer(ask(server, "GET", f"/picture?{key}&number=0")[1], np.uint8), cv2.IMREAD_COLOR)
-    assert max(picture.shape) == 640
+    image = cv2.imdecode(np.frombuffer(ask(server, "GET", f"/image?{key}&number=0")[1], np.uint8), cv2.IMREAD_COLOR)
+    assert max(image.shape) == 640
     assert server.server_address[0] == "127.0.0.1"
 
 
@@ -120,7 +120,7 @@ def test_a_browser_that_leaves_is_no_error(server, folder, monkeypatch, capfd):
 
     monkeypatch.setattr("facemask.training.review._Handler._send", leave)
     with pytest.raises(RemoteDisconnected):
-        ask(server, "GET", f"/picture?key={server.key}&number=0")
+        ask(server, "GET", f"/image?key={server.key}&number=0")
     assert capfd.readouterr().err == ""
 
 
@@ -129,11 +129,11 @@ def test_a_browser_that_leaves_is_no_error(server, folder, monkeypatch, capfd):
 def test_review_in_a_browser(server, folder, tmp_path):
     def press(key: str, number: int) -> None:
         browser.run(f"document.dispatchEvent(new KeyboardEvent('keydown', {{key: '{key}'}}))")
-        browser.wait_for(f"!busy && face.number === {number} && at('picture').complete && at('picture').naturalWidth > 0")
+        browser.wait_for(f"!busy && face.number === {number} && at('image').complete && at('image').naturalWidth > 0")
 
     with Browser(tmp_path / "profile") as browser:
         browser.open(server.url)
-        browser.wait_for("face && at('picture').complete && at('picture').naturalWidth > 0")
+        browser.wait_for("face && at('image').complete && at('image').naturalWidth > 0")
         assert browser.run("[...document.querySelectorAll('#labels button')].map(each => each.innerText).join()") == (
             "Mask worn wrong 1,Mask 2,No mask 3"
         )

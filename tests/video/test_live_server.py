@@ -130,7 +130,7 @@ def test_image(server, camera):
     other = server.add_camera("till")
     camera.show(frame_images(grey(50)), State())
     other.show(frame_images(grey(150)), State())
-    for path, level in (("/picture.jpg", 50), ("/picture.jpg/0", 50), ("/picture.jpg/1", 150)):
+    for path, level in (("/image.jpg", 50), ("/image.jpg/0", 50), ("/image.jpg/1", 150)):
         response = get(server, path)
         assert response.headers["Content-Type"] == "image/jpeg"
         image = cv2.imdecode(np.frombuffer(response.read(), np.uint8), cv2.IMREAD_COLOR)
@@ -139,7 +139,7 @@ def test_image(server, camera):
 
 def test_no_image_yet(server, camera, monkeypatch):
     monkeypatch.setattr(serve, "WAIT", 0.1)
-    assert get(server, "/picture.jpg").status == 503
+    assert get(server, "/image.jpg").status == 503
 
 
 def test_stream_of_two_cameras(server, camera):
