@@ -31,6 +31,22 @@ logger = logging.getLogger(__name__)
 EventReceiver = Callable[[Event], None]  # must not wait
 
 
+def track_record(track: Track) -> dict:
+    """Return a track as a dictionary for JSON, its zone only if there are some."""
+    return {
+        "track": track.id,
+        **({} if track.zone == "" else {"zone": track.zone}),
+        "label": track.label,
+        "probability": round(track.probability, 4),
+        "unsure": track.is_unsure,
+        "first_time": round(track.first_time, 4),
+        "last_time": round(track.last_time, 4),
+        "frames": track.frames,
+        "best_box": track.best_box,
+        "best_time": round(track.best_time, 4),
+    }
+
+
 class EventRecorder(FrameOutput):
     """Makes an event when the label of a track is confirmed as one of `alerts`, and when such a track ends.
 
@@ -79,20 +95,7 @@ class EventRecorder(FrameOutput):
 
     def _report(self, event: str, track: Track, images: FrameImages | None = None) -> None:
         now = datetime.now(UTC)
-        record = {
-            "event": event,
-            "source": self._source,
-            "track": track.id,
-            **({} if track.zone == "" else {"zone": track.zone}),
-            "label": track.label,
-            "probability": round(track.probability, 4),
-            "unsure": track.is_unsure,
-            "first_time": round(track.first_time, 4),
-            "last_time": round(track.last_time, 4),
-            "frames": track.frames,
-            "best_box": track.best_box,
-            "best_time": round(track.best_time, 4),
-        }
+        record = {"event": event, "source": self._source} | track_record(track)
         if self._is_live:
             record["at"] = now.isoformat(timespec="milliseconds")
         image = images.marked(track.id) if images and (self._snapshots or self._with_images) else None

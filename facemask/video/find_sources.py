@@ -14,34 +14,13 @@ from PIL import Image
 from facemask.errors import InputError
 from facemask.io.find_images import READ_SUFFIXES as IMAGE_SUFFIXES
 from facemask.io.find_images import match_files, walk_files
+from facemask.io.kinds import VIDEO_SUFFIXES as READ_SUFFIXES
 from facemask.video.writer import VIDEO_SUFFIXES
 from facemask.video.zones import Zone, zones_by_source
 
 STANDARD_INPUT = "-"
 MAX_CAMERA = 999  # index; a larger number is a file's name
 MAX_STEM = 200  # characters of a name; file systems allow 255 bytes, with number and suffix
-# Of the videos of a folder; a file that is named itself may have any suffix.
-READ_SUFFIXES = (
-    *(".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".wmv", ".asf", ".flv", ".f4v", ".3gp", ".3g2", ".ogv", ".ogg", ".gif"),
-    *(
-        ".mpg",
-        ".mpeg",
-        ".m2v",
-        ".vob",
-        ".ts",
-        ".mts",
-        ".m2ts",
-        ".mxf",
-        ".dv",
-        ".y4m",
-        ".h264",
-        ".264",
-        ".h265",
-        ".hevc",
-        ".mjpeg",
-    ),
-)
-
 # A file, folder, glob, camera's index or URL, or - for standard input; or images that are one video.
 SourceName = str | Sequence[Path]
 

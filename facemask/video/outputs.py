@@ -108,6 +108,17 @@ class FrameRecords(FrameOutput):
         self._lines.write({"source": self._source, "frame": result.number, "time": round(result.time, 4), "faces": faces})
 
 
+class Tracks(FrameOutput):
+    """Keeps the tracks of a video, each as it was last."""
+
+    def __init__(self) -> None:
+        self.by_id: dict[int, Track] = {}
+
+    def write(self, result: FrameResult, images: FrameImages) -> None:
+        self.by_id.update((track.id, track) for track in result.tracks)
+        self.by_id.update((track.id, track) for track in result.ended if track.id in self.by_id)
+
+
 class VideoFile(FrameOutput):
     """Writes the annotated video, on a thread of its own: the next frames are processed meanwhile."""
 

@@ -40,11 +40,13 @@ class Report:
             self._done.append(channel)
             if self._count > 1:
                 logger.info("%s: %s", channel.source.name, _summary([channel], is_stopped))
-            if channel.statistics.frames == 0 and not is_stopped and channel.error is None:
-                hint = "is the camera free, the video whole, an MP4 that is streamed made with -movflags faststart?"
-                error = InputError(f"{channel.source.name}: opened, but gave no image; {hint}")
+            if is_stopped or channel.error is not None:
+                continue
+            try:
+                check_frames(channel)
+            except InputError as error:
                 if self._count == 1:
-                    raise error
+                    raise
                 self._warn(error)
 
     def finish(self, is_stopped: bool) -> bool:
@@ -59,6 +61,13 @@ class Report:
             if channel.source.fault and channel.statistics.frames not in (0, self._max_frames) and not is_stopped:
                 logger.warning("%s %s", channel.source.name, channel.source.fault)
         return self.failed > 0
+
+
+def check_frames(channel: Channel) -> None:
+    """Raise InputError if a source that has ended gave no frame."""
+    if channel.statistics.frames == 0:
+        hint = "is the camera free, the video whole, an MP4 that is streamed made with -movflags faststart?"
+        raise InputError(f"{channel.source.name}: opened, but gave no image; {hint}")
 
 
 def _summary(channels: Sequence[Channel], is_stopped: bool) -> str:

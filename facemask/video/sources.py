@@ -235,13 +235,15 @@ def open_source(
     rate: float | None = None,
     timeout: float = math.inf,
     max_pixels: int = MAX_PIXELS,
+    name: str | None = None,
 ) -> VideoSource:
     """Open a camera (its index, as "0"), a video file, images (a folder, glob or frame_%04d.jpg), a URL, or "-".
 
     "-" is standard input, in any format that FFmpeg knows by its beginning, as motion JPEG. Frames are scaled down to
     `width` px, of which a camera is asked as well; only every `stride`-th is given. `rate`, in frames per second, is used
     for images, for raw motion JPEG from a pipe and for what states none. A live source that has dropped is opened again
-    for `timeout` seconds. Raises InputError if it cannot be opened, or its frames have more than `max_pixels`.
+    for `timeout` seconds. `name` is what messages and records call a video; None is its path or URL. Raises InputError if it
+    cannot be opened, or its frames have more than `max_pixels`.
     """
     if not isinstance(source, str):
         return ImageSource(source, rate or DEFAULT_RATE, width, stride, max_pixels)
@@ -251,7 +253,7 @@ def open_source(
         if is_animation(path):
             return _with_rate_checked(AnimationSource(path, width, stride, max_pixels), rate)
         return ImageSource(source, rate or DEFAULT_RATE, width, stride, max_pixels)
-    name = source_name(source)
+    name = name or source_name(source)
     if not (is_waiting(source) or path.is_file()):
         raise InputError(f"{name}: no such video; give a file, a stream's URL, or a camera's index (0 is the first)")
     if is_camera(source) or is_remote(source):
