@@ -23,16 +23,18 @@ from pyarrow import parquet as pq
 
 import detect_mask_archive
 import detect_mask_image
-from facemask.archive import parts, sources, worker
+from facemask.archive import images as image_work
+from facemask.archive import parts, sources, tables, worker
+from facemask.archive.images import ImageWorker
 from facemask.archive.job import unit_size
 from facemask.archive.runs import begin
 from facemask.cli import options
 from facemask.errors import InputError
 from facemask.io.images import write_image
+from tests.archive.runs import find, make_output, process, records
 from tests.helpers import EXAMPLES, ROOT
 
 pytestmark = pytest.mark.archive
-OPTIONS = {"confidence": 0.5}
 
 
 @pytest.fixture(scope="module")
@@ -54,33 +56,6 @@ def images(tmp_path) -> Path:
     return folder
 
 
-def find(*names: object, column: str | None = None) -> sources.Found:
-    return sources.find_sources([str(name) for name in names], Counter(), column)
-
-
-def process(detector, output, found, size=2, *, resume=False, units=None) -> parts.Counts:
-    """Process what is not done yet, as a run does; return the counts of the whole output."""
-    settings = worker.Settings(lambda: detector, output, f"run {resume}", 0.5, 250_000_000)
-    with begin(output, settings.run, OPTIONS, resume):
-        earlier = parts.scan(output)
-        actor = worker.UnitDetector(settings)
-        for unit in sources.cut_units(found, size, earlier.images, earlier.finished)[:units]:
-            earlier.counts.update(actor.process(unit).counts)
-    return earlier.counts
-
-
-def records(output) -> list[dict]:
-    store, root = output.path("faces")
-    return sorted(
-        (record for info in store.find(root) for record in output.read_part(store, info.path)),
-        key=lambda record: record["image"],
-    )
-
-
-def make_output(tmp_path, name="out", kind="parquet"):
-    return parts.Output(str(tmp_path / name), kind)
-
-
 @pytest.fixture
 def image_script(images, tmp_path) -> list[str]:
     """The lines that the image script writes for the folder."""
@@ -100,7 +75,7 @@ def test_results_are_the_image_scripts_byte_for_byte(detector, images, image_scr
         "corrupt.jpg": f"{images}/corrupt.jpg: not a supported image, or corrupt; give a JPEG, PNG, WebP, BMP or TIFF file",
         "empty.jpg": f"{images}/empty.jpg: the file is empty; copy it again",
     }
-    assert counts.record()["images"] == 6 and counts.totals["faces"] == 24
+    assert counts.totals["images"] == 6 and counts.totals["faces"] == 24
     assert counts.errors == {"not a supported image, or corrupt": 1, "the file is empty": 1}
 
 
@@ -111,7 +86,7 @@ def test_resumed_run_equals_an_undisturbed_one(detector, images, tmp_path, done)
     process(detector, stopped, find(images), units=done)
     assert len(records(stopped)) == 2 * done
     again = process(detector, stopped, find(images), size=4, resume=True)
-    assert records(stopped) == records(whole) and again.record() == counts.record()
+    assert records(stopped) == records(whole) and again == counts
 
 
 def test_new_images_are_added(detector, images, tmp_path):
@@ -126,8 +101,8 @@ def test_new_images_are_added(detector, images, tmp_path):
 def test_unit_done_twice_is_written_once(detector, images, tmp_path, monkeypatch):
     output = make_output(tmp_path)
     process(detector, output, find(images), size=6)
-    monkeypatch.setattr(worker.UnitDetector, "_detect", None)  # it is not called
-    actor = worker.UnitDetector(worker.Settings(lambda: detector, output, "run False", 0.5, 1))
+    monkeypatch.setattr(ImageWorker, "_detect", None)  # it is not called
+    actor = ImageWorker(worker.Settings(lambda: detector, output, "run False", 0.5, 1))
     (unit,) = sources.cut_units(find(images), 6, (), ())
     assert actor.process(unit).counts.totals["images"] == 6 and len(records(output)) == 6
 
@@ -135,7 +110,7 @@ def test_unit_done_twice_is_written_once(detector, images, tmp_path, monkeypatch
 def test_actor_that_is_left_over_does_not_write(detector, images, tmp_path):
     output = make_output(tmp_path)
     process(detector, output, find(images), units=0)
-    actor = worker.UnitDetector(worker.Settings(lambda: detector, output, "earlier", 0.5, 1))
+    actor = ImageWorker(worker.Settings(lambda: detector, output, "earlier", 0.5, 1))
     with pytest.raises(InputError, match="another run has begun to write it"):
         actor.process(sources.cut_units(find(images), 2, (), ())[0])
     assert records(output) == []
@@ -144,7 +119,7 @@ def test_actor_that_is_left_over_does_not_write(detector, images, tmp_path):
 def test_image_at_which_processes_end_becomes_an_error(detector, images, tmp_path, monkeypatch):
     output = make_output(tmp_path)
     process(detector, output, find(images), units=0)
-    actor = worker.UnitDetector(worker.Settings(lambda: detector, output, "run False", 0.5, 250_000_000))
+    actor = ImageWorker(worker.Settings(lambda: detector, output, "run False", 0.5, 250_000_000))
     detect = actor._detect
 
     class Died(BaseException):
@@ -177,7 +152,7 @@ def make_tar(path: Path, images: Path, mode="w") -> Path:
 
 @pytest.mark.parametrize(("suffix", "mode"), [("tar", "w"), ("tar.gz", "w:gz")])
 def test_tar_shard(detector, images, image_script, tmp_path, monkeypatch, suffix, mode):
-    monkeypatch.setattr(worker, "ROWS", 2)  # several parts
+    monkeypatch.setattr(image_work, "ROWS", 2)  # several parts
     shard = make_tar(tmp_path / f"a.{suffix}", images, mode)
     output = make_output(tmp_path)
     process(detector, output, find(shard))
@@ -276,10 +251,15 @@ def test_parts_have_the_documented_schema(detector, images, tmp_path):
     output = make_output(tmp_path)
     process(detector, output, find(images))
     table = pq.read_table(tmp_path / "out" / "faces")
-    assert pa.schema(table.schema.field(name) for name in parts.SCHEMA.names) == parts.SCHEMA
+    schema = tables.FACES.schema
+    assert pa.schema(table.schema.field(name) for name in schema.names) == schema
     assert table.schema.metadata[b"facemask.schema"] == b"1"
     page = (ROOT / "docs" / "archives.md").read_text()
-    assert all(f"| `{field.name}` |" in page for field in [*parts.SCHEMA, *parts.FACE])
+    fields = [
+        *tables.FACE,
+        *(field for each in (tables.FACES, tables.CLIPS, tables.TRACKS, tables.EVENTS) for field in each.schema),
+    ]
+    assert all(f"| `{field.name}` |" in page for field in fields)
 
 
 @pytest.mark.parametrize(("images", "actors", "size"), [(0, 2, 1), (16, 2, 1), (100, 2, 7), (10**6, 2, 1024)])
@@ -320,7 +300,7 @@ def test_queries_of_the_page(detector, images, tmp_path, monkeypatch):
     process(detector, parts.Output(str(tmp_path / "results"), "parquet"), find(images))
     monkeypatch.chdir(tmp_path)
     page = (ROOT / "docs" / "archives.md").read_text()
-    queries = [block.partition("```")[0] for block in page.split("```sql\n")[1:]]
+    queries = [block.partition("```")[0] for block in page.split("```sql\n")[1:] if "results/" in block.partition("```")[0]]
     results = [duckdb.sql(query).fetchall() for query in queries]
     assert len(results) == 4 and all(results)
     assert dict(results[2]) == {"not a supported image, or corrupt": 1, "the file is empty": 1}
@@ -345,7 +325,7 @@ def test_command_with_ray(images, image_script, tmp_path):
 
 def test_rows_of_names_that_are_not_utf_8(tmp_path):
     name = b"a\xff.jpg".decode("utf-8", "surrogateescape")
-    row = parts.Row.of_error(name, f"{name}: broken", None)
-    (record,) = parts.decode_parquet(parts.encode_parquet([row]))
+    row = tables.Row({"image": name, "error": f"{name}: broken"})
+    (record,) = parts.decode_parquet(tables.FACES, parts.encode_parquet(tables.FACES, [row]))
     assert record == {"image": "a\\udcff.jpg", "error": "a\\udcff.jpg: broken"}
     assert sources.cut_units(sources.Found([name]), 1, {"a\\udcff.jpg"}, ()) == []

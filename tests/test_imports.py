@@ -26,7 +26,7 @@ ALLOWED = {
     "serving": {"errors"},
     "video": {"serving", "detector", *BELOW_THE_DETECTOR},
     "images": {"detector", *BELOW_THE_DETECTOR},
-    "archive": {"detector", *BELOW_THE_DETECTOR},
+    "archive": {"detector", "video", *BELOW_THE_DETECTOR},
     "training": {"detector", *BELOW_THE_DETECTOR},
     "export": BELOW_THE_DETECTOR,
     "evaluation": {"detector", "training", *BELOW_THE_DETECTOR},  # of training: how annotated images are read

@@ -4,10 +4,9 @@ import io
 import json
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 
 import pyarrow as pa
 from pyarrow import ArrowException
@@ -15,80 +14,21 @@ from pyarrow import parquet as pq
 
 from facemask.archive.sources import KEY, stored_name
 from facemask.archive.stores import Store
-from facemask.errors import InputError, error_kind
+from facemask.archive.tables import SCHEMA_VERSION, Row, Table
+from facemask.errors import InputError
 from facemask.io.json_lines import json_line
-from facemask.io.records import image_record
-from facemask.types import FileResult
 
-SCHEMA_VERSION = 1  # a reader of version 1 reads what later versions write, unless this number changes
-FACE = pa.struct(
-    [
-        pa.field("x1", pa.int32()),
-        pa.field("y1", pa.int32()),
-        pa.field("x2", pa.int32()),
-        pa.field("y2", pa.int32()),
-        pa.field("confidence", pa.float64()),
-        pa.field("label", pa.string()),
-        pa.field("probability", pa.float64()),
-        pa.field("unsure", pa.bool_()),
-        pa.field("probabilities", pa.map_(pa.string(), pa.float64())),
-    ]
-)
-SCHEMA = pa.schema(
-    [
-        pa.field("image", pa.string(), nullable=False),
-        pa.field("width", pa.int32()),
-        pa.field("height", pa.int32()),
-        pa.field("error", pa.string()),
-        pa.field("modified", pa.timestamp("ms", tz="UTC")),
-        pa.field("truncated", pa.bool_()),
-        pa.field("faces", pa.list_(FACE)),
-    ],
-    metadata={"facemask.schema": str(SCHEMA_VERSION)},
-)
-FOLDER = "faces"  # of the parts, in the output
 NAME = re.compile(rf"(?P<key>[0-9a-f]{{{2 * KEY}}})-(?P<number>\d{{5}})(?P<end>-end)?\.(parquet|jsonl)")
 SCANNERS = 8  # parts that are read at once when a run is resumed
-
-
-@dataclass(frozen=True)
-class Row:
-    """An image that is done: `record` is `image_record`'s, or has `image` and `error`."""
-
-    record: dict
-    truncated: bool = False  # there may be more faces
-    modified: float | None = None  # s since 1970, when the file was last changed; None if unknown
-
-    @classmethod
-    def of_result(cls, name: str, result: FileResult, modified: float | None) -> "Row":
-        """Return the row of an image in which faces were detected."""
-        return cls(image_record(name, result), result.is_truncated, modified)
-
-    @classmethod
-    def of_error(cls, name: str, error: str, modified: float | None) -> "Row":
-        """Return the row of an image that could not be used."""
-        return cls({"image": name, "error": error}, modified=modified)
 
 
 @dataclass
 class Counts:
     """What rows hold, counted."""
 
-    totals: Counter[str] = field(default_factory=Counter)  # images, failed, without_faces, faces, unsure
-    labels: Counter[str] = field(default_factory=Counter)  # faces
-    errors: Counter[str] = field(default_factory=Counter)  # images that failed, by kind
-
-    def add(self, record: dict) -> None:
-        """Count a row."""
-        self.totals["images"] += 1
-        if "error" in record:
-            self.totals["failed"] += 1
-            self.errors[error_kind(record["error"])] += 1
-            return
-        self.totals["without_faces"] += not record["faces"]
-        self.totals["faces"] += len(record["faces"])
-        self.totals["unsure"] += sum(face["unsure"] for face in record["faces"])
-        self.labels.update(face["label"] for face in record["faces"])
+    totals: Counter[str] = field(default_factory=Counter)
+    labels: Counter[str] = field(default_factory=Counter)  # of faces, or of people in clips
+    errors: Counter[str] = field(default_factory=Counter)  # images or clips that failed, by kind
 
     def update(self, other: "Counts") -> None:
         """Add other counts."""
@@ -96,69 +36,36 @@ class Counts:
         self.labels.update(other.labels)
         self.errors.update(other.errors)
 
-    def record(self) -> dict:
-        """Return them as a dictionary for JSON, always in the same order."""
-        names = ("images", "failed", "without_faces", "faces", "unsure")
+    def record(self, totals: Sequence[str]) -> dict:
+        """Return them as a dictionary for JSON, always in the same order; `totals` are the names of the totals."""
         by_count = {name: dict(sorted(c.items())) for name, c in (("labels", self.labels), ("errors", self.errors))}
-        return {name: self.totals[name] for name in names} | by_count
+        return {name: self.totals[name] for name in totals} | by_count
 
 
-def parquet_row(row: Row) -> dict:
-    """Return a row with the fields of SCHEMA."""
-    record = row.record
-    error = record.get("error")
-    return {
-        "image": stored_name(record["image"]),
-        "width": record.get("width"),
-        "height": record.get("height"),
-        "error": None if error is None else stored_name(error),
-        "modified": None if row.modified is None else datetime.fromtimestamp(row.modified, UTC),
-        "truncated": None if error is not None else row.truncated,
-        "faces": None if error is not None else [_face_row(face) for face in record["faces"]],
-    }
-
-
-def _face_row(face: dict) -> dict:
-    sides = dict(zip(("x1", "y1", "x2", "y2"), face["box"], strict=True))
-    return sides | {name: face[name] for name in ("confidence", "label", "probability", "unsure", "probabilities")}
-
-
-def parquet_record(row: dict) -> dict:
-    """Return a row of SCHEMA, as pyarrow's `to_pylist` gives it, as the record that it was: equal also as JSON text."""
-    if row["error"] is not None:
-        return {"image": row["image"], "error": row["error"]}
-    faces = []
-    for face in row["faces"]:
-        others = {name: face[name] for name in ("confidence", "label", "probability", "unsure")}
-        box = [face[side] for side in ("x1", "y1", "x2", "y2")]
-        faces.append({"box": box, **others, "probabilities": dict(face["probabilities"])})
-    return {"image": row["image"], "width": row["width"], "height": row["height"], "faces": faces}
-
-
-def encode_parquet(rows: list[Row]) -> bytes:
+def encode_parquet(table: Table, rows: list[Row]) -> bytes:
     """Return rows as a Parquet file."""
-    table = pa.Table.from_pylist([parquet_row(row) for row in rows], schema=SCHEMA)
+    content = pa.Table.from_pylist([table.columns(row) for row in rows], schema=table.schema)
     buffer = io.BytesIO()
-    pq.write_table(table, buffer, compression="zstd")
+    pq.write_table(content, buffer, compression="zstd")
     return buffer.getvalue()
 
 
-def decode_parquet(data: bytes) -> Iterator[dict]:
+def decode_parquet(table: Table, data: bytes) -> Iterator[dict]:
     """Yield the records of a Parquet file of ours. Raises ValueError if it is another's."""
     file = pq.ParquetFile(io.BytesIO(data))
     version = (file.schema_arrow.metadata or {}).get(b"facemask.schema")
     if version != str(SCHEMA_VERSION).encode():
         raise ValueError(f"its schema is of version {version.decode() if version else 'none'}, not {SCHEMA_VERSION}")
-    for row in file.read().to_pylist():
-        yield parquet_record(row)
+    for columns in file.read().to_pylist():
+        yield table.record(columns)
 
 
-def encode_jsonl(rows: list[Row]) -> bytes:
-    """Return rows as JSON lines: those of detect_mask_image.py --jsonl, and for an image that failed its error."""
+def encode_jsonl(table: Table, rows: list[Row]) -> bytes:
+    """Return rows as JSON lines: those of the scripts for images and video; of what failed, its error."""
     return b"".join(json_line(row.record) for row in rows)
 
 
-def decode_jsonl(data: bytes) -> Iterator[dict]:
+def decode_jsonl(table: Table, data: bytes) -> Iterator[dict]:
     """Yield the records of JSON lines."""
     for line in data.splitlines():
         yield json.loads(line)
@@ -169,8 +76,8 @@ class Format:
     """How the rows of a part are written and read."""
 
     suffix: str
-    encode: Callable[[list[Row]], bytes]
-    decode: Callable[[bytes], Iterator[dict]]
+    encode: Callable[[Table, list[Row]], bytes]
+    decode: Callable[[Table, bytes], Iterator[dict]]
 
 
 FORMATS = {
@@ -181,7 +88,7 @@ FORMATS = {
 
 @dataclass(frozen=True)
 class Output:
-    """A folder, here or in an object store, with the parts of a run: faces/KEY[:2]/KEY-NUMBER[-end].SUFFIX."""
+    """A folder, here or in an object store, with the parts of a run: TABLE/part=KEY[:2]/KEY-NUMBER[-end].SUFFIX."""
 
     uri: str
     format: str  # of FORMATS
@@ -196,10 +103,34 @@ class Output:
         store, root = Store.of(self.uri)
         return store, "/".join([root, *names])
 
-    def part(self, key: str, number: int, is_end: bool) -> tuple[Store, str]:
+    def part(self, table: Table, key: str, number: int, is_end: bool) -> tuple[Store, str]:
         """Return store and path of a part of a unit."""
         end = "-end" if is_end else ""
-        return self.path(FOLDER, f"part={key[:2]}", f"{key}-{number:05d}{end}{FORMATS[self.format].suffix}")
+        return self.path(table.folder, f"part={key[:2]}", f"{key}-{number:05d}{end}{FORMATS[self.format].suffix}")
+
+    def parts(self, table: Table) -> tuple[Store, list[str]]:
+        """Return the store, and the paths of all parts of a table."""
+        store, root = self.path(table.folder)
+        return store, [info.path for info in store.find(root) if NAME.fullmatch(info.base_name)]
+
+    def write_part(self, table: Table, key: str, number: int, is_end: bool, rows: list[Row]) -> None:
+        """Write a part, whole. Raises OutputError if it cannot be written."""
+        store, path = self.part(table, key, number, is_end)
+        store.write(path, FORMATS[self.format].encode(table, rows))
+
+    def read_part(self, table: Table, store: Store, path: str) -> list[dict]:
+        """Return the records of a part. Raises InputError if it is not one."""
+        try:
+            return list(FORMATS[self.format].decode(table, store.read(path)))
+        except (ArrowException, ValueError, KeyError, TypeError) as error:
+            raise InputError(f"{store.name(path)}: not a part that this program wrote ({error}); name another folder") from error
+
+    def records(self, table: Table) -> Iterator[dict]:
+        """Yield the records of all parts of a table, several parts read at once. Raises InputError as `read_part`."""
+        store, paths = self.parts(table)
+        with ThreadPoolExecutor(SCANNERS) as pool:
+            for records in _bounded_map(pool, lambda path: self.read_part(table, store, path), paths):
+                yield from records
 
     def write_json(self, name: str, record: dict) -> None:
         """Write a JSON file, whole. Raises OutputError if it cannot be written."""
@@ -216,42 +147,31 @@ class Output:
         except ValueError as error:
             raise InputError(f"{store.name(path)}: is not JSON ({error}); name another folder") from error
 
-    def read_part(self, store: Store, path: str) -> list[dict]:
-        """Return the records of a part. Raises InputError if it is not one."""
-        try:
-            return list(FORMATS[self.format].decode(store.read(path)))
-        except (ArrowException, ValueError, KeyError, TypeError) as error:
-            raise InputError(f"{store.name(path)}: not a part that this program wrote ({error}); name another folder") from error
-
 
 @dataclass
 class Earlier:
     """What the output of an earlier run holds."""
 
-    images: set[str] = field(default_factory=set)  # names in records
+    names: set[str] = field(default_factory=set)  # of images or clips, as in records
     finished: set[str] = field(default_factory=set)  # the first KEY characters of the keys of shards
     counts: Counts = field(default_factory=Counts)
 
 
-def scan(output: Output) -> Earlier:
-    """Read all parts of an output. Raises InputError if one cannot be read, or an image is in two."""
-    store, root = output.path(FOLDER)
-    earlier = Earlier()
-    paths = []
-    for info in store.find(root):
-        name = NAME.fullmatch(info.base_name)
-        if name:
-            paths.append(info.path)
-            if name["end"]:
-                earlier.finished.add(name["key"][:KEY])
-    with ThreadPoolExecutor(SCANNERS) as pool:
-        for records in _bounded_map(pool, lambda path: output.read_part(store, path), paths):
-            for record in records:
-                earlier.counts.add(record)
-                earlier.images.add(stored_name(record["image"]))
-    twice = earlier.counts.totals["images"] - len(earlier.images)
-    if twice:
-        raise InputError(f"{output.name(FOLDER)}: {twice} images have two rows; was another run writing too? name another folder")
+def scan(output: Output, table: Table, count: Callable[[Counts, dict], None]) -> Earlier:
+    """Read all parts of a table. Raises InputError if one cannot be read, or an image or a clip is in two."""
+    earlier, rows = Earlier(), 0
+    for path in output.parts(table)[1]:
+        name = NAME.fullmatch(path.rpartition("/")[2])
+        if name and name["end"]:
+            earlier.finished.add(name["key"][:KEY])
+    for record in output.records(table):
+        count(earlier.counts, record)
+        earlier.names.add(stored_name(record[table.name]))
+        rows += 1
+    if twice := rows - len(earlier.names):
+        raise InputError(
+            f"{output.name(table.folder)}: {twice} names have two rows; was another run writing too? name another folder"
+        )
     return earlier
 
 

@@ -5,8 +5,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from facemask.archive.parts import FOLDER, Output
+from facemask.archive.parts import Output
 from facemask.archive.stores import is_remote
+from facemask.archive.tables import CLIPS, FACES
 from facemask.archive.worker import RUN_FILE
 from facemask.errors import InputError
 from facemask.io.outputs import lock_output, unlock_output
@@ -25,8 +26,7 @@ def begin(output: Output, run: str, options: dict, resume: bool) -> Iterator[Non
     lock = lock_output(Path(output.path("run")[1]), output.name()) if local else None
     try:
         before = output.read_json(RUN_FILE)
-        store, root = output.path(FOLDER)
-        if not resume and (before is not None or store.find(root)):
+        if not resume and (before is not None or any(output.parts(table)[1] for table in (FACES, CLIPS))):
             raise InputError(
                 f"{output.name()}: holds results of another run; add --resume to continue it, or name another folder"
             )
@@ -34,7 +34,7 @@ def begin(output: Output, run: str, options: dict, resume: bool) -> Iterator[Non
             earlier = before.get("options") or {}
             others = ", ".join(name for name in options if earlier.get(name) != options[name])
             raise InputError(f"{output.name()}: was written with other options ({others}); give the same, or name another folder")
-        _, summary = output.path(SUMMARY)
+        store, summary = output.path(SUMMARY)
         store.remove(summary)
         output.write_json(RUN_FILE, {"run": run, "options": options})
         yield

@@ -1,4 +1,4 @@
-"""Where the images of an archive are: files, lists of files, tar shards, Parquet; cut into units of work."""
+"""Where the images or clips of an archive are: files, lists of files, tar shards, Parquet; cut into units of work."""
 
 import glob
 import hashlib
@@ -8,6 +8,7 @@ import tarfile
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Protocol
 
@@ -15,16 +16,17 @@ import pyarrow as pa
 from pyarrow import ArrowException
 from pyarrow import parquet as pq
 
-from facemask.archive.stores import GLOB, Store, is_remote
+from facemask.archive.stores import GLOB, REMEDY, Store, is_remote, reason
 from facemask.errors import InputError
 from facemask.io.find_images import READ_KINDS, READ_SUFFIXES, find_images, match_files, walk_files
 from facemask.io.images import MAX_FILE
-from facemask.io.kinds import Kind
+from facemask.io.kinds import VIDEO_SUFFIXES, Kind
 from facemask.parallel import prefetch_map
 
 TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz")
 PARQUET_SUFFIXES = (".parquet", ".pq")
 LIST_SUFFIXES = (".txt", ".lst")
+CLIP_SUFFIXES = tuple(suffix for suffix in VIDEO_SUFFIXES if suffix not in READ_SUFFIXES)
 SHARD_SUFFIXES = TAR_SUFFIXES + PARQUET_SUFFIXES
 READERS = 8  # files of an object store that are read at once: hides its latency
 PATH_COLUMNS = ("image", "path", "image_path", "file", "file_name", "url", "uri")  # of paths in Parquet, by preference
@@ -33,7 +35,10 @@ KEY = 16  # characters of a key: 64 bits
 
 @dataclass(frozen=True)
 class Item:
-    """An image to detect in: a file of this machine at `path`, or its content, `data`, or why it could not be read, `error`."""
+    """An image or clip: a file at `path`, an image's content, `data`, or why it could not be read, `error`.
+
+    `path` is of this machine; that of a clip may be a URI.
+    """
 
     name: str
     path: str | None = None
@@ -41,13 +46,18 @@ class Item:
     error: str | None = None
     modified: float | None = None  # s since 1970; None if unknown
 
+    @property
+    def time(self) -> datetime | None:
+        """Return when it was last changed; None if unknown."""
+        return None if self.modified is None else datetime.fromtimestamp(self.modified, UTC)
+
 
 class Unit(Protocol):
-    """A unit of work: images that one actor reads one after the other."""
+    """A unit of work: images that one actor reads one after the other, or a clip."""
 
     @property
     def count(self) -> int | None:
-        """Return the number of images; None if it is not known before it is read."""
+        """Return the number of images or clips; None if it is not known before it is read."""
 
     @property
     def key(self) -> str:
@@ -58,7 +68,24 @@ class Unit(Protocol):
         """Return whether its shard is done when it is."""
 
     def read(self) -> Iterator[Item]:
-        """Yield its images, always in the same order."""
+        """Yield its images, or its clip, always in the same order."""
+
+
+class Shard(Unit, Protocol):
+    """What holds images, or is a clip, and has its own parts in the output, the last of which says that it is done."""
+
+    @property
+    def uri(self) -> str:
+        """Return where it is: a path, or a URI."""
+
+    def names(self) -> list[str]:
+        """Return the names in records of what it holds. Raises InputError if it cannot be read."""
+
+    def only(self, names: Collection[str]) -> "Shard":
+        """Return it with those of its names alone."""
+
+    def without(self, done: Collection[str]) -> "Shard":
+        """Return it without those of its names that an earlier run took."""
 
 
 def digest(*parts: str) -> str:
@@ -159,6 +186,15 @@ class TarShard:
             raise InputError(f"{store.name(path)}: not a whole tar file ({error}); copy it again") from error
         return [f"{store.name(path)}/{name}" for name in names]
 
+    def only(self, names: Collection[str]) -> "TarShard":
+        return replace(self, members=frozenset(names), count=len(names))
+
+    def without(self, done: Collection[str]) -> "TarShard":
+        if self.members is None:
+            return replace(self, done=frozenset(done))
+        earlier = self.members & frozenset(done)
+        return replace(self, done=earlier, count=len(self.members) - len(earlier))
+
 
 def is_image_member(name: str) -> bool:
     """Return whether a member of a tar file is an image, by its name; macOS adds "._" files that are not."""
@@ -209,17 +245,71 @@ class ParquetRows:
             )
             yield Item(f"{name}#{number}", error=message)
 
+    def names(self) -> list[str]:
+        store, path = Store.of(self.uri)
+        return [f"{store.name(path)}#{number}" for number in range(self.first, self.first + self.count)]
+
+    def only(self, names: Collection[str]) -> "ParquetRows":
+        return replace(self, rows=frozenset(map(_row_number, names)), count=len(names))
+
+    def without(self, done: Collection[str]) -> "ParquetRows":
+        numbers = self.rows or range(self.first, self.first + self.count)
+        earlier = frozenset(name for name in done if _row_number(name) in numbers)
+        return replace(self, done=earlier, count=len(numbers) - len(earlier))
+
+
+def _row_number(name: str) -> int:
+    """Return the number of a row from its name in records."""
+    return int(name.rpartition("#")[2])
+
+
+@dataclass(frozen=True)
+class Clip:
+    """A video file, by path or URI."""
+
+    uri: str
+    count = 1
+    is_whole = True
+
+    @property
+    def key(self) -> str:
+        return digest("clip", self.uri) + digest("more", self.uri)
+
+    def read(self) -> Iterator[Item]:
+        name = record_name(self.uri)
+        store, path = Store.of(self.uri)
+        try:
+            info = store.files.get_file_info(path)
+        except (OSError, ValueError, ArrowException) as error:
+            yield Item(name, error=f"{name}: cannot be read ({reason(error)}); {REMEDY}")
+            return
+        yield Item(name if store.address else self.uri, self.uri, modified=info.mtime.timestamp() if info.mtime else None)
+
+    def names(self) -> list[str]:
+        return [record_name(self.uri)]
+
+    def only(self, names: Collection[str]) -> "Clip":
+        return self
+
+    def without(self, done: Collection[str]) -> "Clip":
+        return self
+
 
 @dataclass
 class Found:
-    """What sources name: image files, and shards that hold images."""
+    """What sources name: image files, and shards that hold images; or clips."""
 
     images: list[str] = field(default_factory=list)
-    shards: list[TarShard | ParquetRows] = field(default_factory=list)
+    shards: list[Shard] = field(default_factory=list)
+
+    @property
+    def are_clips(self) -> bool:
+        """Return whether it is clips: never both, `find_sources` raises an error."""
+        return any(isinstance(shard, Clip) for shard in self.shards)
 
     @property
     def count(self) -> int | None:
-        """Return the number of images; None if it is not known before tar files are read."""
+        """Return the number of images or clips; None if it is not known before tar files are read."""
         counts = [shard.count for shard in self.shards]
         return None if None in counts else len(self.images) + sum(count or 0 for count in counts)
 
@@ -228,34 +318,52 @@ def find_sources(sources: Iterable[str], skipped: Counter[Kind], column: str | N
     """Find what files, folders, globs, lists (.txt), tar shards and Parquet files name, here or in an object store.
 
     `column` is the column of Parquet files that holds images, their content or paths; None: the one that can. `skipped`
-    counts files in folders that are not read. Raises InputError if a source names nothing.
+    counts files in folders that are not read. Raises InputError if a source names nothing, or they name images and videos.
     """
     found = Found()
     for source in sources:
         find = _find_remote if is_remote(source) else _find_local
         for path in find(source, skipped):
-            lower = Store.of(path)[1].lower() if is_remote(path) else path.lower()
-            if lower.endswith(TAR_SUFFIXES):
-                found.shards.append(TarShard(path))
-            elif lower.endswith(PARQUET_SUFFIXES):
-                _add_parquet(found, path, column)
-            elif lower.endswith(LIST_SUFFIXES):
-                found.images += _read_list(path)
-            else:
-                found.images.append(path)
+            _add(found, path, column)
     found.images = list(dict.fromkeys(found.images))
     found.shards = list(dict.fromkeys(found.shards))
+    clips = [shard for shard in found.shards if isinstance(shard, Clip)]
+    if clips and (found.images or len(clips) < len(found.shards)):
+        raise InputError(
+            f"{record_name(clips[0].uri)}: a video among images; their results have other columns: give one kind, and the other "
+            "to another run, with another output"
+        )
     return found
 
 
+def _add(found: Found, path: str, column: str | None, is_listed: bool = False) -> None:
+    """Add a file or object: what its suffix says, else an image. A list in a list is an image."""
+    lower = Store.of(path)[1].lower() if is_remote(path) else path.lower()
+    if lower.endswith(CLIP_SUFFIXES):
+        found.shards.append(Clip(path))
+    elif lower.endswith(TAR_SUFFIXES) and not is_listed:
+        found.shards.append(TarShard(path))
+    elif lower.endswith(PARQUET_SUFFIXES) and not is_listed:
+        _add_parquet(found, path, column)
+    elif lower.endswith(LIST_SUFFIXES) and not is_listed:
+        for listed in _read_list(path):
+            _add(found, listed, column, is_listed=True)
+    else:
+        found.images.append(path)
+
+
 def _find_local(source: str, skipped: Counter[Kind]) -> list[str]:
-    """Return the images, shards and lists of a path or glob; a list is read only if it is named itself."""
+    """Return the images, shards and lists of a path or glob; a list is read only if it is named itself.
+
+    Of a folder with videos alone they are returned; else they are counted as skipped.
+    """
     path = Path(os.path.expanduser(source))
     if path.is_dir():
         shards = [str(shard) for shard in walk_files(path, SHARD_SUFFIXES)]
         try:
             images = [str(image) for image in find_images([source], skipped)]
         except InputError:
+            shards = shards or [str(clip) for clip in walk_files(path, CLIP_SUFFIXES)]
             if not shards:
                 raise
             images = []
@@ -281,11 +389,12 @@ def _find_remote(source: str, skipped: Counter[Kind]) -> list[str]:
     if [info.path for info in infos] == [path]:
         return [source]
     known = [info.path for info in infos if info.path.lower().endswith(READ_SUFFIXES + SHARD_SUFFIXES)]
+    known = known or [info.path for info in infos if info.path.lower().endswith(CLIP_SUFFIXES)]
     others = len(infos) - len(known)
     if others:
         skipped[OTHER] += others
     if not known:
-        raise InputError(f"{store.name(path)}: no images below it ({others} other objects); known are {READ_KINDS}")
+        raise InputError(f"{store.name(path)}: no images or videos below it ({others} other objects); known are {READ_KINDS}")
     return [store.uri(name) for name in known]
 
 
@@ -317,7 +426,8 @@ def _add_parquet(found: Found, uri: str, column: str | None) -> None:
                 raise InputError(f"{name}: no column {column or 'of images'} (it has {columns}); name one with --column")
             if _is_text(file.schema_arrow.field(chosen).type):
                 paths = file.read(columns=[chosen]).column(0).to_pylist()
-                found.images += [text for text in paths if text]
+                for text in filter(None, paths):
+                    _add(found, text, column, is_listed=True)
                 return
             first = 0
             for group in range(file.num_row_groups):
@@ -345,34 +455,29 @@ def _image_column(schema: pa.Schema) -> str | None:
 
 
 def choose(found: Found, limit: int | None, sample: int | None, seed: int = 0) -> Found:
-    """Return the first `limit` images, or `sample` drawn at random, always the same ones. Tar files are read for that.
+    """Return the first `limit` images or clips, or `sample` drawn at random, always the same ones.
+
+    Tar files are read for that.
 
     Raises InputError if one of them cannot be read.
     """
     wanted = limit if sample is None else sample
     if wanted is None:
         return found
-    members: list[tuple[TarShard | ParquetRows | None, str | int]] = [(None, image) for image in found.images]
+    members: list[tuple[Shard | None, str]] = [(None, image) for image in found.images]
     for shard in found.shards:
         if sample is None and len(members) >= wanted:
             break
-        if isinstance(shard, TarShard):
-            members += [(shard, name) for name in shard.names()]
-        else:
-            members += [(shard, number) for number in range(shard.first, shard.first + shard.count)]
+        members += [(shard, name) for name in shard.names()]
     if sample is not None and sample < len(members):
         members = [members[number] for number in sorted(random.Random(seed).sample(range(len(members)), sample))]
     members = members[:wanted]
-    chosen = Found([str(name) for shard, name in members if shard is None])
-    by_shard: dict[TarShard | ParquetRows, list] = {}
+    chosen = Found([name for shard, name in members if shard is None])
+    by_shard: dict[Shard, list[str]] = {}
     for shard, name in members:
         if shard is not None:
             by_shard.setdefault(shard, []).append(name)
-    for shard, names in by_shard.items():
-        if isinstance(shard, TarShard):
-            chosen.shards.append(replace(shard, members=frozenset(names), count=len(names)))
-        else:
-            chosen.shards.append(replace(shard, rows=frozenset(names), count=len(names)))
+    chosen.shards = [shard.only(names) for shard, names in by_shard.items()]
     return chosen
 
 
@@ -389,16 +494,7 @@ def cut_units(found: Found, size: int, done: Collection[str], finished: Collecti
         if shard.key[:KEY] in finished:
             continue
         store, path = Store.of(shard.uri)
-        earlier = frozenset(by_shard.get(store.name(path), ()))
-        if isinstance(shard, ParquetRows):
-            numbers = shard.rows or range(shard.first, shard.first + shard.count)
-            earlier = frozenset(name for name in earlier if int(name.rpartition("#")[2]) in numbers)
-            unit: Unit = replace(shard, done=earlier, count=len(numbers) - len(earlier))
-        elif shard.members is None:
-            unit = replace(shard, done=earlier)
-        else:
-            earlier &= shard.members
-            unit = replace(shard, done=earlier, count=len(shard.members) - len(earlier))
+        unit = shard.without(by_shard.get(store.name(path), ()))
         if unit.count != 0:
             units.append(unit)
     return units

@@ -112,7 +112,7 @@ class Store:
             if is_local:
                 with suppress(OSError):
                     os.unlink(place)
-            raise OutputError(f"{self.name(path)}: cannot be written ({_reason(error)}); {FREE_SPACE}") from error
+            raise OutputError(f"{self.name(path)}: cannot be written ({reason(error)}); {FREE_SPACE}") from error
 
     def remove(self, path: str) -> None:
         """Remove a file, if it is there."""
@@ -124,10 +124,11 @@ class Store:
         try:
             yield
         except (OSError, ArrowException, ValueError) as error:
-            raise InputError(f"{self.name(path)}: cannot be read ({_reason(error)}); {REMEDY}") from error
+            raise InputError(f"{self.name(path)}: cannot be read ({reason(error)}); {REMEDY}") from error
 
 
-def _reason(error: Exception) -> str:
+def reason(error: Exception) -> str:
+    """Return the first line of what an error says, without the names that the operating system adds."""
     return str(getattr(error, "strerror", None) or error).partition("\n")[0]
 
 
@@ -138,13 +139,11 @@ def _open_store(address: str, options: str) -> Store:
         files, root = fs.FileSystem.from_uri(f"{address}/{options}")
         return Store(files, address, root.rstrip("/"), options)
     except (ArrowException, ValueError, OSError) as error:
-        reason = _reason(error)
+        why = reason(error)
     import fsspec
 
     try:
         other, root = fsspec.core.url_to_fs(f"{address}/")
     except (ImportError, ValueError, OSError) as error:
-        raise InputError(
-            f"{without_password(address)}: cannot be opened ({_reason(error) or reason}); check the address"
-        ) from error
+        raise InputError(f"{without_password(address)}: cannot be opened ({reason(error) or why}); check the address") from error
     return Store(fs.PyFileSystem(fs.FSSpecHandler(other)), address, root.rstrip("/"), options)

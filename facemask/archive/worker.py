@@ -1,24 +1,22 @@
-"""What runs on each core: networks loaded once, units of work read, detected in and written."""
+"""What runs on each core: networks loaded once, units of work read, processed and written."""
 
 import pickle
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from itertools import islice
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from facemask.archive.parts import FORMATS, Counts, Output, Row
+from facemask.archive.parts import Counts, Output
 from facemask.archive.sources import Item, Unit
+from facemask.archive.tables import Row, Table
 from facemask.errors import InputError
-from facemask.io.images import EncodedImage
-from facemask.parallel import PREFETCH, prefetch_map
 
 if TYPE_CHECKING:
     from facemask.detector import MaskDetector
 
-ROWS = 1024  # of a part at most
 RUN_FILE = "run.json"
 ATTEMPTS = "attempts"  # folder of the notes on units that are begun
 CAREFUL = 3  # attempts at a unit from which on each image is noted before it is used
@@ -34,18 +32,19 @@ class Settings:
     run: str  # of this run, in RUN_FILE: an actor of an earlier one, left over, must not write
     confidence: float
     max_pixels: int
+    stride: int | None = None  # of clips: every stride-th frame is processed
 
 
 @dataclass
 class UnitResult:
     """What a unit gave."""
 
-    counts: Counts
+    counts: Counts = field(default_factory=Counts)
     truncated: int = 0  # images that may show more faces
 
 
-class UnitDetector:
-    """An actor of Ray Data: takes batches of units, pickled, and returns their UnitResults, pickled."""
+class Worker(ABC):
+    """An actor of Ray Data: takes batches of units, pickled, and returns their results, pickled."""
 
     def __init__(self, settings: Settings) -> None:
         import cv2
@@ -58,76 +57,34 @@ class UnitDetector:
         results = [pickle.dumps(self.process(pickle.loads(unit))) for unit in batch["unit"]]
         return {"result": np.array(results, object)}
 
+    @abstractmethod
     def process(self, unit: Unit) -> UnitResult:
-        """Detect in the images of a unit and write its parts, but those that an earlier attempt wrote.
+        """Process a unit and write its parts, but those that an earlier attempt wrote.
 
         Raises OutputError if they cannot be written, InputError if another run writes to this output now.
         """
-        output = self._settings.output
-        result = UnitResult(Counts())
-        parts, written, is_done = self._written(unit, result.counts)
-        if is_done:
-            return result
-        notes = Attempts.begin(output, unit.key)
-        rows: list[Row] = []
-        for row in self._rows(unit, written, notes):
-            if len(rows) == ROWS:
-                self._write(unit, parts, rows, is_end=False)
-                parts, rows = parts + 1, []
-            rows.append(row)
-            result.counts.add(row.record)
-            result.truncated += row.truncated
-        if rows:
-            self._write(unit, parts, rows, is_end=unit.is_whole)
-        notes.end()
-        return result
 
-    def _written(self, unit: Unit, counts: Counts) -> tuple[int, int, bool]:
-        """Count the parts of a unit that exist, and their rows; return both numbers, and whether the unit is done."""
-        output, parts, rows = self._settings.output, 0, 0
-        while True:
-            for is_end in (False, True):
-                store, path = output.part(unit.key, parts, is_end)
-                if store.exists(path):
-                    records = output.read_part(store, path)
-                    break
-            else:
-                return parts, rows, unit.count is not None and rows == unit.count
-            for record in records:
-                counts.add(record)
-            parts, rows = parts + 1, rows + len(records)
-            if is_end:
-                return parts, rows, True
+    def write(self, table: Table, unit: Unit, number: int, rows: list[Row], is_end: bool) -> None:
+        """Write a part of a unit. Raises OutputError if it cannot be written, InputError if another run writes now."""
+        check_run(self._settings.output, self._settings.run)
+        self._settings.output.write_part(table, unit.key, number, is_end, rows)
 
-    def _rows(self, unit: Unit, start: int, notes: "Attempts") -> Iterator[Row]:
-        """Yield the rows of a unit from number `start` on, in the order of its images."""
-        items = notes.watch(islice(unit.read(), start, None), start)
-        prefetch = 1 if notes.is_careful else PREFETCH
-        for item, row in prefetch_map(self._detect, items, workers=1, prefetch=prefetch):
-            yield row.result()
-            notes.passed(item)
 
-    def _detect(self, item: Item) -> Row:
-        if item.error is not None:
-            return Row.of_error(item.name, item.error, item.modified)
-        settings = self._settings
-        try:
-            source: str | EncodedImage | None = item.path
-            if source is None:
-                source = EncodedImage.parse(item.name, item.data or b"", settings.max_pixels)
-            result = self._detector.detect_file(source, settings.confidence, max_pixels=settings.max_pixels)
-        except InputError as error:
-            return Row.of_error(item.name, str(error), item.modified)
-        except MemoryError:
-            error = f"{item.name}: takes more memory than there is; make it smaller, or lower --max-pixels"
-            return Row.of_error(item.name, error, item.modified)
-        return Row.of_result(item.name, result, item.modified)
+@dataclass(frozen=True)
+class Work:
+    """A kind of work on an archive. `item` is what `table` has one row for, which says that it is done."""
 
-    def _write(self, unit: Unit, number: int, rows: list[Row], is_end: bool) -> None:
-        output = self._settings.output
-        check_run(output, self._settings.run)
-        store, path = output.part(unit.key, number, is_end)
-        store.write(path, FORMATS[output.format].encode(rows))
+    item: str
+    worker: type[Worker]
+    table: Table
+    count: Callable[[Counts, dict], None]  # of a row of that table
+    totals: tuple[str, ...]  # names of counts; the first counts the items
+    defaults: dict  # of the command's options that other kinds do not have, or with other defaults
+
+
+def memory_error(name: str) -> str:
+    """Return the message for an image or a clip that takes too much memory."""
+    return f"{name}: takes more memory than there is; make it smaller, or lower --max-pixels"
 
 
 def check_run(output: Output, run: str) -> None:

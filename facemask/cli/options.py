@@ -113,8 +113,8 @@ def add_rename_argument(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_detector_arguments(parser: argparse.ArgumentParser, tiles: str) -> None:
-    """Add the options of the scripts that detect faces; `tiles` is the default of --tiles."""
+def add_detector_arguments(parser: argparse.ArgumentParser, tiles: str | None) -> None:
+    """Add the options of the scripts that detect faces; `tiles` is the default of --tiles, None if images and videos differ."""
     parser.add_argument(
         "-f",
         "--face",
@@ -133,7 +133,8 @@ def add_detector_arguments(parser: argparse.ArgumentParser, tiles: str) -> None:
         "--tiles",
         choices=("auto", "off"),
         default=tiles,
-        help="auto: also infer enlarged tiles of the parts of an image that show small faces",
+        help="auto: also infer enlarged tiles of the parts of an image that show small faces"
+        + ("" if tiles else " (default: auto for images, off for videos)"),
     )
     parser.add_argument(
         "--max-faces",
@@ -237,14 +238,14 @@ def add_collect_arguments(parser: argparse._ActionsContainer) -> None:
     )
 
 
-def add_turns_argument(parser: argparse.ArgumentParser) -> None:
-    """Add --turns, for the scripts that read images."""
+def add_turns_argument(parser: argparse.ArgumentParser, default: str | None = "auto") -> None:
+    """Add --turns, for the scripts that read images; `default` is None if they read videos too, which do not have it."""
     parser.add_argument(
         "--turns",
         choices=("auto", "off"),
-        default="auto",
+        default=default,
         help="auto: also infer an image without a confident face turned by 90, 180 and 270 degrees, and take the angle that "
-        "clearly shows more faces",
+        "clearly shows more faces" + ("" if default else "; not for videos (default: auto)"),
     )
 
 
