@@ -52,12 +52,9 @@ def build_parser() -> argparse.ArgumentParser:
     first = parser.add_mutually_exclusive_group()
     first.add_argument("--limit", type=options.positive_int, metavar="N", help="process the first N only")
     first.add_argument("--sample", type=options.positive_int, metavar="N", help="process N drawn at random, the same each time")
-    parser.add_argument(
-        "--column", metavar="NAME", help="column of Parquet files that holds the images or paths (default: found)"
-    )
+    options.add_column_argument(parser)
     ray = parser.add_argument_group("where it runs")
-    ray.add_argument("--address", metavar="HOST:PORT", help="a Ray cluster, or auto (default: one is started on this machine)")
-    ray.add_argument("--actors", type=options.positive_int, metavar="N", help="processes with networks (default: one per core)")
+    options.add_ray_arguments(ray)
     ray.add_argument(
         "--batch-size",
         type=options.positive_int,

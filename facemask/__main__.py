@@ -4,17 +4,19 @@
   python -m facemask import OLD.h5 --classes with_mask without_mask --size 224 --scale tutorial -m mine.keras
                                                         another program's Keras MobileNetV2
   python -m facemask average A.keras B.keras -m C.keras   the mean of the weights of models that were trained one from another
+  python -m facemask select results/ -n 200 -o to_review/   of detect_mask_archive.py's results the images worth labelling
   python -m facemask review FOLDER                      correct the labels of a folder of --collect, in the browser
   python -m facemask export --format litert -o phone/   both networks for phones, Edge TPUs and other runtimes
   python -m facemask mask_detector.keras                writes mask_detector.onnx beside it
 
-`python -m facemask convert -h`, `import -h`, `average -h`, `review -h` and `export -h` list their options.
+`python -m facemask convert -h`, `import -h`, `average -h`, `select -h`, `review -h` and `export -h` list their options.
 """
 
 import argparse
 import logging
 import sys
 import threading
+from functools import partial
 from pathlib import Path
 
 from facemask.cli import options
@@ -39,7 +41,9 @@ def export(args: argparse.Namespace) -> int:
 def export_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m facemask", description=__doc__, formatter_class=options.HelpFormatter)
     parser.add_argument(
-        "model", type=Path, help="model that train_mask_detector.py wrote, .keras; or convert, import, average, review or export"
+        "model",
+        type=Path,
+        help="model that train_mask_detector.py wrote, .keras; or convert, import, average, select, review or export",
     )
     return parser
 
@@ -248,11 +252,45 @@ def export_networks_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def select_images(args: argparse.Namespace) -> int:
+    from facemask.archive.job import cluster, run_units
+    from facemask.archive.selection import ThumbnailWorker, choose_unlike, collect, most_uncertain, open_results
+    from facemask.archive.sources import find_names
+    from facemask.io.collect import Collector
+
+    candidates = most_uncertain(open_results(args.results), args.number)
+    collector = Collector(args.output, list(candidates[0].faces[0].probabilities), limit=None)
+    find = partial(find_names, column=args.column)
+    with cluster(args.address, args.actors) as actors:
+        process = partial(run_units, actor=ThumbnailWorker, settings=args.max_pixels, actors=actors)
+        chosen = choose_unlike(candidates, args.number, find, process, collector)
+    collect(chosen, find, collector, args.max_pixels)
+    logger.info(collector.summary())
+    return DONE
+
+
+def select_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m facemask select",
+        description="Copy the images with the most uncertain labels of an archive's results into a folder for review, with boxes "
+        'and labels, no two of them near-duplicates. It needs the extra "archive".',
+        formatter_class=options.HelpFormatter,
+    )
+    parser.add_argument("results", metavar="RESULTS", help="-o of detect_mask_archive.py: a folder, or URI")
+    parser.add_argument("-n", "--number", type=options.positive_int, default=200, metavar="N", help="number of images to select")
+    parser.add_argument("-o", "--output", type=Path, required=True, metavar="FOLDER", help="folder to write, or to add to")
+    options.add_column_argument(parser)
+    options.add_ray_arguments(parser)
+    options.add_max_pixels(parser)
+    return parser
+
+
 COMMANDS = {
     "export": (export_networks, export_networks_parser),
     "convert": (convert, convert_parser),
     "import": (import_model, import_parser),
     "average": (average_models, average_parser),
+    "select": (select_images, select_parser),
     "review": (review, review_parser),
 }
 

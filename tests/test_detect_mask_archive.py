@@ -319,6 +319,20 @@ def test_command_with_ray(images, image_script, tmp_path):
     assert sorted(json.dumps(record) for record in records(output) if "error" not in record) == image_script
     summary = json.loads((tmp_path / "out" / "summary.json").read_text())
     assert summary["images"] == 6 and summary["failed"] == 2 and summary["faces"] == 24
+    command_to_select = [
+        sys.executable,
+        "-m",
+        "facemask",
+        "select",
+        str(tmp_path / "out"),
+        "-n",
+        "2",
+        "-o",
+        str(tmp_path / "new"),
+    ]
+    selection = subprocess.run(command_to_select, cwd=ROOT, capture_output=True, text=True)
+    assert selection.returncode == 0 and "only 1 of the 3 most uncertain images are unlike each other" in selection.stderr
+    assert [path.name for path in (tmp_path / "new" / "images").iterdir()] in (["0.jpg"], ["1.jpg"], ["2.jpg"])
     refused = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert refused.returncode == 1 and refused.stderr.splitlines()[-1].startswith("error: ") and "--resume" in refused.stderr
 

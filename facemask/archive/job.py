@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from facemask.archive.sources import Unit
-from facemask.archive.worker import Settings, UnitResult, Worker
+from facemask.archive.worker import UnitActor
 from facemask.errors import InputError
 
 OBJECT_STORE = 128 << 20  # bytes of shared memory on this machine: only names and counts pass through it
@@ -56,11 +56,11 @@ def unit_size(images: int, actors: int) -> int:
     return max(1, min(MAX_SIZE, -(-images // (PER_ACTOR * actors))))
 
 
-def run_units(units: Sequence[Unit], worker: type[Worker], settings: Settings, actors: int, device: str) -> Iterator[UnitResult]:
-    """Process units with that many actors, each a `worker` with one core; yield results as units end.
+def run_units(units: Sequence[Unit], actor: type[UnitActor], settings: object, actors: int, device: str = "cpu") -> Iterator:
+    """Process units with that many actors, each made of `settings`, with one core; yield what they return as units end.
 
     If `device` is "cuda", they share the GPUs of the cluster; Ray shows none to others. Ray restarts actors that end, and
-    gives what they had to others. Raises InputError as `Worker.process`.
+    gives what they had to others. Raises InputError as `actor.process`.
     """
     import ray
     from ray.exceptions import RayError
@@ -71,7 +71,7 @@ def run_units(units: Sequence[Unit], worker: type[Worker], settings: Settings, a
     if not items:
         return
     results = ray.data.from_items(items, override_num_blocks=len(items)).map_batches(
-        worker,
+        actor,
         fn_constructor_args=(settings,),
         batch_size=1,
         num_cpus=1,

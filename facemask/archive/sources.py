@@ -513,6 +513,28 @@ def stored_name(name: str) -> str:
     return name.encode("utf-8", "backslashreplace").decode()
 
 
+def find_names(names: Iterable[str], column: str | None = None) -> Found:
+    """Return images by their names in records; `column` is as for `find_sources`.
+
+    Raises InputError if a Parquet file cannot be read. Options of URIs are not in names: the environment must have them.
+    """
+    names = list(names)
+    found = Found()
+    by_shard = _by_shard(name for name in names if is_remote(name) or not os.path.exists(name))
+    in_shards = {name for several in by_shard.values() for name in several}
+    found.images = [name for name in names if name not in in_shards]
+    for uri, several in by_shard.items():
+        if uri.lower().endswith(TAR_SUFFIXES):
+            found.shards.append(TarShard(uri).only(several))
+            continue
+        groups = Found()
+        _add_parquet(groups, uri, column)
+        for group in groups.shards:
+            if wanted := set(group.names()) & set(several):
+                found.shards.append(group.only(wanted))
+    return found
+
+
 def _by_shard(done: Iterable[str]) -> dict[str, list[str]]:
     """Return the names of images in shards by the name of the shard."""
     shards: dict[str, list[str]] = {}

@@ -5,7 +5,7 @@ from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -43,8 +43,20 @@ class UnitResult:
     truncated: int = 0  # images that may show more faces
 
 
-class Worker(ABC):
+class UnitActor(ABC):
     """An actor of Ray Data: takes batches of units, pickled, and returns their results, pickled."""
+
+    def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        results = [pickle.dumps(self.process(pickle.loads(unit))) for unit in batch["unit"]]
+        return {"result": np.array(results, object)}
+
+    @abstractmethod
+    def process(self, unit: Unit) -> Any:
+        """Process a unit; return what is to be pickled. An InputError ends the run."""
+
+
+class Worker(UnitActor):
+    """An actor with the networks, which writes its results itself."""
 
     def __init__(self, settings: Settings) -> None:
         import cv2
@@ -52,10 +64,6 @@ class Worker(ABC):
         cv2.setNumThreads(1)  # one core per actor
         self._settings = settings
         self._detector = settings.load()
-
-    def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        results = [pickle.dumps(self.process(pickle.loads(unit))) for unit in batch["unit"]]
-        return {"result": np.array(results, object)}
 
     @abstractmethod
     def process(self, unit: Unit) -> UnitResult:

@@ -238,6 +238,19 @@ def add_collect_arguments(parser: argparse._ActionsContainer) -> None:
     )
 
 
+def add_column_argument(parser: argparse.ArgumentParser) -> None:
+    """Add --column, for what reads Parquet files with images."""
+    parser.add_argument(
+        "--column", metavar="NAME", help="column of Parquet files that holds the images or paths (default: found)"
+    )
+
+
+def add_ray_arguments(parser: argparse._ActionsContainer) -> None:
+    """Add --address and --actors, for what runs on Ray."""
+    parser.add_argument("--address", metavar="HOST:PORT", help="a Ray cluster, or auto (default: one is started on this machine)")
+    parser.add_argument("--actors", type=positive_int, metavar="N", help="processes (default: one per core)")
+
+
 def add_turns_argument(parser: argparse.ArgumentParser, default: str | None = "auto") -> None:
     """Add --turns, for the scripts that read images; `default` is None if they read videos too, which do not have it."""
     parser.add_argument(

@@ -31,8 +31,11 @@ class Collector:
     the same as one before never is.
     """
 
-    def __init__(self, folder: Path, classes: Sequence[str], limit: int, seed: int = 0) -> None:
-        """`classes` are all labels of the model. Images of earlier runs count. Raises InputError if it cannot be written."""
+    def __init__(self, folder: Path, classes: Sequence[str], limit: int | None, seed: int = 0) -> None:
+        """`classes` are all labels of the model. Images of earlier runs count to the `limit`; None is no limit.
+
+        Raises InputError if it cannot be written.
+        """
         self.folder, self.classes, self._limit = folder, list(classes), limit
         self._random = random.Random(seed)
         for name in ("images", "labels", "annotations"):
@@ -45,7 +48,7 @@ class Collector:
         for path in sorted((folder / "images").glob("*.jpg")):
             image = cv2.imread(str(path), cv2.IMREAD_REDUCED_COLOR_2)
             if image is not None:
-                self._thumbnails.append(_thumbnail(image))
+                self._thumbnails.append(thumbnail(image))
         self.reasons: dict[str, int] = {}  # why images were written, and how many
 
     def consider(self, image: np.ndarray, faces: Sequence[Detection], name: str, reason: str = "") -> bool:
@@ -55,10 +58,10 @@ class Collector:
         cannot be written.
         """
         reason = reason or self._reason(faces)
-        if not reason or len(self._thumbnails) >= self._limit:
+        if not reason or (self._limit is not None and len(self._thumbnails) >= self._limit):
             return False
-        thumbnail = _thumbnail(image)
-        if any(np.abs(thumbnail - other).mean() < MIN_DIFFERENCE for other in self._thumbnails):
+        small = thumbnail(image)
+        if not self.is_new(small):
             return False
         name = "".join(char if char.isalnum() or char in "-_." else "_" for char in name)[-100:]
         while (self.folder / "images" / f"{name}.jpg").exists():
@@ -71,11 +74,15 @@ class Collector:
         with text_output(self.folder / "annotations" / f"{name}.xml") as file:
             file.write(voc_xml(f"{name}.jpg", width, height, labelled))
         write_image(self.folder / "images" / f"{name}.jpg", image)
-        self._thumbnails.append(thumbnail)
+        self._thumbnails.append(small)
         self.reasons[reason] = self.reasons.get(reason, 0) + 1
         if len(self._thumbnails) == self._limit:
             logger.warning("%s: holds %d images: no more are collected; --collect-limit raises this", self.folder, self._limit)
         return True
+
+    def is_new(self, small: np.ndarray) -> bool:
+        """Return whether an image with this thumbnail is unlike all in the folder."""
+        return not any(is_alike(small, other) for other in self._thumbnails)
 
     def _reason(self, faces: Sequence[Detection]) -> str:
         if any(face.is_unsure for face in faces):
@@ -91,6 +98,12 @@ class Collector:
         return f"{line}; correct them: python -m facemask review {self.folder}" if counts else line
 
 
-def _thumbnail(image: np.ndarray) -> np.ndarray:
+def thumbnail(image: np.ndarray) -> np.ndarray:
+    """Return an image, uint8 (H, W, 3) BGR, as float32 (`THUMBNAIL`, `THUMBNAIL`), grey, 0..255."""
     grey = cv2.cvtColor(cv2.resize(image, (THUMBNAIL, THUMBNAIL), interpolation=cv2.INTER_AREA), cv2.COLOR_BGR2GRAY)
     return grey.astype(np.float32)
+
+
+def is_alike(first: np.ndarray, second: np.ndarray) -> bool:
+    """Return whether two thumbnails are those of near-duplicates."""
+    return bool(np.abs(first - second).mean() < MIN_DIFFERENCE)
