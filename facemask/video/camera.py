@@ -9,8 +9,11 @@ from facemask.errors import InputError
 from facemask.video.decoder import DecodedFrame
 
 # Ways to open a camera by its index, in order; without a row, OpenCV's own order. Media Foundation, OpenCV's first on Windows,
-# needs 4 to 20 s to open some webcams: https://github.com/opencv/opencv/issues/17687
-BACKENDS = {"win32": (cv2.CAP_DSHOW, cv2.CAP_ANY)}
+# needs 4 to 20 s to open some webcams: https://github.com/opencv/opencv/issues/17687. On macOS, AVFoundation alone: OpenCV's
+# FFmpeg has classes of the same names as PyAV's there, so only one of them may be used.
+BACKENDS = {"win32": (cv2.CAP_DSHOW, cv2.CAP_ANY), "darwin": (cv2.CAP_AVFOUNDATION,)}
+REMEDIES = {"darwin": "allow the terminal to use it (System Settings, Privacy & Security, Camera) and start again, or try -i 1"}
+REMEDY = "plug it in, try -i 1, or give a video: -i FILE"
 
 
 def open_camera(source: int | str, platform: str) -> cv2.VideoCapture:
@@ -24,6 +27,14 @@ def open_camera(source: int | str, platform: str) -> cv2.VideoCapture:
     return capture
 
 
+def needs_main_thread(platform: str) -> bool:
+    """Return whether the main thread alone may open cameras, on a `sys.platform`.
+
+    On macOS the system asks for permission there: https://github.com/opencv/opencv/issues/16427
+    """
+    return platform == "darwin"
+
+
 class CameraReader:
     """A camera, by its index or its device file; its frames have no times."""
 
@@ -33,7 +44,7 @@ class CameraReader:
         """Open the camera and ask it for `width` px; messages call it `name`. Raises InputError if it cannot be opened."""
         self._capture = open_camera(source, sys.platform)
         if not self._capture.isOpened():
-            raise InputError(f"{name}: cannot be opened; plug it in, try -i 1, or give a video: -i FILE")
+            raise InputError(f"{name}: cannot be opened; {REMEDIES.get(sys.platform, REMEDY)}")
         if width:
             self._capture.set(cv2.CAP_PROP_FRAME_WIDTH, width)
         rate = self._capture.get(cv2.CAP_PROP_FPS)

@@ -5,6 +5,7 @@ import logging
 import math
 import queue
 import re
+import sys
 import threading
 import time
 from abc import ABC, abstractmethod
@@ -26,7 +27,7 @@ from facemask.io.find_images import describe_skipped, find_images
 from facemask.io.images import MAX_PIXELS, read_image
 from facemask.io.kinds import Kind
 from facemask.types import Frame
-from facemask.video.camera import CameraReader
+from facemask.video.camera import CameraReader, needs_main_thread
 from facemask.video.decoder import MAX_RATE, MIN_RATE, DecodedFrame, VideoDecoder, check_size
 from facemask.video.find_sources import (
     STANDARD_INPUT,
@@ -38,6 +39,7 @@ from facemask.video.find_sources import (
     is_waiting,
     source_name,
 )
+from facemask.video.main_thread import MainThreadCalls
 from facemask.video.sound import Sound
 
 DEFAULT_RATE = 25.0  # frames per second, for sources that state none
@@ -261,7 +263,8 @@ def open_source(
         reader = open_reader()
         stated = reader.rate or rate or 0
         if isinstance(reader, CameraReader) or not reader.has_end:
-            return _with_rate_checked(LiveSource(name, stated, width, stride, reader, open_reader, timeout), rate)
+            live = LiveSource(name, stated, width, stride, reader, open_reader, timeout, _opens_on_main_thread(source))
+            return _with_rate_checked(live, rate)
         return _with_rate_checked(PipeSource(name, stated, width, stride, reader), rate)
 
     # absolute, for in a name alone FFmpeg takes a colon for a protocol's
@@ -287,7 +290,10 @@ def open_sources(
     A camera or stream that cannot be opened is tried again for `timeout` seconds, if another one can. Raises InputError if
     none can be opened, or one of another kind cannot.
     """
-    opened = in_threads([partial(open_source, source, width, stride, rate, timeout, max_pixels) for source in sources])
+    opened = in_threads(
+        [partial(open_source, source, width, stride, rate, timeout, max_pixels) for source in sources],
+        [_opens_on_main_thread(source) for source in sources],
+    )
     errors = [result for result in opened if isinstance(result, InputError)]
     is_fatal = [isinstance(result, InputError) and not _may_come(source) for source, result in zip(sources, opened, strict=True)]
     if any(is_fatal) or len(errors) == len(sources):
@@ -303,7 +309,8 @@ def open_sources(
         if isinstance(result, InputError):
             logger.warning("%s", result)
             open_reader = partial(_open_reader, str(source), width, max_pixels)
-            result = LiveSource(source_name(source), rate or 0, width, stride, None, open_reader, timeout)
+            name, is_main = source_name(source), _opens_on_main_thread(source)
+            result = LiveSource(name, rate or 0, width, stride, None, open_reader, timeout, is_main)
         numbers[result.name] += 1
         if numbers[result.name] > 1:  # URLs that differ in what is not shown
             result.rename(f"{result.name} #{numbers[result.name]}")
@@ -315,6 +322,11 @@ def stop_sources(sources: Iterable[VideoSource]) -> None:
     """Stop each source; may be called from a signal handler."""
     for source in sources:
         source.stop()
+
+
+def _opens_on_main_thread(source: SourceName) -> bool:
+    """Return whether a source must be opened, and opened again, on the main thread."""
+    return isinstance(source, str) and is_camera(source) and needs_main_thread(sys.platform)
 
 
 def _may_come(source: SourceName) -> bool:
@@ -341,10 +353,11 @@ def _with_rate_checked(source: VideoSource, rate: float | None) -> VideoSource:
     return source
 
 
-def in_threads(functions: Sequence[Callable[[], Result]]) -> list[Result | InputError]:
+def in_threads(functions: Sequence[Callable[[], Result]], is_own: Sequence[bool]) -> list[Result | InputError]:
     """Call functions at the same time; return what each returns, or the InputError that it raises.
 
-    Ctrl-C is heard meanwhile, though they may wait in C code.
+    This thread calls those that are its `is_own`, one after the other. Ctrl-C is heard meanwhile, though the others may wait in
+    C code.
     """
     results: dict[int, Result | Exception] = {}
 
@@ -354,9 +367,16 @@ def in_threads(functions: Sequence[Callable[[], Result]]) -> list[Result | Input
         except Exception as error:  # the other thread's to raise
             results[index] = error
 
-    threads = [threading.Thread(target=call, args=(index,), name="opener", daemon=True) for index in range(len(functions))]
+    threads = [
+        threading.Thread(target=call, args=(index,), name="opener", daemon=True)
+        for index in range(len(functions))
+        if not is_own[index]
+    ]
     for thread in threads:
         thread.start()
+    for index in range(len(functions)):
+        if is_own[index]:
+            call(index)
     for thread in threads:
         while thread.is_alive():
             thread.join(TICK)
@@ -609,12 +629,18 @@ class LiveSource(VideoSource):
         reader: Reader | None,
         open_reader: Callable[[], Reader],
         timeout: float,
+        opens_on_poll: bool = False,
     ) -> None:
-        """`reader` is open, or None if it could not be; `open_reader` opens it again, and raises InputError if it cannot."""
+        """`reader` is open, or None if it could not be; `open_reader` opens it again, and raises InputError if it cannot.
+
+        With `opens_on_poll` it is called by the thread that polls, else by that which reads.
+        """
         super().__init__(name, rate, width, stride)
         self._reader = reader
         self.has_sound = reader is not None and reader.has_sound
-        self._open_reader, self._timeout = open_reader, timeout
+        self._calls: MainThreadCalls[Reader] = MainThreadCalls()
+        self._open_reader = partial(self._calls.call, open_reader, self._stopped.is_set) if opens_on_poll else open_reader
+        self._timeout = timeout
         self._newest: Frame | None = None  # its number and time since the source was opened
         self._lock = threading.Lock()  # of the newest frame
         self._is_lost = reader is None  # there is no connection, as was reported
@@ -625,6 +651,7 @@ class LiveSource(VideoSource):
         self._thread.start()
 
     def _take(self) -> Frame | None:
+        self._calls.run()
         is_read = self._is_read  # before the newest frame, which may be the last
         with self._lock:
             frame, self._newest = self._newest, None

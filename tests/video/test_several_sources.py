@@ -3,10 +3,13 @@
 import json
 import logging
 import math
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import ClassVar
 
+import cv2
 import numpy as np
 import pytest
 
@@ -218,6 +221,52 @@ def test_camera_that_is_away_at_first_is_tried_again(monkeypatch, caplog):
     assert (frame.number, frame.time, sources[0].name) == (0, 0.0, late.url)
     assert caplog.messages[0] == f"{late.url}: cannot be opened as a video; check that it is one and plays elsewhere"
     assert any(message.startswith(f"{late.url}: back after ") for message in caplog.messages)
+
+
+class Webcam:
+    """OpenCV's capture of a webcam that gives two frames and drops; `openers` are the threads that opened one."""
+
+    openers: ClassVar[list[threading.Thread]] = []
+
+    def __init__(self, source: int, *backend: int) -> None:
+        self.openers.append(threading.current_thread())
+        self.frames = 2
+
+    isOpened = release = lambda self: True
+    get = lambda self, which: 25.0  # noqa: E731
+
+    def read(self) -> tuple[bool, np.ndarray]:
+        self.frames -= 1
+        return self.frames >= 0, numbered(0)
+
+
+@pytest.mark.parametrize(("platform", "is_main"), [("darwin", True), ("linux", False)])
+def test_macos_opens_cameras_on_the_main_thread_also_again(monkeypatch, platform, is_main):
+    """The platform is faked: what macOS itself does is not tested here."""
+    monkeypatch.setattr(Webcam, "openers", [])
+    monkeypatch.setattr(cv2, "VideoCapture", Webcam)
+    monkeypatch.setattr(sys, "platform", platform)
+    monkeypatch.setattr(LiveSource, "FIRST_WAIT", 0.01)
+    sources = open_sources(["0", "1"])
+
+    def fail_after_a_while(stall: float) -> None:
+        assert stall < 20
+
+    first, second = (source.frames(fail_after_a_while) for source in sources)
+    while len(Webcam.openers) < 6:
+        assert next(first).image is not None and next(second).image is not None
+    for source in sources:
+        source.__exit__()
+        assert not source._thread.is_alive()  # though it may have waited for the main thread
+    assert {thread is threading.main_thread() for thread in Webcam.openers} == {is_main}
+
+
+def test_denied_camera_of_a_mac_says_where_to_allow_it(monkeypatch):
+    monkeypatch.setattr(sys, "platform", "darwin")
+    allow = "allow the terminal to use it (System Settings, Privacy & Security, Camera) and start again, or try -i 1"
+    with pytest.raises(InputError) as error:
+        open_sources(["97"])
+    assert str(error.value) == f"camera 97: cannot be opened; {allow}"
 
 
 def test_no_camera_is_there(caplog):
