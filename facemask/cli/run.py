@@ -29,6 +29,7 @@ TENSORFLOW_ENDS = (3, 14)  # the first Python without it; pyproject.toml has the
 ARCHIVE_MODULES = ("ray", "pyarrow", "fsspec")
 STOP_SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")  # Ctrl-C, kill, a closed terminal; Windows has no SIGHUP
 REPEAT_SECONDS = 5.0  # a second signal within this time ends the process at once
+OPEN_ELSEWHERE = (32, 33)  # Windows' error numbers of a file that another program has open or locked
 DONE, FAILED = 0, 1  # exit codes; 2 is that of argparse, 128 + its number that of a signal
 
 
@@ -87,7 +88,9 @@ def _report_errors(script: Callable[[argparse.Namespace], int], args: argparse.N
         return FAILED
     except OSError as error:
         what, why = error.filename or "files", error.strerror or error
-        print(one_line(f"error: {what}: {why}; check the disk and the permissions"), file=sys.stderr)
+        is_open = getattr(error, "winerror", None) in OPEN_ELSEWHERE
+        remedy = "close it in the other program, and start again" if is_open else "check the disk and the permissions"
+        print(one_line(f"error: {what}: {why}; {remedy}"), file=sys.stderr)
         return FAILED
     except MemoryError:
         print("error: memory: there is not enough; give smaller images, or fewer at once", file=sys.stderr)

@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 
 from facemask.errors import InputError, OutputError
-from facemask.io.outputs import FREE_SPACE, lock_output, partial_path, set_aside, unlock_output
+from facemask.io.outputs import FREE_SPACE, lock_output, partial_path, put_in_place, set_aside, unlock_output
 
 logger = logging.getLogger(__name__)
 
@@ -95,7 +95,7 @@ def json_lines(path: str | Path) -> Iterator[JsonLines]:
         finally:
             lines.close()
             if lines.count:
-                os.replace(partial, path)
+                put_in_place(partial, path)
             else:
                 partial.unlink()
 
@@ -127,7 +127,7 @@ def resumable_json_lines(path: str | Path, resume: bool) -> Iterator[JsonLines]:
                 logger.warning("not finished: the results so far are in %s; the same command with --resume continues", partial)
             raise
         lines.close()  # on Windows an open file cannot be renamed
-        os.replace(partial, path)
+        put_in_place(partial, path)
 
 
 def _copy(source: Path, target: Path) -> None:

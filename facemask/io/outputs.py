@@ -2,6 +2,7 @@
 
 import logging
 import os
+import sys
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -86,18 +87,28 @@ def fresh_partial_path(path: str | Path) -> Path:
     return partial
 
 
+def put_in_place(partial: Path, path: str | Path) -> None:
+    """Give a whole file its name. Raises InputError if that cannot be, as on Windows if another program has `path` open."""
+    try:
+        os.replace(partial, path)
+    except PermissionError as error:
+        why = error.strerror or error
+        raise InputError(f"{path}: cannot be replaced ({why}); close it in other programs; it is in {partial.name}") from error
+
+
 @contextmanager
 def atomic_path(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path that takes the name `path` when the block ends without an error, and is removed otherwise.
 
-    Raises InputError as `partial_path` does.
+    Raises InputError as `partial_path` does, and if a whole file cannot take the name: it is kept then.
     """
     temporary = partial_path(path)
     try:
         yield temporary
-        os.replace(temporary, path)
-    finally:
+    except BaseException:
         temporary.unlink(missing_ok=True)
+        raise
+    put_in_place(temporary, path)
 
 
 @contextmanager
@@ -145,6 +156,8 @@ def check_writable(path: str | Path) -> None:
         raise InputError(f"{path}: is a folder; give a file name")
     if path.exists() and not path.is_file():
         raise InputError(f"{path}: not a regular file; choose another name")
+    if path.exists() and is_held_open(path, sys.platform):
+        raise InputError(f"{path}: is open in another program; close it there, or choose another name")
     existing = next(filter(os.path.exists, path.parents), path.parent)
     if not existing.is_dir():
         raise InputError(f"{path}: {existing} is not a folder; choose another place")
@@ -153,6 +166,17 @@ def check_writable(path: str | Path) -> None:
             pass
     except OSError as error:
         raise InputError(f"{path}: cannot write there ({error.strerror}); choose another place") from error
+
+
+def is_held_open(path: Path, platform: str) -> bool:
+    """Return whether, on a `sys.platform`, a file cannot be replaced as another program has it open: on Windows alone."""
+    if platform != "win32":
+        return False
+    try:
+        with open(path, "r+b"):
+            return False
+    except PermissionError:
+        return True
 
 
 def check_outputs(outputs: Iterable[Path], inputs: Iterable[Path]) -> None:

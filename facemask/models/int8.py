@@ -13,7 +13,8 @@ from facemask.models.model_file import ModelFile
 logger = logging.getLogger(__name__)
 
 SOURCE_NAME = "float32_sha256"  # key, in an int8 file, of the SHA-256 of the float32 file that it was made from
-CPU_AVX_512VNNI = 23  # of OpenCV's enum CpuFeatures, which Python does not name
+# Instructions that sum products of 8-bit integers in 32 bits, by OpenCV's enum CpuFeatures, which Python does not name.
+DOT_PRODUCTS = {"x86 AVX512-VNNI": 23, "ARM64 dot product": 101}
 
 
 def int8_file(file: Path) -> Path:
@@ -22,16 +23,16 @@ def int8_file(file: Path) -> Path:
 
 
 def runs_int8() -> bool:
-    """Return whether networks with 8-bit integers run right here: on onnxruntime, on x86 with AVX512-VNNI.
+    """Return whether networks with 8-bit integers run right and fast here: on onnxruntime, with one of DOT_PRODUCTS.
 
-    On x86 with AVX2 alone, sums of two products saturate at 16 bits, and other processors were not measured:
+    On x86 with AVX2 alone, sums of two products saturate at 16 bits:
     https://onnxruntime.ai/docs/performance/model-optimizations/quantization.html
     """
     try:
         import onnxruntime  # noqa: F401
     except ImportError:
         return False
-    return cv2.checkHardwareSupport(CPU_AVX_512VNNI)
+    return any(map(cv2.checkHardwareSupport, DOT_PRODUCTS.values()))
 
 
 def prefer_int8(model: ModelFile, remedy: str, device: Device = CPU) -> ModelFile:

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 
 from facemask.errors import InputError
-from facemask.io.outputs import check_writable, fresh_partial_path
+from facemask.io.outputs import check_writable, fresh_partial_path, put_in_place
 
 if TYPE_CHECKING:
     from facemask.video.sound import Sound
@@ -167,7 +167,7 @@ class VideoSink(AbstractContextManager):
             self._container.close()
         except (OSError, av.FFmpegError) as error:
             raise self._failure(error) from error
-        self._partial.replace(self.path)
+        put_in_place(self._partial, self.path)
         self._container = None
 
     def __exit__(self, *_: object) -> None:

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from PIL import Image
@@ -65,6 +66,38 @@ def same_file(folder):
 
 def check_input() -> None:
     assert Path("a.jpg").read_bytes() == ASTRONAUT.read_bytes()
+
+
+@TABLE.case("on Windows, a file that another program has open, as a spreadsheet has its CSV")
+def open_elsewhere(folder, monkeypatch):
+    """Windows is faked: there the file cannot be opened for writing."""
+    write("o.csv", b"old")
+    own = open
+
+    def refuse(path, mode="r", *more, **options):
+        if Path(path).name == "o.csv" and mode == "r+b":
+            raise PermissionError(13, "Permission denied", "o.csv")
+        return own(path, mode, *more, **options)
+
+    monkeypatch.setattr("facemask.io.outputs.open", refuse, raising=False)
+    monkeypatch.setattr("facemask.io.outputs.sys", SimpleNamespace(platform="win32"))
+    return Run(["-i", str(ASTRONAUT), "--csv", "o.csv"], after=lambda: check_old())
+
+
+@TABLE.case("the same, opened during the run: the new file is kept")
+def opened_meanwhile(folder, monkeypatch):
+    write("o.csv", b"old")
+
+    def refuse(source, target):
+        raise PermissionError(13, "Access is denied", str(source), None, str(target))
+
+    monkeypatch.setattr("facemask.io.outputs.os.replace", refuse)
+    return Run(["-i", str(ASTRONAUT), "--csv", "o.csv"], after=lambda: check_old(rows=2))
+
+
+def check_old(rows: int = 0) -> None:
+    assert Path("o.csv").read_bytes() == b"old"
+    assert not rows or len(Path("o.partial.csv").read_text().splitlines()) == rows
 
 
 @TABLE.case("where another run is writing")

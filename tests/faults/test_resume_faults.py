@@ -60,6 +60,20 @@ def killed(folder):
     return interrupted(signal.SIGKILL, folder)
 
 
+@TABLE.case("on Windows, --resume of a file that another program has open")
+def resume_open_elsewhere(folder, monkeypatch):
+    """Windows is faked: there the file cannot be opened."""
+    write("o.partial.jsonl", b'{"image": "a.jpg", "faces": []}\n')
+
+    def refuse(path, *_):
+        error = PermissionError(13, "Sharing violation", str(path))
+        error.winerror = 32
+        raise error
+
+    monkeypatch.setattr("facemask.io.json_lines.open", refuse, raising=False)
+    return Run(["-i", str(ASTRONAUT), "--jsonl", "o.jsonl", "--resume"])
+
+
 @TABLE.case("--resume without --jsonl")
 def resume_without_jsonl(folder):
     return Run(["-i", str(ASTRONAUT), "--resume"])

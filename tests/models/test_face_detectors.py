@@ -1,13 +1,15 @@
 import shutil
+import sys
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
 from facemask.errors import InputError
 from facemask.models.center_face import CenterFaceDetector
 from facemask.models.face_detectors import choose_face_detector, load_face_detector
-from facemask.models.int8 import int8_file
+from facemask.models.int8 import int8_file, runs_int8
 from facemask.models.model_file import checksum
 from facemask.models.res10 import Res10Detector
 from tests.helpers import CORRUPT, ROOT
@@ -27,6 +29,23 @@ def test_load_identifies_files_by_their_content(tmp_path):
     detector = load_face_detector(tmp_path, size=320, tiles=True)
     assert isinstance(detector, CenterFaceDetector)
     assert (detector.size, detector.tiles) == (320, True)
+
+
+@pytest.mark.parametrize(
+    ("features", "expected"),
+    [
+        pytest.param({23}, True, id="x86 with VNNI"),
+        pytest.param({10, 11, 13}, False, id="x86 with AVX and AVX2"),
+        pytest.param({100, 101, 102}, True, id="ARM64 with dot products, as a Raspberry Pi 5"),
+        pytest.param({100}, False, id="ARM64 without, as a Raspberry Pi 4"),
+    ],
+)
+def test_runs_int8_where_sums_are_exact_and_fast(monkeypatch, features, expected):
+    pytest.importorskip("onnxruntime")
+    monkeypatch.setattr(cv2, "checkHardwareSupport", lambda feature: feature in features)
+    assert runs_int8() == expected
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    assert not runs_int8()
 
 
 @pytest.mark.parametrize(
