@@ -22,7 +22,8 @@ from functools import partial
 from pathlib import Path
 
 from facemask.cli import options
-from facemask.cli.run import DONE, FAILED, one_line, run
+from facemask.cli.run import DONE, FAILED, run
+from facemask.errors import one_line
 
 logger = logging.getLogger("facemask")
 

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 
 from facemask.boxes import square_around
-from facemask.labels import Colour, colour, display_name, percent
+from facemask.labels import Colour, colour, css_colour, display_name, percent
 from facemask.types import Box, Detection
 
 WHITE: Colour = (255, 255, 255)
@@ -64,6 +64,11 @@ def draw_tracked(image: np.ndarray, faces: Sequence[Detection], marked: int | No
 def tracked_label(face: Detection) -> str:
     """Return the text on a face of a video: track ID, label and probability."""
     return f"{face.track or ''} {display_name(face.label, face.is_unsure)} {percent(face.probability)}".strip()
+
+
+def shown_face(face: Detection) -> dict:
+    """Return, for JSON, what a page draws of a face."""
+    return {"box": face.box, "text": tracked_label(face), "colour": css_colour(colour(face.label)), "unsure": face.is_unsure}
 
 
 def pixelate_faces(image: np.ndarray, boxes: Sequence[Box]) -> np.ndarray:

@@ -11,6 +11,13 @@ class InputError(Exception):
     """
 
 
+def one_line(text: str) -> str:
+    """Return text with line feeds, control characters and bytes that are not UTF-8, as file names may have, escaped."""
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
+
+
 def error_kind(message: str) -> str:
     """Return the `why` of such a message, by which errors are counted."""
     return message.rpartition(": ")[2].partition("; ")[0]

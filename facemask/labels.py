@@ -36,6 +36,12 @@ def colour(label: str) -> Colour:
     return STYLES.get(label, ("", OTHER_COLOUR))[1]
 
 
+def css_colour(colour: Colour) -> str:
+    """Return a colour as CSS has it."""
+    blue, green, red = colour
+    return f"#{red:02x}{green:02x}{blue:02x}"
+
+
 def alerts(classes: Iterable[str]) -> list[str]:
     """Return the classes that are events: all but the one with a mask."""
     return [label for label in classes if label != WITH_MASK]

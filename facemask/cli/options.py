@@ -52,6 +52,7 @@ natural_number = number(float, 0, math.inf, "a number from 0")  # or infinity
 frame_rate = number(float, 0.01, 240, "a number from 0.01 to 240")
 positive_int = number(int, 1, math.inf, "a whole number from 1")
 natural_int = number(int, 0, math.inf, "a whole number from 0")
+port = number(int, 0, 65535, "a port from 0 to 65535")
 detector_size = number(int, 64, 4096, "a whole number from 64 to 4096")
 
 
@@ -269,6 +270,19 @@ def open_collector(args: argparse.Namespace, classes: Sequence[str]) -> "Collect
     from facemask.io.collect import Collector
 
     return Collector(args.collect, classes, args.collect_limit)
+
+
+def add_page_arguments(parser: argparse._ActionsContainer) -> None:
+    """Add who may see a page, and how it is encrypted."""
+    parser.add_argument(
+        "--password",
+        type=non_empty,
+        metavar="TEXT",
+        help="what browsers must give; better in the environment variable FACEMASK_PASSWORD, as other users of this machine see "
+        "command lines (default: none for this machine alone, otherwise one that is made and printed)",
+    )
+    parser.add_argument("--tls-cert", type=Path, metavar="FILE", help="encrypt the page, with this certificate in PEM format")
+    parser.add_argument("--tls-key", type=Path, metavar="FILE", help="the certificate's key (default: in its file)")
 
 
 def add_show_argument(parser: argparse._ActionsContainer) -> None:

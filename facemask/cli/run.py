@@ -13,7 +13,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
-from facemask.errors import InputError
+from facemask.errors import InputError, one_line
 from facemask.models.default_files import IS_INSTALLED
 
 DESKTOP_LIBRARIES = ("libGL", "libgthread", "libglib", "libX", "libSM")  # that opencv-python needs on Linux
@@ -38,13 +38,6 @@ class OneLineFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         return one_line(super().format(record))
-
-
-def one_line(text: str) -> str:
-    """Return text with line feeds, control characters and bytes that are not UTF-8, as file names may have, escaped."""
-    if text.isprintable():
-        return text
-    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 
 def run(script: Callable[[argparse.Namespace], int], args: argparse.Namespace) -> int:

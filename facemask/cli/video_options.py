@@ -99,15 +99,7 @@ def add_output_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="[HOST:]PORT",
         help="show the live video and the counts to browsers (default host: 127.0.0.1, this machine alone)",
     )
-    output.add_argument(
-        "--password",
-        type=options.non_empty,
-        metavar="TEXT",
-        help="what browsers must give; better in the environment variable FACEMASK_PASSWORD, as other users of this machine see "
-        "command lines (default: none for this machine alone, otherwise one that is made and printed)",
-    )
-    output.add_argument("--tls-cert", type=Path, metavar="FILE", help="encrypt the page, with this certificate in PEM format")
-    output.add_argument("--tls-key", type=Path, metavar="FILE", help="the certificate's key (default: in its file)")
+    options.add_page_arguments(output)
     options.add_collect_arguments(output)
     options.add_show_argument(output)
 

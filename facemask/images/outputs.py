@@ -29,6 +29,12 @@ MAX_MESSAGES = 1000  # that it keeps for a report
 logger = logging.getLogger("facemask")
 
 
+def truncation_warning(name: str, result: FileResult) -> str:
+    """Return a warning if an image may have more faces than were kept, "" otherwise."""
+    number = len(result.detections)
+    return f"{name}: only its {number} most confident faces are kept; --max-faces keeps more" if result.is_truncated else ""
+
+
 @dataclass
 class ImageResult:
     """An image and its faces, for the outputs."""
@@ -75,9 +81,8 @@ class PrintedFaces(ImageOutput):
         self._write = write
 
     def write(self, item: ImageResult) -> None:
-        if item.result.is_truncated:
-            number = len(item.result.detections)
-            logger.warning("%s: only its %d most confident faces are kept; --max-faces keeps more", item.name, number)
+        if warning := truncation_warning(item.name, item.result):
+            logger.warning("%s", warning)
         if not item.result.detections:
             self._write(f"{item.name}: no face found")
         for face in item.result.detections:

@@ -10,6 +10,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
+from typing import TextIO
 
 from facemask.errors import InputError
 from facemask.io.downloads import without_password
@@ -156,13 +157,18 @@ def read_annotated(records: Iterable[dict], jsonl: str | Path) -> dict[str, str 
 def write_csv(table: Path, records: Iterable[dict]) -> None:
     """Write a CSV file with one row per face of the records."""
     with text_output(table, newline="") as file:
-        rows = csv.writer(file)
-        rows.writerow(CSV_COLUMNS)
-        for record in records:
-            for face in record["faces"]:
-                unsure = face.get("unsure", face["probability"] < UNSURE)  # version 1 wrote no such field
-                numbers = face["confidence"], face["label"], face["probability"], str(unsure).lower()
-                rows.writerow((record["image"], *face["box"], *numbers))
+        write_rows(file, records)
+
+
+def write_rows(file: TextIO, records: Iterable[dict]) -> None:
+    """Write the names of the columns, and one row per face of the records; `file` must keep the ends of lines as they are."""
+    rows = csv.writer(file)
+    rows.writerow(CSV_COLUMNS)
+    for record in records:
+        for face in record["faces"]:
+            unsure = face.get("unsure", face["probability"] < UNSURE)  # version 1 wrote no such field
+            numbers = face["confidence"], face["label"], face["probability"], str(unsure).lower()
+            rows.writerow((record["image"], *face["box"], *numbers))
 
 
 def name_outputs(paths: list[Path], output: Place | None, taken: set[str]) -> dict[Path, Path]:

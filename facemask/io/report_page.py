@@ -14,7 +14,7 @@ import numpy as np
 
 from facemask.boxes import square_around
 from facemask.io.outputs import text_output
-from facemask.labels import Colour
+from facemask.labels import Colour, css_colour
 from facemask.types import Box
 
 TEMPLATE = Path(__file__).with_name("report_page.html")
@@ -134,9 +134,3 @@ def write_page(
             title=title, subtitle=subtitle, counts=counts, labels=filters, notes=notes, tiles=tiles, tables=tables
         ):
             file.write(part.encode("utf-8", "replace").decode())  # file names need not be UTF-8
-
-
-def css_colour(colour: Colour) -> str:
-    """Return a colour as CSS has it."""
-    blue, green, red = colour
-    return f"rgb({red} {green} {blue})"

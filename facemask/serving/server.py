@@ -7,21 +7,24 @@ import socket
 import ssl
 import sys
 import threading
+import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import ClassVar, TypeVar
 from urllib.parse import parse_qs, urlsplit
 
-from facemask.errors import InputError
+from facemask.errors import InputError, one_line
 from facemask.serving.page_access import Access, basic_password, make_password, tls_context
 from facemask.serving.pages import LOGIN_PAGE
 
 SEND_TIMEOUT = 5.0  # s that a browser may take to accept a part of an answer, or for its request; then it is dropped
 MAX_CONNECTIONS = 128  # at once
 MAX_FORM = 4096  # bytes
+MAX_DROPPED = 1 << 24  # bytes of a request that is refused: so many are received, so that the browser reads the answer
+CHUNK = 1 << 16  # bytes received at once
 POLL = 0.1  # s, after which the server notices that it is to stop
 PASSWORD_VARIABLE = "FACEMASK_PASSWORD"
 
@@ -166,6 +169,14 @@ class PageHandler(BaseHTTPRequestHandler):
             self.answer(urlsplit(self.path).path)
 
     def do_POST(self) -> None:
+        length = self.headers.get("Content-Length", "")
+        self._unread = int(length) if length.isdecimal() else 0
+        self._answer_post()
+        if self._unread:  # else the system drops an answer that the browser has not read yet
+            with suppress(OSError):
+                self.read_body(min(self._unread, MAX_DROPPED), SEND_TIMEOUT)
+
+    def _answer_post(self) -> None:
         if not self._is_named_right() or not self._is_from_here():
             self.send_error(HTTPStatus.FORBIDDEN, "not from this page")
         elif self.page.access is not None and self.path == "/login":
@@ -179,7 +190,7 @@ class PageHandler(BaseHTTPRequestHandler):
         if not length.isdecimal() or int(length) > MAX_FORM:
             self.send_error(HTTPStatus.BAD_REQUEST, "not a login form")
             return
-        form = parse_qs(self.rfile.read(int(length)).decode(errors="replace"))
+        form = parse_qs(self.read_body(int(length), SEND_TIMEOUT).decode(errors="replace"))
         is_right = access.check(form.get("password", [""])[0], self.client_address[0])
         if is_right:
             cookie = access.cookie(self._cookie_name(), self.page.tls is not None)
@@ -227,6 +238,22 @@ class PageHandler(BaseHTTPRequestHandler):
             self.send("text/html; charset=utf-8", LOGIN_PAGE.replace("<!--message-->", message).encode(), status, headers)
         else:
             self.send("text/plain; charset=utf-8", f"{status.phrase}\n".encode(), status, headers)
+
+    def read_body(self, length: int, seconds: float) -> bytes:
+        """Return the next `length` bytes of the request's body. Raises OSError if they do not come within `seconds`."""
+        deadline, parts = time.monotonic() + seconds, []
+        while length:
+            part = self.rfile.read1(min(length, CHUNK))
+            if not part or time.monotonic() > deadline:
+                raise TimeoutError("the browser has gone, or is too slow")
+            parts.append(part)
+            length -= len(part)
+            self._unread -= len(part)
+        return b"".join(parts)
+
+    def refuse(self, status: HTTPStatus, message: str, headers: dict[str, str] | None = None) -> None:
+        """Answer with one line of text, which the page shows."""
+        self.send("text/plain; charset=utf-8", f"{one_line(message)}\n".encode(), status, headers)
 
     def send(self, kind: str, body: bytes, status: HTTPStatus = HTTPStatus.OK, headers: dict[str, str] | None = None) -> None:
         """Answer with `body`, whose media type is `kind`."""

@@ -14,9 +14,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from facemask.drawing import tracked_label
+from facemask.drawing import shown_face
 from facemask.io.images import encode_image
-from facemask.labels import STYLES, colour, display_name
+from facemask.labels import STYLES, colour, css_colour, display_name
 from facemask.serving.pages import content_policy, load_page
 from facemask.serving.server import PageHandler, PageServer
 from facemask.types import Event
@@ -96,10 +96,7 @@ class Camera:
                 if scale < 1:
                     size = max(round(scale * width), 1), max(round(scale * height), 1)
                     image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
-                faces = [
-                    {"box": face.box, "text": tracked_label(face), "colour": _css_colour(face.label), "unsure": face.is_unsure}
-                    for face in images.result.faces
-                ]
+                faces = [shown_face(face) for face in images.result.faces]
                 zones = [{"name": name, "points": polygon.tolist()} for name, polygon in images.zones]
                 head = {"camera": self.number, "width": width, "height": height, "faces": faces, "zones": zones}
                 self._part = number, stream_part(head, _encode(image))
@@ -117,11 +114,6 @@ def stream_part(head: dict, body: bytes = b"") -> bytes:
 
 def _encode(image: np.ndarray) -> bytes:
     return encode_image(image, ".jpg", [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY]) or b""
-
-
-def _css_colour(label: str) -> str:
-    blue, green, red = colour(label)
-    return f"#{red:02x}{green:02x}{blue:02x}"
 
 
 class LiveServer(PageServer):
@@ -157,7 +149,7 @@ class LiveServer(PageServer):
             "clock": time.strftime("%H:%M:%S"),
             "event": record["event"],
             "label": display_name(record["label"], record["unsure"]),
-            "colour": _css_colour(record["label"]),
+            "colour": css_colour(colour(record["label"])),
             "source": record.get("source", ""),
             "track": record["track"],
             "probability": record["probability"],
@@ -176,7 +168,7 @@ class LiveServer(PageServer):
             "clock": time.strftime("%Y-%m-%d %H:%M:%S"),
             "cameras": [{"number": camera.number, "name": camera.name, **asdict(camera.state)} for camera in self.cameras],
             "events": [shown for shown, _ in reversed(list(self._events))],
-            "colours": {display_name(label): _css_colour(label) for label in STYLES},
+            "colours": {display_name(label): css_colour(colour(label)) for label in STYLES},
         }
 
     def wait(self, camera: Camera, after: int) -> bool:

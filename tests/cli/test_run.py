@@ -6,7 +6,8 @@ import sys
 
 import pytest
 
-from facemask.cli.run import one_line, run
+from facemask.cli.run import run
+from facemask.errors import one_line
 from tests.helpers import ROOT
 
 
