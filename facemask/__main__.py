@@ -1,5 +1,6 @@
-"""Convert data sets, correct labels, make of Keras models what detection runs, and export the networks.
+"""Try detection in a page, convert data sets, correct labels, make of Keras models what detection runs, export the networks.
 
+  python -m facemask app                                a page for images and the camera of a browser
   python -m facemask convert IN OUT --format yolo       a data set in any format to another: yolo, coco, voc, csv, folders
   python -m facemask import OLD.h5 --classes with_mask without_mask --size 224 --scale tutorial -m mine.keras
                                                         another program's Keras MobileNetV2
@@ -9,7 +10,7 @@
   python -m facemask export --format litert -o phone/   both networks for phones, Edge TPUs and other runtimes
   python -m facemask mask_detector.keras                writes mask_detector.onnx beside it
 
-`python -m facemask convert -h`, `import -h`, `average -h`, `select -h`, `review -h` and `export -h` list their options.
+`python -m facemask app -h`, `convert -h`, `import -h`, `average -h`, `select -h`, `review -h` and `export -h` list their options.
 """
 
 import argparse
@@ -25,6 +26,7 @@ from facemask.errors import InputError
 
 logger = logging.getLogger("facemask")
 
+POLL = 0.5  # s
 SIZE_MULTIPLE = 32  # px, of the face detector's input
 CALIBRATED = "tflite-int8"  # the format whose ranges come from photos
 
@@ -43,7 +45,7 @@ def export_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "model",
         type=Path,
-        help="model that train_mask_detector.py wrote, .keras; or convert, import, average, select, review or export",
+        help="model that train_mask_detector.py wrote, .keras; or app, convert, import, average, select, review or export",
     )
     return parser
 
@@ -285,7 +287,45 @@ def select_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def app(args: argparse.Namespace) -> int:
+    if args.tls_key and not args.tls_cert:
+        app_parser().error("--tls-key needs --tls-cert")
+    from facemask.app.detection import PageDetector
+    from facemask.app.server import AppServer
+    from facemask.serving.server import open_page
+
+    detector = PageDetector(options.load_detector(args), args.confidence, args.max_pixels)
+    stopped = threading.Event()
+    address = args.host, args.port
+    with (
+        open_page(partial(AppServer, detector), address, args.password, args.tls_cert, args.tls_key),
+        stop_on_signals(stopped.set),
+    ):
+        logger.info("Ctrl-C ends")
+        while not stopped.wait(POLL):  # without a limit, Windows would not receive Ctrl-C
+            pass
+    return DONE
+
+
+def app_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m facemask app",
+        description="Serve a page: drop images or use the browser's camera, see boxes, labels and counts, download annotated "
+        "images, JSON and CSV. Detection runs here, as in detect_mask_image.py; no image is kept.",
+        formatter_class=options.HelpFormatter,
+    )
+    parser.add_argument("--port", type=options.port, default=8000, help="port of the page; 0: any that is free")
+    parser.add_argument(
+        "--host", type=options.non_empty, default="127.0.0.1", help="address to listen on; 0.0.0.0 is for other machines too"
+    )
+    options.add_page_arguments(parser)
+    options.add_detector_arguments(parser, tiles="auto")
+    options.add_turns_argument(parser)
+    return parser
+
+
 COMMANDS = {
+    "app": (app, app_parser),
     "export": (export_networks, export_networks_parser),
     "convert": (convert, convert_parser),
     "import": (import_model, import_parser),

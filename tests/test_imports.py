@@ -26,6 +26,7 @@ ALLOWED = {
     "serving": {"errors"},
     "video": {"serving", "detector", *BELOW_THE_DETECTOR},
     "images": {"detector", *BELOW_THE_DETECTOR},
+    "app": {"images", "serving", "detector", *BELOW_THE_DETECTOR},
     "archive": {"detector", "video", *BELOW_THE_DETECTOR},
     "training": {"detector", *BELOW_THE_DETECTOR},
     "export": BELOW_THE_DETECTOR,
@@ -33,10 +34,10 @@ ALLOWED = {
     "cli": {"api", "detector", *BELOW_THE_DETECTOR},
 }
 PACKAGE = {
-    "api", "archive", "cli", "evaluation", "export", "images", "serving", "training", "video", "detector", *BELOW_THE_DETECTOR
+    "api", "app", "archive", "cli", "evaluation", "export", "images", "serving", "training", "video", "detector", *BELOW_THE_DETECTOR
 }  # fmt: skip
 ALLOWED |= {
-    "__init__": PACKAGE - {"cli", "archive"},
+    "__init__": PACKAGE - {"app", "cli", "archive"},
     "__main__": PACKAGE,
     "scripts": PACKAGE,
     "face_detector": PACKAGE,

@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
@@ -90,6 +91,19 @@ class Browser:
             assert time.monotonic() < deadline, f"{script}: {self.run('document.body.innerText')}"
             time.sleep(0.1)
         return value
+
+    def choose_files(self, selector: str, paths: Sequence[Path]) -> None:
+        """Choose files in a file input, as a person does in its dialogue."""
+        element = self._call("Runtime.evaluate", expression=f"document.querySelector('{selector}')")["result"]["objectId"]
+        self._call("DOM.setFileInputFiles", objectId=element, files=[str(path.resolve()) for path in paths])
+
+    def download_to(self, folder: Path) -> None:
+        """Save downloads in a folder, without a question."""
+        self._call("Page.setDownloadBehavior", behavior="allow", downloadPath=str(folder))
+
+    def resize(self, width: int, height: int, scale: float = 1.0, mobile: bool = False) -> None:
+        """Give the page this size in CSS px, as of a screen with `scale` dots for each."""
+        self._call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=scale, mobile=mobile)
 
     def screenshot(self, path: Path | None = None) -> np.ndarray:
         """Return what the window shows, int (H, W, 3) BGR."""

@@ -1,0 +1,1 @@
+"""A page to try detection in: images and a camera of the browser."""
