@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import detect_mask_video
+from facemask import __main__ as facemask_commands
 from tests.faults.fault_table import ASTRONAUT, FaultTable, Run, write
 from tests.helpers import ROOT
 
@@ -29,6 +30,17 @@ def port_taken(folder):
 def without_page(folder, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["detect_mask_video.py"])
     return run("--password", "x")
+
+
+@TABLE.case("`python -m facemask app` with a key alone")
+def key_alone(folder):
+    return Run(["app", "--tls-key", "key.pem"], facemask_commands.main)
+
+
+@TABLE.case("`python -m facemask app` on a port on which another run listens")
+def port_of_the_app_taken(folder):
+    server = socket.create_server(("127.0.0.1", 8472))
+    return Run(["app", "--port", "8472"], facemask_commands.main, after=server.close)
 
 
 @TABLE.case("an empty password")
