@@ -20,7 +20,7 @@ MAX_UPLOAD = 100 << 20  # bytes of an image
 MAX_UPLOADS = 4  # at once, received or in detection: bounds the memory
 MAX_WAIT = 30.0  # s for one of these places
 RETRY = 2  # s, after which a browser without a place tries again
-MAX_RECEIVING = 120.0  # s for the whole of an image
+TIMEOUT, MAX_RECEIVING = 20.0, 120.0  # s without a byte of an image, and for the whole of it
 MAX_NAME = 255  # characters
 
 logger = logging.getLogger(__name__)
@@ -45,6 +45,7 @@ class Handler(PageHandler):
 
     page: AppServer
     policy = content_policy(PAGE)
+    timeout = TIMEOUT
 
     def answer(self, path: str) -> None:
         if path == "/":

@@ -32,7 +32,7 @@ from facemask.io.images import MAX_PIXELS
 from facemask.serving.page_access import tls_context
 from tests.helpers import EXAMPLES, ROOT
 
-WAIT = 30  # s
+WAIT = 60  # s, on a busy machine
 PEOPLE, OBAMA = ((EXAMPLES / name).read_bytes() for name in ("people.jpg", "obama_mask.jpg"))
 OBAMA_SIZE = Image.open(BytesIO(OBAMA)).size
 CERTIFICATE, KEY = (ROOT / "tests" / "serving" / name for name in ("tls_cert.pem", "tls_key.pem"))
@@ -45,7 +45,8 @@ def detector():
 
 
 @pytest.fixture
-def server(detector):
+def server(detector, monkeypatch):
+    monkeypatch.setattr(app.Handler, "timeout", WAIT)
     with AppServer(PageDetector(detector, 0.5, MAX_PIXELS), "127.0.0.1", 0) as server:
         yield server
 
