@@ -121,7 +121,7 @@ def test_python_without_tensorflow_is_told_of_other_backends(monkeypatch):
     monkeypatch.setattr(cli_run.sys, "version_info", (3, 14, 8))
     message = cli_run.explain_import(ModuleNotFoundError("No module named 'tensorflow'", name="tensorflow"))
     assert message == (
-        "tensorflow: has no release for Python 3.14; pip install jax and set KERAS_BACKEND=jax (or torch), or use Python 3.13"
+        "tensorflow: has no release for Python 3.14; use Python 3.13; to train, pip install jax and set KERAS_BACKEND=jax (or torch)"
     )
     first = ".".join(map(str, cli_run.TENSORFLOW_ENDS))
     assert [each for each in EXTRAS["train"] if each.startswith("tensorflow")] == [

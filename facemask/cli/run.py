@@ -23,10 +23,12 @@ REQUIREMENTS = {
     "[train]": "requirements.txt",
     "[notify]": "requirements-notify.txt",
     "[archive]": "requirements-archive.txt",
+    "[export]": "requirements-export.txt",
 }  # of extras, in a checkout
 NOTIFY_MODULES = ("apprise", "paho")
 TENSORFLOW_ENDS = (3, 14)  # the first Python without it; pyproject.toml has the same marker
 ARCHIVE_MODULES = ("ray", "pyarrow", "fsspec")
+EXPORT_MODULES = ("openvino",)
 STOP_SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")  # Ctrl-C, kill, a closed terminal; Windows has no SIGHUP
 REPEAT_SECONDS = 5.0  # a second signal within this time ends the process at once
 OPEN_ELSEWHERE = (32, 33)  # Windows' error numbers of a file that another program has open or locked
@@ -194,10 +196,13 @@ def explain_import(error: ImportError) -> str:
     if name == "tensorflow" and sys.version_info >= TENSORFLOW_ENDS:
         return (
             f"tensorflow: has no release for Python {sys.version_info[0]}.{sys.version_info[1]}; "
-            "pip install jax and set KERAS_BACKEND=jax (or torch), or use Python 3.13"
+            "use Python 3.13; to train, pip install jax and set KERAS_BACKEND=jax (or torch)"
         )
-    modules = {"video": VIDEO_MODULES, "train": TRAINING_MODULES, "notify": NOTIFY_MODULES, "archive": ARCHIVE_MODULES}
+    modules = {
+        "video": VIDEO_MODULES, "train": TRAINING_MODULES, "notify": NOTIFY_MODULES, "archive": ARCHIVE_MODULES,
+        "export": EXPORT_MODULES,
+    }  # fmt: skip
     extra = next((f"[{extra}]" for extra, names in modules.items() if name in names), "")
     requirements = REQUIREMENTS.get(extra, "requirements-detect.txt")
     what = f'"facemask-detector{extra}"' if IS_INSTALLED else f"-r {requirements}"
-    return f"{error.name}: is not installed; pip install {what}"
+    return f"{name or error.name}: is not installed; pip install {what}"
