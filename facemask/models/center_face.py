@@ -180,9 +180,11 @@ class CenterFaceDetector:
         """Return images, uint8 (h, w, 3) BGR of one size, as float32 (n, 3, H, W) RGB, padded on the right and below."""
         size = images[0].shape[:2]
         height, width = (max(-(-side // self.MULTIPLE) * self.MULTIPLE, self.MIN_INPUT) for side in size)
-        padded = np.zeros((len(images), height, width, 3), np.uint8)
-        padded[:, : size[0], : size[1]] = images
-        return cv2.dnn.blobFromImages(list(padded), swapRB=True)
+        inputs = np.zeros((len(images), 3, height, width), np.float32)
+        for image, planes in zip(images, inputs, strict=True):
+            for channel, plane in zip(cv2.split(image), planes[::-1], strict=True):
+                plane[: size[0], : size[1]] = channel
+        return inputs
 
     def postprocess(self, output: np.ndarray, confidence: float) -> tuple[np.ndarray, np.ndarray]:
         """Return the boxes (k, 4), px of the input, and calibrated scores (k,) of one output (5, rows, columns)."""

@@ -44,6 +44,8 @@ class ByteTrackAssociation:
     def __init__(self, rate: float, confidence: float) -> None:
         """`rate` is in frames per second; a face needs `confidence`, 0..1, to begin a track."""
         self._rate, self._confidence = rate, confidence
+        self._first: tuple[float, Sequence[Face]] | None = None  # time and faces of the first frame
+        self._has_begun = False  # the library has got the first frame
 
     @cached_property
     def _tracker(self) -> "ByteTrackTracker":
@@ -59,6 +61,15 @@ class ByteTrackAssociation:
 
     def update(self, time: float, faces: Sequence[Face]) -> list[int | None]:
         """Return the track ID of each face of a frame at `time` in s; None for a face that has no track yet."""
+        if self._first is None:  # no face has a track yet, so that the first frame need not wait for the library
+            self._first = time, faces
+            return [None] * len(faces)
+        if not self._has_begun:
+            self._has_begun = True
+            self._update(*self._first)
+        return self._update(time, faces)
+
+    def _update(self, time: float, faces: Sequence[Face]) -> list[int | None]:
         from supervision import Detections
 
         detections = Detections(
@@ -74,12 +85,14 @@ class ByteTrackAssociation:
 
     def predicted_boxes(self) -> tuple[list[int], np.ndarray]:
         """Return the IDs of all tracks and their boxes (n, 4), x1, y1, x2, y2 in px, smoothed or predicted, not clipped."""
+        if not self._has_begun:
+            return [], np.empty((0, 4))
         objects = self._tracker.tracked_objects
         return objects.tracker_id.tolist(), objects.xyxy
 
     def ids(self) -> set[int]:
         """Return the IDs of the tracks that go on."""
-        return {track.tracker_id for track in self._tracker.tracks}
+        return {track.tracker_id for track in self._tracker.tracks} if self._has_begun else set()
 
     def remove(self, ids: Collection[int]) -> None:
         """End those tracks."""

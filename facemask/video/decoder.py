@@ -16,6 +16,7 @@ from facemask.errors import InputError
 MIN_RATE, MAX_RATE = 0.01, 240.0  # frames per second; beyond, what a container states is its time base, not a rate
 MAX_PIXEL_ASPECT = 4.0  # width of a pixel by its height, or the reverse; broadcast video has 0.4 to 2.2, beyond it is an error
 RAW_FORMATS = av.format.Flags.no_timestamps.value  # containers that hold the codec's bytes alone; their duration is a guess
+SINGLE_THREAD_PIXELS = 640 * 480  # of a frame, up to which one thread decodes: handing frames over takes longer
 TURNS = {90: cv2.ROTATE_90_COUNTERCLOCKWISE, 180: cv2.ROTATE_180, 270: cv2.ROTATE_90_CLOCKWISE}
 
 
@@ -74,6 +75,8 @@ class VideoDecoder:
             )
         self._stream = stream
         stream.thread_type = "SLICE" if is_live else "AUTO"  # decoding several frames at once delays each of them
+        if stream.codec_context.width * stream.codec_context.height <= SINGLE_THREAD_PIXELS:
+            stream.codec_context.thread_count = 1
         self.codec: str = stream.codec_context.name
         self.format: str = self._container.format.name
         rates = (float(rate or 0) for rate in (stream.average_rate, stream.guessed_rate))

@@ -20,7 +20,7 @@ VIDEO_SUFFIXES = (".mp4", ".mkv")
 ENCODERS = ("libx264", "libopenh264", "mpeg4")  # the first that this build of FFmpeg has is used
 # No frames that refer to later ones (bf): a fragmented MP4 could not begin at 0 with them.
 ENCODER_OPTIONS = {"libx264": {"preset": "superfast", "crf": "23", "bf": "0"}, "libopenh264": {}, "mpeg4": {"qscale": "4"}}
-BT601, LIMITED_RANGE = 5, 1  # the colours that FFmpeg makes of BGR, stated so that players need not guess
+BT601, LIMITED_RANGE = 5, 1  # the colours that OpenCV makes of BGR, stated so that players need not guess
 # A fragmented MP4 has fragments of two seconds, each readable once it is written, so that a killed process leaves a video.
 # When the file is closed it becomes an ordinary one; for that 75 bytes per frame are kept, too much for a video without end:
 # https://ffmpeg.org/ffmpeg-formats.html#mov_002c-mp4_002c-ismv
@@ -64,7 +64,6 @@ class VideoSink(AbstractContextManager):
         self._partial = fresh_partial_path(self.path)
         self._container: Any = None  # PyAV's, of a file that the first frame opens
         self._stream: Any = None
-        self._converter: Any = None
         self._sound = sound
         self._tick = Fraction(1, rate.numerator * math.ceil(MIN_TIMESCALE / rate.numerator))  # s
         self._last = -1  # tick of the previous frame
@@ -82,8 +81,7 @@ class VideoSink(AbstractContextManager):
             if self._container is None:
                 self._open(image.shape[1], image.shape[0])
             fitted = fit_into(image, self._stream.width, self._stream.height)
-            shared = av.VideoFrame.from_numpy_buffer(fitted, format="bgr24")
-            frame = self._converter.reformat(shared, format="yuv420p", threads=1)
+            frame = av.VideoFrame.from_ndarray(cv2.cvtColor(fitted, cv2.COLOR_BGR2YUV_I420), format="yuv420p")
             self._last = max(round(time / self._tick), self._last + 1)
             frame.pts, frame.time_base = self._last, self._tick
             if self._last * self._tick >= self._next_keyframe:
@@ -110,7 +108,6 @@ class VideoSink(AbstractContextManager):
 
     def _make_streams(self, width: int, height: int) -> None:
         import av
-        from av.video.reformatter import VideoReformatter
 
         options = self._options | (WITH_SOUND if self._sound and self.path.suffix.lower() == ".mp4" else {})
         # absolute, for in a name alone FFmpeg takes a colon for a protocol's
@@ -121,7 +118,6 @@ class VideoSink(AbstractContextManager):
         self._stream.pix_fmt = "yuv420p"
         if self._stream.width * self._stream.height <= SINGLE_THREAD_PIXELS:
             self._stream.codec_context.thread_count = 1
-        self._converter = VideoReformatter()
         self._stream.codec_context.colorspace, self._stream.codec_context.color_range = BT601, LIMITED_RANGE
         self._stream.time_base = self._stream.codec_context.time_base = self._tick
         self._stream.gop_size = MAX_KEYFRAME_FRAMES

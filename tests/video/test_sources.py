@@ -550,6 +550,19 @@ def test_sink_keeps_rate_and_frames(tmp_path, suffix, rate):
     assert [file.name for file in tmp_path.iterdir()] == [path.name]
 
 
+@pytest.mark.parametrize(("width", "height"), [(96, 64), (90, 62)])
+def test_sink_keeps_colours(tmp_path, width, height):
+    colours = [(0, 94, 213), (115, 158, 0), (178, 114, 0), (255, 255, 255), (0, 0, 0), (30, 60, 200)]  # BGR
+    image = np.repeat(np.repeat(np.array([colours], np.uint8), width // 6, axis=1), height, axis=0)
+    with VideoSink(tmp_path / "out.mp4", Fraction(25)) as sink:
+        for number in range(3):
+            sink.write(image, number / 25)
+    for frame in frames_of(tmp_path / "out.mp4"):
+        assert frame.image.shape == (height, width, 3)
+        shown = frame.image[height // 2, width // 12 :: width // 6]
+        assert np.abs(shown.astype(int) - colours).max() <= 6
+
+
 def test_sink_rate_is_exact_for_ntsc(tmp_path):
     with VideoSink(tmp_path / "out.mp4", NTSC) as sink:
         for number in range(300):
