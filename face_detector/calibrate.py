@@ -57,11 +57,11 @@ class Judged:
     """Detections of one or more sets; lists of one entry per detection."""
 
     scores: list[float]  # of the face detector, above 0 and below 1
-    face_probabilities: list[float]  # by the classifier, 0..1; 1 without one
+    factors: list[float]  # that the classifier verifies them by, 0..1; 1 without one
     right: list[bool]
 
     def __add__(self, other: "Judged") -> "Judged":
-        return Judged(self.scores + other.scores, self.face_probabilities + other.face_probabilities, self.right + other.right)
+        return Judged(self.scores + other.scores, self.factors + other.factors, self.right + other.right)
 
 
 def calibrate(args: argparse.Namespace) -> int:
@@ -106,7 +106,10 @@ def find_likely(one, is_complete: bool) -> dict[str, list]:
 
 
 def detect(detector: CenterFaceDetector, classifier, photos: Sequence, name: str) -> tuple[list, list]:
-    """Return the faces in each photo, and for each of them the probability by the classifier that it is one."""
+    """Return the faces in each photo, and for each of them the factor by which the classifier verifies it."""
+    import numpy as np
+
+    from facemask.detector import verification
     from facemask.io.images import read_image
 
     found, verified = [], []
@@ -115,7 +118,8 @@ def detect(detector: CenterFaceDetector, classifier, photos: Sequence, name: str
         faces = detector.detect(image, 0.0)
         boxes = [face.box for face in faces]
         found.append(faces)
-        verified.append(classifier.classify_and_verify(image, boxes)[1].tolist() if classifier else [1.0] * len(faces))
+        face_probabilities = classifier.classify_and_verify(image, boxes)[1] if classifier else np.ones(len(boxes))
+        verified.append(verification(face_probabilities, boxes).tolist())
     return found, verified
 
 
@@ -126,7 +130,7 @@ def judge(
     iou_threshold: float = 0.5,
     unannotated: Mapping[str, list] | None = None,
 ) -> Judged:
-    """Judge the detections in photos, `found`, each of which the classifier calls a face with a probability of `verified`.
+    """Judge the detections in photos, `found`, each of which the classifier verifies by a factor of `verified`.
 
     A detection is right if it is an annotated face, else wrong. Detections on ignored faces, and on those of `unannotated`
     (boxes by the photo's name), are neither and do not count.
@@ -143,7 +147,7 @@ def judge(
         for index, face in enumerate(faces):
             if index not in ignored and (index not in wrong or not (likely[index] >= SAME_FACE).any()):
                 judged.scores.append(face.confidence)
-                judged.face_probabilities.append(verified[number][index])
+                judged.factors.append(verified[number][index])
                 judged.right.append(index not in wrong)
     return judged
 
@@ -156,14 +160,12 @@ def fit_scaling(judged: Judged) -> PlattScaling:
     import numpy as np
     from scipy.optimize import minimize
 
-    from facemask.detector import verified_confidence
-
     if len(set(judged.right)) < 2:
         raise InputError("too few faces found to calibrate by; give more photos")
-    scores, verified, right = np.array(judged.scores), np.array(judged.face_probabilities), np.array(judged.right)
+    scores, factors, right = np.array(judged.scores), np.array(judged.factors), np.array(judged.right)
 
     def loss(numbers: np.ndarray) -> float:
-        confidences = np.clip(verified_confidence(PlattScaling(*numbers).to_probability(scores), verified), 1e-9, 1 - 1e-9)
+        confidences = np.clip(PlattScaling(*numbers).to_probability(scores) * factors, 1e-9, 1 - 1e-9)
         return -float(np.log(np.where(right, confidences, 1 - confidences)).mean())
 
     slope, shift = minimize(loss, (1.0, 0.0), method="Nelder-Mead").x.tolist()

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypeVar
 
 import cv2
 import numpy as np
@@ -17,13 +16,12 @@ from facemask.types import Box, Detection, Face, FileResult
 
 HIDE_CONFIDENCE = 0.1  # from which a face is hidden, though less confident ones than asked for are not reported
 MAX_HIDE_SIZE = 2048  # px to which the longest side is scaled to find them: bounds the memory
-Numbers = TypeVar("Numbers", float, np.ndarray)  # one, or one per face
 
 MIN_REDUCED_SIDE = 1920  # px: the longest side of a JPEG decoded reduced is at least this
 MIN_REDUCED_FACE = 32  # px high in an image decoded reduced: if a face is smaller, the whole image is decoded
-# Part of a confidence that the classifier can take at most: about one face in ten, most of them a few pixels small, looks like
-# background to it.
-BACKGROUND_TRUST = 0.9
+# Part of a confidence that the classifier can take at most, by the longer side of the face's box in px: between these sides it
+# grows evenly. About one face in ten looks like background to it, most of them a few pixels small (docs/experiments.md).
+BACKGROUND_TRUST_SIDES, BACKGROUND_TRUST = (8, 32), (0.3, 0.98)
 
 # Is the image turned? Turned faces are found with less confidence, or not at all. docs/experiments.md compares these values.
 # Mean confidence of the faces, weighted by itself and by their height, from which the image is taken as upright.
@@ -142,15 +140,17 @@ class MaskDetector:
     def classify(self, image: np.ndarray, faces: Sequence[Face], confidence: float = 0.0) -> list[Detection]:
         """Classify the masks of `faces` in `image`, uint8 (H, W, 3) BGR; returns them most confident first.
 
-        If the classifier has a background class, it verifies the confidence of each detection (`verified_confidence`), and
+        If the classifier has a background class, it verifies the confidence of each detection (`verification`), and
         detections below `confidence` are dropped.
         """
         if not faces:
             return []
-        rows, face_probabilities = self.classifier.classify_and_verify(image, [face.box for face in faces])
+        boxes = [face.box for face in faces]
+        rows, face_probabilities = self.classifier.classify_and_verify(image, boxes)
+        factors = verification(face_probabilities, boxes)
         detections = []
-        for face, row, face_probability in zip(faces, rows.tolist(), face_probabilities.tolist(), strict=True):
-            verified = verified_confidence(face.confidence, face_probability)
+        for face, row, factor in zip(faces, rows.tolist(), factors.tolist(), strict=True):
+            verified = face.confidence * factor
             if verified < min(confidence, face.confidence):
                 continue
             probabilities = dict(zip(self.classifier.info.labels, row, strict=True))
@@ -159,12 +159,14 @@ class MaskDetector:
         return sorted(detections, key=lambda detection: -detection.confidence)
 
 
-def verified_confidence(confidence: Numbers, face_probability: Numbers) -> Numbers:
-    """Return the confidence, 0..1, of a face detector in a face whose crop the classifier calls a face with that probability.
+def verification(face_probabilities: np.ndarray, boxes: Sequence[Box]) -> np.ndarray:
+    """Return what the confidences of a face detector in `boxes` (px) are multiplied by, (n,), 0..1.
 
-    Both must agree, but BACKGROUND_TRUST bounds what the classifier can take: sets of small faces keep their ranking.
+    `face_probabilities` (n,), 0..1, are those of the classifier that the boxes show faces. Both must agree, but
+    BACKGROUND_TRUST bounds what the classifier can take, most for small faces: sets of them keep their ranking.
     """
-    return confidence * (1 - BACKGROUND_TRUST * (1 - face_probability))
+    sides = [max(x2 - x1, y2 - y1) for x1, y1, x2, y2 in boxes]
+    return 1 - np.interp(sides, BACKGROUND_TRUST_SIDES, BACKGROUND_TRUST) * (1 - face_probabilities)
 
 
 def turn_detections(detections: Sequence[Detection], turns: int, image: np.ndarray) -> list[Detection]:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from facemask.cli import options
-from facemask.detector import MIN_REDUCED_FACE, MaskDetector, enlarge
+from facemask.detector import MIN_REDUCED_FACE, MaskDetector, enlarge, verification
 from facemask.errors import InputError
 from facemask.io.images import EncodedImage, read_image
 from facemask.models.center_face import CenterFaceDetector
@@ -155,18 +155,25 @@ def test_detect_with_a_background_class(tmp_path, colours):
     classifier = MaskClassifier.load(write_colour_classifier(tmp_path / "m.onnx", BACKGROUND_CLASSES))
     assert classifier.info.labels == ("with_mask", "without_mask")
     detector = MaskDetector(FakeFaces(*COLOUR_FACES), classifier)
-    detections = detector.detect(colours, 0.3)
-    assert [detection.box[0] for detection in detections] == [40, 60, 0]  # most confident first
-    assert [detection.label for detection in detections] == ["with_mask", "without_mask", "with_mask"]
-    for detection, colour, confidence in zip(detections, (RED, BLUE, MIXED), (0.9, 0.6, 0.97), strict=True):
+    detections = detector.detect(colours, 0.35)  # 0.95 x 0.36 is too little
+    assert [detection.box[0] for detection in detections] == [40, 0, 60]  # most confident first
+    assert [detection.label for detection in detections] == ["with_mask", "with_mask", "without_mask"]
+    for detection, colour, confidence in zip(detections, (RED, MIXED, BLUE), (0.9, 0.97, 0.6), strict=True):
         with_mask, background, without_mask = colour_probabilities(*colour)
-        assert detection.confidence == pytest.approx(confidence * (1 - 0.9 * background), abs=1e-5)
+        assert detection.confidence == pytest.approx(confidence * (1 - 0.64 * background), abs=1e-5)  # 20 px
         assert list(detection.probabilities) == ["with_mask", "without_mask"]
         assert detection.probabilities["with_mask"] == pytest.approx(with_mask / (with_mask + without_mask), abs=1e-5)
         assert sum(detection.probabilities.values()) == pytest.approx(1)
         assert detection.probability == max(detection.probabilities.values())
-    assert [detection.box[0] for detection in detector.detect(colours, 0.55)] == [40, 60]  # 0.97 x 0.55 is too little
+    assert [detection.box[0] for detection in detector.detect(colours, 0.67)] == [40]  # 0.97 x 0.68 is too little
     assert len(detector.detect(colours, 0.0)) == 4
+
+
+def test_verification_trusts_the_classifier_more_in_larger_faces():
+    boxes = [(0, 0, 4, 8), (0, 0, 20, 10), (0, 0, 32, 30), (5, 5, 205, 205)]
+    np.testing.assert_allclose(verification(np.zeros(4), boxes), [0.7, 0.36, 0.02, 0.02])
+    np.testing.assert_allclose(verification(np.array([0.5, 1.0, 0.9, 0.5]), boxes), [0.85, 1, 0.902, 0.51])
+    assert verification(np.empty(0), []).shape == (0,)
 
 
 def test_detect_file_with_a_background_class(tmp_path, colours):

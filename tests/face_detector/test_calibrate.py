@@ -7,7 +7,6 @@ import pytest
 
 from face_detector import calibrate
 from facemask.cli.run import DONE, FAILED
-from facemask.detector import BACKGROUND_TRUST
 from facemask.models.center_face import CenterFaceDetector
 from facemask.training.dataset import AnnotatedPhoto
 from facemask.types import Face
@@ -96,9 +95,8 @@ def test_scaling_is_the_share_that_is_right():
 
 def test_scaling_fits_the_confidence_after_verification():
     """The classifier halves each confidence: so the detector's own must be twice as high for one in three to be right."""
-    face_probability = 1 - 0.5 / BACKGROUND_TRUST
     scores, right = [0.2] * 12 + [0.8] * 12, [True] * 1 + [False] * 11 + [True] * 4 + [False] * 8
-    scaling = calibrate.fit_scaling(calibrate.Judged(scores, [face_probability] * 24, right))
+    scaling = calibrate.fit_scaling(calibrate.Judged(scores, [0.5] * 24, right))
     np.testing.assert_allclose(scaling.to_probability(np.array([0.2, 0.8])), [1 / 6, 2 / 3], atol=1e-3)
 
 
