@@ -10,7 +10,7 @@ from pyarrow import ArrowException
 
 from facemask.archive.parts import Counts
 from facemask.archive.sources import Item, Unit
-from facemask.archive.stores import REMEDY, Store, reason
+from facemask.archive.stores import REMEDY, Store, StoreError, patient, reason
 from facemask.archive.tables import CLIPS, EVENTS, TRACKS, Row
 from facemask.archive.worker import Attempts, UnitResult, Work, Worker, memory_error
 from facemask.errors import InputError, OutputError, error_kind
@@ -83,7 +83,7 @@ class ClipWorker(Worker):
                 with local_file(item) as path:
                     tracks, events, record = self._run(path, item.name)
                 return tracks, events, Row(record, columns)
-            except OutputError:
+            except (OutputError, StoreError):
                 raise
             except InputError as failure:
                 error = str(failure)
@@ -139,14 +139,20 @@ def local_file(item: Item) -> Iterator[str]:
         return
     with tempfile.TemporaryDirectory(prefix="facemask-") as folder:
         copy = Path(folder, "clip" + Path(path).suffix)
-        try:
-            with store.open(path) as remote, copy.open("xb") as file:
-                shutil.copyfileobj(remote, file, COPIED)
-        except (OSError, ArrowException) as error:
-            if getattr(error, "errno", None) in FATAL_ERRORS:
-                raise OutputError(f"{folder}: cannot be written ({reason(error)}); {FREE_SPACE}") from error
-            raise InputError(f"{item.name}: cannot be read ({reason(error)}); {REMEDY}") from error
+        _copy(store, path, copy)
         yield str(copy)
+
+
+@patient
+def _copy(store: Store, path: str, place: Path) -> None:
+    try:
+        with store.open(path) as remote, place.open("wb") as file:
+            shutil.copyfileobj(remote, file, COPIED)
+    except (OSError, ArrowException) as error:
+        if getattr(error, "errno", None) in FATAL_ERRORS:
+            raise OutputError(f"{place.parent}: cannot be written ({reason(error)}); {FREE_SPACE}") from error
+        store.check(path, error)
+        raise InputError(f"{store.name(path)}: cannot be read ({reason(error)}); {REMEDY}") from error
 
 
 WORK = Work(

@@ -6,9 +6,10 @@ import os
 import random
 import tarfile
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from itertools import islice
 from pathlib import Path
 from typing import Protocol
 
@@ -16,7 +17,7 @@ import pyarrow as pa
 from pyarrow import ArrowException
 from pyarrow import parquet as pq
 
-from facemask.archive.stores import GLOB, REMEDY, Store, is_remote, reason
+from facemask.archive.stores import GLOB, Pauses, Store, StoreError, is_remote
 from facemask.errors import InputError
 from facemask.io.find_images import READ_KINDS, READ_SUFFIXES, find_images, match_files, walk_files
 from facemask.io.images import MAX_FILE
@@ -125,12 +126,25 @@ def _read_file(image: str) -> Item:
     try:
         store, path = Store.of(image)
         name = store.name(path)
-        info = store.files.get_file_info(path)
-        modified = info.mtime.timestamp() if info.mtime else None
-        return Item(name, data=store.read(path), modified=modified)
-    except (InputError, OSError, ArrowException) as error:
-        message = str(error) if isinstance(error, InputError) else f"{name}: cannot be read ({error}); check the name"
-        return Item(name, error=message)
+        data, modified = store.read_dated(path)
+        return Item(name, data=data, modified=modified)
+    except InputError as error:
+        if isinstance(error, StoreError) and not store.answers():
+            raise
+        return Item(name, error=str(error))
+
+
+def _reopened(read: Callable[[], Iterator[Item]]) -> Iterator[Item]:
+    """Yield what `read` yields; if a store stops to answer, read again from the beginning, and leave out what was yielded."""
+    taken, pauses = 0, Pauses()
+    while True:
+        try:
+            for item in islice(read(), taken, None):
+                taken, pauses = taken + 1, Pauses()
+                yield item
+            return
+        except StoreError as error:
+            pauses.wait(error)
 
 
 @dataclass(frozen=True)
@@ -151,6 +165,9 @@ class TarShard:
         return self.members is None
 
     def read(self) -> Iterator[Item]:
+        return _reopened(self._read)
+
+    def _read(self) -> Iterator[Item]:
         store, path = Store.of(self.uri)
         name = store.name(path)
         found = False
@@ -168,9 +185,12 @@ class TarShard:
                         continue
                     data = tar.extractfile(member).read()  # type: ignore[union-attr]
                     yield Item(image, data=data, modified=member.mtime)
+        except StoreError:
+            raise
         except InputError as error:
             yield Item(name, error=str(error))
         except (tarfile.TarError, OSError, EOFError, ArrowException) as error:
+            store.check(path, error)
             yield Item(name, error=f"{name}: not a whole tar file ({error}); copy it again")
         else:
             if not found:
@@ -224,6 +244,9 @@ class ParquetRows:
         return self.rows is None
 
     def read(self) -> Iterator[Item]:
+        return _reopened(self._read)
+
+    def _read(self) -> Iterator[Item]:
         store, path = Store.of(self.uri)
         name = store.name(path)
         number = self.first
@@ -239,7 +262,10 @@ class ParquetRows:
                             error = None if data else f"{image}: holds no image; remove this row"
                             yield Item(image, data=data, error=error)
                         number += 1
+        except StoreError:
+            raise
         except (InputError, ArrowException, OSError) as error:
+            store.check(path, error)
             message = (
                 str(error) if isinstance(error, InputError) else f"{name}: not a whole Parquet file ({error}); copy it again"
             )
@@ -279,11 +305,13 @@ class Clip:
         name = record_name(self.uri)
         store, path = Store.of(self.uri)
         try:
-            info = store.files.get_file_info(path)
-        except (OSError, ValueError, ArrowException) as error:
-            yield Item(name, error=f"{name}: cannot be read ({reason(error)}); {REMEDY}")
+            modified = store.modified(path)
+        except StoreError:
+            raise
+        except InputError as error:
+            yield Item(name, error=str(error))
             return
-        yield Item(name if store.address else self.uri, self.uri, modified=info.mtime.timestamp() if info.mtime else None)
+        yield Item(name if store.address else self.uri, self.uri, modified=modified)
 
     def names(self) -> list[str]:
         return [record_name(self.uri)]

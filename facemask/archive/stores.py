@@ -1,13 +1,18 @@
 """Files of this machine and of object stores, by one interface: pyarrow's file systems, fsspec's for what it lacks."""
 
+import errno
 import fnmatch
+import logging
 import os
+import random
 import re
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import IO
+from datetime import datetime
+from functools import lru_cache, wraps
+from typing import IO, ParamSpec, TypeVar
 
 from pyarrow import ArrowException, fs
 
@@ -17,6 +22,53 @@ from facemask.io.outputs import FREE_SPACE
 
 GLOB = re.compile(r"[*?\[]")
 REMEDY = "check the name and the credentials"
+# What pyarrow says if the server, not the object, is at fault, after its own attempts: 6 s of errors, or 90 s of silence.
+BUSY = re.compile(
+    r"HTTP status (408|429|5\d\d)|NETWORK_CONNECTION|SLOW_DOWN|INTERNAL_FAILURE|SERVICE_UNAVAILABLE|THROTTLING|REQUEST_TIMEOUT"
+    r"|UNAVAILABLE|DEADLINE_EXCEEDED|RESOURCE_EXHAUSTED"
+)
+AWS_ERROR = re.compile(r"AWS Error \w+( \(HTTP status \d+\))?")
+PATIENCE = 300.0  # s that a store is asked again
+MAX_PAUSE = 20.0  # s between two attempts
+Arguments = ParamSpec("Arguments")
+Result = TypeVar("Result")
+
+logger = logging.getLogger("facemask")
+
+
+class StoreError(InputError):
+    """An object store does not answer, or says that it cannot now: the same may succeed later."""
+
+
+def patient(function: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
+    """Call a function again, with pauses, while it raises StoreError: for PATIENCE seconds at most."""
+
+    @wraps(function)
+    def call(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
+        pauses = Pauses()
+        while True:
+            try:
+                return function(*args, **kwargs)
+            except StoreError as error:
+                pauses.wait(error)
+
+    return call
+
+
+class Pauses:
+    """Pauses between attempts, from a second to MAX_PAUSE; no two processes keep the same rhythm."""
+
+    def __init__(self) -> None:
+        self._end, self._pause = time.monotonic() + PATIENCE, 1.0
+
+    def wait(self, error: StoreError) -> None:
+        """Wait before the next attempt. Raises the error if PATIENCE is at its end."""
+        if time.monotonic() >= self._end:
+            raise error
+        if self._pause == 1:
+            logger.warning("%s; trying again for %.0f s", str(error).partition("; ")[0], PATIENCE)
+        time.sleep(self._pause * random.uniform(0.5, 1))
+        self._pause = min(2 * self._pause, MAX_PAUSE)
 
 
 def is_remote(source: str) -> bool:
@@ -58,6 +110,7 @@ class Store:
         """Return a path of this store as `of` takes it."""
         return f"{self.address}{path.removeprefix(self.root)}{self.options}"
 
+    @patient
     def find(self, path: str) -> list[fs.FileInfo]:
         """Return the files below a folder, sorted by path; a file is itself; none if nothing is there."""
         with self._reading(path):
@@ -72,11 +125,42 @@ class Store:
         folder = pattern[: pattern.rindex("/", 0, GLOB.search(pattern).start())]  # type: ignore[union-attr]
         return [info for info in self.find(folder) if fnmatch.fnmatchcase(info.path, pattern)]
 
+    @patient
     def read(self, path: str) -> bytes:
         """Return the content of a file. Raises InputError if it cannot be read."""
         with self._reading(path), self.files.open_input_stream(path, compression=None) as stream:
             return stream.read()
 
+    @patient
+    def read_dated(self, path: str) -> tuple[bytes, float | None]:
+        """Return the content of a file, and when it was changed, s since 1970; None if unknown. Raises as `read`."""
+        with self._reading(path):
+            with self.files.open_input_stream(path, compression=None) as stream:
+                changed = (stream.metadata() or {}).get("Last-Modified")
+                data = stream.read()
+            if changed:  # of S3: without another request
+                return data, datetime.fromisoformat(changed.decode()).timestamp()
+        return data, self.modified(path)
+
+    @patient
+    def modified(self, path: str) -> float | None:
+        """Return when a file was changed, s since 1970; None if unknown. Raises InputError if the store cannot be read."""
+        with self._reading(path):
+            mtime = self.files.get_file_info(path).mtime
+        return mtime.timestamp() if mtime else None
+
+    def answers(self) -> bool:
+        """Return whether the store answers at all, even if an object cannot be read."""
+        try:
+            with self._reading(self.root):
+                self.files.get_file_info(self.root)
+        except StoreError:
+            return False
+        except InputError:
+            pass
+        return True
+
+    @patient
     def exists(self, path: str) -> bool:
         """Return whether there is a file of that name."""
         with self._reading(path):
@@ -90,6 +174,7 @@ class Store:
         with file:
             yield file
 
+    @patient
     def write(self, path: str, data: bytes) -> None:
         """Write a file, which appears whole. Raises OutputError if it cannot be written.
 
@@ -109,27 +194,42 @@ class Store:
             with self.files.open_output_stream(path) as stream:
                 stream.write(data)
         except (OSError, ArrowException) as error:
+            self.check(path, error)
+            raise OutputError(f"{self.name(path)}: cannot be written ({reason(error)}); {FREE_SPACE}") from error
+        finally:
             if is_local:
                 with suppress(OSError):
-                    os.unlink(place)
-            raise OutputError(f"{self.name(path)}: cannot be written ({reason(error)}); {FREE_SPACE}") from error
+                    os.unlink(place)  # after an error or Ctrl-C; else it has its name
 
+    @patient
     def remove(self, path: str) -> None:
         """Remove a file, if it is there."""
-        if self.exists(path):
-            self.files.delete_file(path)
+        with self._reading(path):
+            if self.files.get_file_info(path).type == fs.FileType.File:
+                self.files.delete_file(path)
 
     @contextmanager
     def _reading(self, path: str) -> Iterator[None]:
         try:
             yield
         except (OSError, ArrowException, ValueError) as error:
+            self.check(path, error)
             raise InputError(f"{self.name(path)}: cannot be read ({reason(error)}); {REMEDY}") from error
+
+    def check(self, path: str, error: Exception) -> None:
+        """Raise StoreError if an error is the store's fault."""
+        if self.address and BUSY.search(str(error)):
+            message = f"the object store does not answer ({reason(error)}); check it and the network, and continue with --resume"
+            raise StoreError(f"{self.name(path)}: {message}") from error
 
 
 def reason(error: Exception) -> str:
-    """Return the first line of what an error says, without the names that the operating system adds."""
-    return str(getattr(error, "strerror", None) or error).partition("\n")[0]
+    """Return the first line of what an error says, without names, so that equal errors are counted as one kind."""
+    if isinstance(error, FileNotFoundError):
+        return os.strerror(errno.ENOENT)
+    text = str(getattr(error, "strerror", None) or error).partition("\n")[0]
+    code = AWS_ERROR.search(text)
+    return code[0] if code else text
 
 
 @lru_cache(256)
