@@ -1,11 +1,16 @@
 """Run units of work on a Ray cluster, with Ray Data: it places actors, restarts them, and bounds what is in flight."""
 
+import io
 import logging
 import os
 import pickle
+import re
 import shutil
+import signal
+import socket
+import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 
 from facemask.archive.sources import Unit
 from facemask.archive.worker import UnitActor
@@ -14,6 +19,8 @@ from facemask.errors import InputError
 OBJECT_STORE = 128 << 20  # bytes of shared memory on this machine: only names and counts pass through it
 PER_ACTOR = 8  # units of work that each actor gets at least, so that none waits long for the others at the end
 MAX_SIZE = 1024  # images of a unit
+CHECK = 10.0  # s between two questions whether the cluster is there, and for an answer
+COLOURS = re.compile(r"\x1b\[[0-9;]*m")  # of a terminal
 
 logger = logging.getLogger("facemask")
 
@@ -27,6 +34,10 @@ def cluster(address: str | None, actors: int | None) -> Iterator[int]:
     # read when Ray starts: nothing is sent to its makers, and the actors run with this process's priority, not 15 steps below
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_worker_niceness", "0")
+    if address is not None:
+        os.environ.setdefault("RAY_NUM_REDIS_GET_RETRIES", "2")  # of 20, each a minute long, if nobody is at that address
+        if ":" in address and (reason := _unreachable(address)):
+            raise InputError(f"{address}: cannot be reached ({reason}); check --address")
     import ray
     from ray.data import DataContext
 
@@ -36,7 +47,8 @@ def cluster(address: str | None, actors: int | None) -> Iterator[int]:
         options |= {"object_store_memory": max(80 << 20, min(OBJECT_STORE, shared // 2))}
         options |= {"num_cpus": actors} if actors else {}
     try:
-        ray.init(address=address or "local", **options)
+        with _kept_signals():
+            ray.init(address=address or "local", **options)
     except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
         raise InputError(f"{address or 'Ray'}: cannot be reached ({error}); check --address") from error
     try:
@@ -46,9 +58,70 @@ def cluster(address: str | None, actors: int | None) -> Iterator[int]:
         cores = int(ray.cluster_resources().get("CPU", 1))
         if actors and actors > cores:
             raise InputError(f"--actors {actors}: the cluster has {cores} cores; give at most so many")
-        yield actors or cores
+        with watched(ray.get_runtime_context().gcs_address), redirect_stdout(RayMessages()):
+            yield actors or cores
     finally:
         ray.shutdown()
+
+
+@contextmanager
+def _kept_signals() -> Iterator[None]:
+    """Put back the handler of SIGTERM, in whose place Ray sets one that ends its processes below us, and us with an abort."""
+    handler = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, handler)
+
+
+@contextmanager
+def watched(address: str) -> Iterator[None]:
+    """Log a warning when a cluster's head does not answer: Ray ends this process a minute later, without a word."""
+    ended = threading.Event()
+    thread = threading.Thread(target=_watch, args=(address, ended), daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+
+
+def _watch(address: str, ended: threading.Event) -> None:
+    was_there = True
+    while not ended.wait(CHECK):
+        reason = _unreachable(address)
+        if reason and was_there:
+            text = "Ray at %s: cannot be reached (%s); if that lasts, this run ends, and the same command with --resume continues"
+            logger.warning(text, address, reason)
+        was_there = not reason
+
+
+def _unreachable(address: str) -> str | None:
+    """Return why nothing answers at HOST:PORT, or ray://HOST:PORT; None if something does."""
+    host, _, port = address.rpartition("/")[2].rpartition(":")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), CHECK).close()
+    except (OSError, ValueError) as error:
+        return str(getattr(error, "strerror", None) or error)
+    return None
+
+
+class RayMessages(io.TextIOBase):
+    """In the place of stdout, on which Ray reports what failed, in many lines: logs the first sentence of each report, once."""
+
+    def __init__(self) -> None:
+        self._logged: set[str] = set()
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, text: str) -> int:
+        sentence = COLOURS.sub("", text).strip().partition("\n")[0].partition(". ")[0]
+        if sentence and sentence not in self._logged:
+            self._logged.add(sentence)
+            logger.warning("%s", sentence)
+        return len(text)
 
 
 def unit_size(images: int, actors: int) -> int:

@@ -72,6 +72,11 @@ def other_option(folder):
     return run("-i", copy_image("a.jpg"), "--resume", "--confidence", "0.4")
 
 
+@TABLE.case("`--address` at which nothing answers")
+def no_cluster(folder):
+    return run("-i", copy_image("a.jpg"), "--address", "127.0.0.1:1")
+
+
 @TABLE.case("`select` of a folder without results")
 def no_results(folder):
     Path("photos").mkdir()
