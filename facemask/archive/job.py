@@ -46,22 +46,26 @@ def cluster(address: str | None, actors: int | None) -> Iterator[int]:
         shared = shutil.disk_usage("/dev/shm").free if os.path.isdir("/dev/shm") else OBJECT_STORE
         options |= {"object_store_memory": max(80 << 20, min(OBJECT_STORE, shared // 2))}
         options |= {"num_cpus": actors} if actors else {}
-    try:
-        with _kept_signals():
-            ray.init(address=address or "local", **options)
-    except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
-        raise InputError(f"{address or 'Ray'}: cannot be reached ({error}); check --address") from error
-    try:
-        DataContext.get_current().enable_progress_bars = False
-        for name in ("ray", "ray.data"):
-            logging.getLogger(name).setLevel(logging.ERROR)
-        cores = int(ray.cluster_resources().get("CPU", 1))
-        if actors and actors > cores:
-            raise InputError(f"--actors {actors}: the cluster has {cores} cores; give at most so many")
-        with watched(ray.get_runtime_context().gcs_address), redirect_stdout(RayMessages()):
-            yield actors or cores
-    finally:
-        ray.shutdown()
+    with redirect_stdout(RayMessages()):
+        try:
+            with _kept_signals():
+                ray.init(address=address or "local", **options)
+        except Exception as error:  # Ray's have no common base below it
+            why = str(error).partition("\n")[0].partition(". ")[0]
+            if address:
+                raise InputError(f"{address}: cannot be reached ({why}); check --address") from error
+            raise InputError(f"Ray: cannot start ({why}); is the machine too busy? try again") from error
+        try:
+            DataContext.get_current().enable_progress_bars = False
+            for name in ("ray", "ray.data"):
+                logging.getLogger(name).setLevel(logging.ERROR)
+            cores = int(ray.cluster_resources().get("CPU", 1))
+            if actors and actors > cores:
+                raise InputError(f"--actors {actors}: the cluster has {cores} cores; give at most so many")
+            with watched(ray.get_runtime_context().gcs_address):
+                yield actors or cores
+        finally:
+            ray.shutdown()
 
 
 @contextmanager
