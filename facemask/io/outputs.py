@@ -4,6 +4,7 @@ import logging
 import os
 import sys
 import tempfile
+import unicodedata
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -17,6 +18,7 @@ from facemask.io.find_images import WRITTEN_SUFFIXES
 if TYPE_CHECKING:
     from filelock import BaseFileLock
 
+CASE_BLIND = ("win32", "darwin")  # `sys.platform`s whose usual file systems take two names that differ in case for one
 FREE_SPACE = "free some space, or choose another place"
 
 logger = logging.getLogger(__name__)
@@ -182,16 +184,28 @@ def is_held_open(path: Path, platform: str) -> bool:
 def check_outputs(outputs: Iterable[Path], inputs: Iterable[Path]) -> None:
     """Raise InputError unless all outputs can be written, none over an input and no two to the same file; make nothing."""
     inputs = list(inputs)
-    taken = {os.path.realpath(path) for path in inputs}  # which accepts a link to itself
+    taken = {_place(path, sys.platform) for path in inputs}
     files: set[tuple[int, int]] | None = None  # the inputs, however they are named
     for output in outputs:
         partial = _check_partial(Path(output))
         if files is None and os.path.exists(output):
             files = set(filter(None, map(_file_id, inputs)))
         is_input = files is not None and _file_id(output) in files
-        if is_input or os.path.realpath(output) in taken or os.path.realpath(partial) in taken:
+        place = _place(output, sys.platform)
+        if is_input or place in taken or _place(partial, sys.platform) in taken:
             raise InputError(f"{output}: is an input, or another output too; choose another name for it")
-        taken.add(os.path.realpath(output))
+        taken.add(place)
+
+
+def fold_name(name: str) -> str:
+    """Return what two names have in common that are the same to a file system that ignores case, as Windows' and Apple's."""
+    return unicodedata.normalize("NFC", name).casefold()
+
+
+def _place(path: str | Path, platform: str) -> str:
+    """Return what two names of one file have in common on a `sys.platform`, also before there is a file."""
+    place = os.path.realpath(path)  # which accepts a link to itself
+    return fold_name(place) if platform in CASE_BLIND else place
 
 
 def _file_id(path: str | Path) -> tuple[int, int] | None:

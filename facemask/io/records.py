@@ -3,7 +3,6 @@
 import csv
 import logging
 import os
-import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -16,7 +15,7 @@ from facemask.errors import InputError
 from facemask.io.downloads import without_password
 from facemask.io.find_images import WRITTEN_SUFFIXES
 from facemask.io.json_lines import JsonLines, resumable_json_lines
-from facemask.io.outputs import Place, check_outputs, make_folder, partial_path, set_aside, text_output
+from facemask.io.outputs import Place, check_outputs, fold_name, make_folder, partial_path, set_aside, text_output
 from facemask.labels import UNSURE
 from facemask.types import Detection, FileResult
 
@@ -192,16 +191,16 @@ def name_outputs(paths: list[Path], output: Place | None, taken: set[str]) -> di
     make_folder(place)
     outputs: dict[Path, Path] = {}
     numbers: Counter[str] = Counter()
-    folded = {_fold(name) for name in taken}
+    folded = {fold_name(name) for name in taken}
     for path in paths:
         stem = _cut(path.stem)
         suffix = path.suffix if path.suffix.lower() in WRITTEN_SUFFIXES else ".jpg"
-        key = _fold(stem + suffix)
+        key = fold_name(stem + suffix)
         while True:
             numbers[key] += 1
             number = numbers[key]
             outputs[path] = place / (f"{stem}_{number}{suffix}" if number > 1 else f"{stem}{suffix}")
-            name = _fold(os.path.abspath(outputs[path]))
+            name = fold_name(os.path.abspath(outputs[path]))
             if name not in folded:
                 folded.add(name)
                 break
@@ -214,8 +213,3 @@ def _cut(stem: str) -> str:
     while len(os.fsencode(stem)) > MAX_STEM:
         stem = stem[:-1]
     return stem
-
-
-def _fold(name: str) -> str:
-    """Return what two names have in common that are the same to a file system that ignores case, as Windows' and Apple's."""
-    return unicodedata.normalize("NFC", name).casefold()

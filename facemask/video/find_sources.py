@@ -15,6 +15,7 @@ from facemask.errors import InputError
 from facemask.io.find_images import READ_SUFFIXES as IMAGE_SUFFIXES
 from facemask.io.find_images import match_files, walk_files
 from facemask.io.kinds import VIDEO_SUFFIXES as READ_SUFFIXES
+from facemask.io.outputs import fold_name
 from facemask.video.writer import VIDEO_SUFFIXES
 from facemask.video.zones import Zone, zones_by_source
 
@@ -164,16 +165,19 @@ def make_jobs(sources: Sequence[SourceName], output: Path | None, zones: Sequenc
 
 
 def source_stems(sources: Sequence[SourceName]) -> list[str]:
-    """Return a name for the files that are made of each source, all different: a file's own, without its suffix."""
+    """Return a name for the files that are made of each source, a file's own without its suffix; none differ only in case."""
     numbers: Counter[str] = Counter()
     stems: list[str] = []
+    taken: set[str] = set()
     for source in sources:
         name = source_name(source).rpartition("://")[2]
         is_file = not isinstance(source, str) or (not is_waiting(source) and Path(source).exists())
         stem = Path(source if isinstance(source, str) else source[0]).stem if is_file else re.sub(r"[^\w.-]+", "_", name)
         stem = stem.strip("_")[:MAX_STEM] or "video"
-        numbers[stem] += 1
-        while (numbered := f"{stem}_{numbers[stem]}" if numbers[stem] > 1 else stem) in stems:
-            numbers[stem] += 1
+        key = fold_name(stem)
+        numbers[key] += 1
+        while fold_name(numbered := f"{stem}_{numbers[key]}" if numbers[key] > 1 else stem) in taken:
+            numbers[key] += 1
+        taken.add(fold_name(numbered))
         stems.append(numbered)
     return stems

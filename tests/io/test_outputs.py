@@ -1,8 +1,9 @@
 import subprocess
 import sys
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from fractions import Fraction
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -209,6 +210,20 @@ def test_json_lines_keep_those_of_a_killed_process(tmp_path):
         ("a.jsonl", "{}\n"),
         ("a.partial-1.jsonl", "old\n"),
     ]
+
+
+@pytest.mark.parametrize("platform", ["linux", "win32", "darwin"])
+def test_check_outputs_that_differ_in_case(tmp_path, monkeypatch, platform):
+    """The platform is faked; the file system here tells the names apart."""
+    monkeypatch.setattr("facemask.io.outputs.sys", SimpleNamespace(platform=platform))
+    names = [tmp_path / "Faces.csv", tmp_path / "faces.csv"]
+    refused = (
+        nullcontext() if platform == "linux" else pytest.raises(InputError, match=r"faces.csv: is an input, or another output")
+    )
+    with refused:
+        check_outputs(names, [])
+    with refused:
+        check_outputs(names[1:], names[:1])
 
 
 def test_check_outputs_over_the_partial_file_of_an_input(tmp_path):

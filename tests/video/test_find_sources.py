@@ -95,12 +95,12 @@ def test_names(files, source, name, stem):
 
 
 def test_stems_differ(files):
-    sources = ["v/b.mp4", "w/b.mp4", "b.mkv", "b_2.mp4"]
+    sources = ["v/b.mp4", "w/b.mp4", "b.mkv", "b_2.mp4", "w/B.mp4", "B_2.mkv"]
     for name in sources:
         Path(name).parent.mkdir(exist_ok=True)
         Path(name).touch()
     stems = source_stems(sources)
-    assert stems[0] == "b" and len(set(stems)) == 4
+    assert stems[0] == "b" and len({stem.casefold() for stem in stems}) == 6
 
 
 @pytest.mark.parametrize(
