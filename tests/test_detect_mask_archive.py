@@ -9,7 +9,6 @@ import shutil
 import subprocess
 import sys
 import tarfile
-from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -265,34 +264,6 @@ def test_parts_have_the_documented_schema(detector, images, tmp_path):
 @pytest.mark.parametrize(("images", "actors", "size"), [(0, 2, 1), (16, 2, 1), (100, 2, 7), (10**6, 2, 1024)])
 def test_unit_size(images, actors, size):
     assert unit_size(images, actors) == size
-
-
-def test_object_store(detector, images, image_script, tmp_path, monkeypatch):
-    server = pytest.importorskip("moto.server", reason="needs moto[server]").ThreadedMotoServer(port=0)
-    server.start()
-    try:
-        for name, value in {"KEY_ID": "a", "SECRET": "b"}.items():
-            monkeypatch.setenv(
-                f"AWS_{'ACCESS' if name == 'KEY_ID' else 'SECRET_ACCESS'}_KEY{'_ID' if name == 'KEY_ID' else ''}", value
-            )
-        host, port = server.get_host_and_port()
-        query = f"?scheme=http&endpoint_override={host}:{port}&region=us-east-1&allow_bucket_creation=true"
-        store, _ = sources.Store.of(f"s3://photos/{query}")
-        store.files.create_dir("photos")
-        for path in images.iterdir():
-            store.write(f"photos/a/{path.name}", path.read_bytes())
-        store.write("photos/a/notes.md", b"no image")
-        skipped: Counter = Counter()
-        found = sources.find_sources([f"s3://photos/a{query}"], skipped)
-        assert skipped.total() == 1 and sources.find_sources([f"s3://photos/a/*.png{query}"], skipped).count == 1
-        output = parts.Output(f"s3://photos/out{query}", "parquet")
-        process(detector, output, found, units=1)
-        process(detector, output, found, resume=True)
-        got = records(output)
-        lines = [json.dumps(record).replace("s3://photos/a/", f"{images}/") for record in got if "error" not in record]
-        assert sorted(lines) == image_script and len(got) == 6
-    finally:
-        server.stop()
 
 
 def test_queries_of_the_page(detector, images, tmp_path, monkeypatch):
