@@ -50,6 +50,19 @@ def export_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def command_parser(name: str, description: str) -> argparse.ArgumentParser:
+    """Return the parser of `python -m facemask NAME`."""
+    return argparse.ArgumentParser(
+        prog=f"python -m facemask {name}", description=description, formatter_class=options.HelpFormatter
+    )
+
+
+def add_face_argument(parser: argparse.ArgumentParser, use: str = "") -> None:
+    parser.add_argument(
+        "-f", "--face", type=Path, default=options.DEFAULT_FACE_DETECTOR, help=f"face detector{use} (default: face_detector)"
+    )
+
+
 def convert(args: argparse.Namespace) -> int:
     from facemask.models.face_detectors import load_face_detector
     from facemask.training.convert import convert
@@ -62,21 +75,14 @@ def convert(args: argparse.Namespace) -> int:
 
 
 def convert_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m facemask convert",
-        description="Write a data set in another format, into a new folder; photos are copied, splits kept.",
-        formatter_class=options.HelpFormatter,
-    )
+    parser = command_parser("convert", "Write a data set in another format, into a new folder; photos are copied, splits kept.")
     parser.add_argument("input", type=Path, help="data set: YOLO, COCO, Pascal VOC, CSV, or one folder per class")
     parser.add_argument("output", type=Path, help="folder to make")
     parser.add_argument(
         "--format", choices=("yolo", "coco", "voc", "csv", "folders"), required=True,
         help="format to write; folders: one folder per class, with each face cut out",
     )  # fmt: skip
-    parser.add_argument(
-        "-f", "--face", type=Path, default=options.DEFAULT_FACE_DETECTOR,
-        help="face detector, which gives photos by class their boxes (default: face_detector)",
-    )  # fmt: skip
+    add_face_argument(parser, ", which gives photos by class their boxes")
     return parser
 
 
@@ -138,11 +144,10 @@ def quantize(onnx_path: Path, info, args: argparse.Namespace) -> Path:
 
 
 def import_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m facemask import",
-        description="Make of a Keras model on MobileNetV2, as the well-known tutorial trains it, what detection runs. Only the "
+    parser = command_parser(
+        "import",
+        "Make of a Keras model on MobileNetV2, as the well-known tutorial trains it, what detection runs. Only the "
         "numbers in its file are read.",
-        formatter_class=options.HelpFormatter,
     )
     parser.add_argument("input", type=Path, help="Keras model: .keras, .h5, or HDF5 with another name, as .model")
     parser.add_argument(
@@ -161,11 +166,10 @@ def import_parser() -> argparse.ArgumentParser:
 
 
 def average_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m facemask average",
-        description="Write the mean of the weights of models, as of one before and after fine-tuning: often better than "
+    parser = command_parser(
+        "average",
+        "Write the mean of the weights of models, as of one before and after fine-tuning: often better than "
         "either, on old photos and on new ones. A file that is given twice counts twice.",
-        formatter_class=options.HelpFormatter,
     )
     parser.add_argument("inputs", type=Path, nargs="+", metavar="MODEL", help="models that train_mask_detector.py wrote, .keras")
     add_output_arguments(parser)
@@ -195,14 +199,13 @@ def review(args: argparse.Namespace) -> int:
 
 
 def review_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m facemask review",
-        description="Correct the labels of a folder of --collect in the browser, one face at a time. Each decision is saved at "
+    parser = command_parser(
+        "review",
+        "Correct the labels of a folder of --collect in the browser, one face at a time. Each decision is saved at "
         "once; the page is for this machine alone.",
-        formatter_class=options.HelpFormatter,
     )
     parser.add_argument("folder", type=Path, help="folder of --collect, or a data set that convert wrote as voc")
-    parser.add_argument("--port", type=options.natural_int, default=0, help="port of the page; 0: any that is free")
+    parser.add_argument("--port", type=options.port, default=0, help="port of the page; 0: any that is free")
     return parser
 
 
@@ -225,11 +228,10 @@ def export_networks(args: argparse.Namespace) -> int:
 
 
 def export_networks_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m facemask export",
-        description="Write both networks for another runtime into a new folder, each with one fixed input size, with a README of "
+    parser = command_parser(
+        "export",
+        "Write both networks for another runtime into a new folder, each with one fixed input size, with a README of "
         "inputs and outputs and an example that runs them. litert and tflite-int8 need TensorFlow, openvino needs openvino.",
-        formatter_class=options.HelpFormatter,
     )
     parser.add_argument(
         "--format", choices=("onnx", "openvino", "litert", CALIBRATED), required=True,
@@ -244,9 +246,7 @@ def export_networks_parser() -> argparse.ArgumentParser:
         "-m", "--model", type=Path, default=options.DEFAULT_MODEL,
         help=f"mask classifier, .keras (its .onnx is exported) or .onnx (default: {options.DEFAULT_MODEL.name})",
     )  # fmt: skip
-    parser.add_argument(
-        "-f", "--face", type=Path, default=options.DEFAULT_FACE_DETECTOR, help="face detector (default: face_detector)"
-    )
+    add_face_argument(parser)
     parser.add_argument(
         "-d", "--dataset", nargs="+", type=Path, metavar="FOLDER",
         help=f"photos of faces, from which {CALIBRATED} takes the ranges of values (default: examples)",
@@ -272,11 +272,10 @@ def select_images(args: argparse.Namespace) -> int:
 
 
 def select_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m facemask select",
-        description="Copy the images with the most uncertain labels of an archive's results into a folder for review, with boxes "
+    parser = command_parser(
+        "select",
+        "Copy the images with the most uncertain labels of an archive's results into a folder for review, with boxes "
         'and labels, no two of them near-duplicates. It needs the extra "archive".',
-        formatter_class=options.HelpFormatter,
     )
     parser.add_argument("results", metavar="RESULTS", help="-o of detect_mask_archive.py: a folder, or URI")
     parser.add_argument("-n", "--number", type=options.positive_int, default=200, metavar="N", help="number of images to select")
@@ -308,11 +307,10 @@ def app(args: argparse.Namespace) -> int:
 
 
 def app_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m facemask app",
-        description="Serve a page: drop images or use the browser's camera, see boxes, labels and counts, download annotated "
+    parser = command_parser(
+        "app",
+        "Serve a page: drop images or use the browser's camera, see boxes, labels and counts, download annotated "
         "images, JSON and CSV. Detection runs here, as in detect_mask_image.py; no image is kept.",
-        formatter_class=options.HelpFormatter,
     )
     parser.add_argument("--port", type=options.port, default=8000, help="port of the page; 0: any that is free")
     parser.add_argument(

@@ -16,6 +16,7 @@ import pytest
 pytestmark = pytest.mark.training
 pytest.importorskip("defusedxml")
 
+from facemask.__main__ import main  # noqa: E402
 from facemask.errors import InputError  # noqa: E402
 from facemask.io.collect import Collector  # noqa: E402
 from facemask.training.formats import read_dataset  # noqa: E402
@@ -164,3 +165,10 @@ def test_the_command_ends_with_ctrl_c(folder):
         assert process.returncode == 0 and f"0 of 3 faces done, saved to {folder}" in rest
     finally:
         process.kill()
+
+
+def test_no_such_port(capsys):
+    with pytest.raises(SystemExit) as end:
+        main(["review", "folder", "--port", "65536"])
+    message = "error: argument --port: must be a port from 0 to 65535, received '65536'\n"
+    assert end.value.code == 2 and capsys.readouterr().err.endswith(message)
