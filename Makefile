@@ -8,13 +8,16 @@ INSTALL := install --quiet --disable-pip-version-check -c requirements.lock
 OPENCV4_TESTS := tests/io/test_images.py tests/models tests/video/test_sources.py tests/test_detect_mask_image.py \
   tests/faults/test_image_faults.py tests/faults/test_model_faults.py tests/faults/test_video_faults.py
 
-.PHONY: help demo install check test test-all test-openvino fuzz train evaluate bench lock audit clean
+.PHONY: help demo web install check test test-all test-openvino fuzz train evaluate bench lock audit clean
 
 help: ## list what there is to make
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: .venv/detect ## install what detection needs, find the masks in examples/people.jpg
 	$(BIN)/python detect_mask_image.py -i examples/people.jpg -o demo.jpg --no-show
+
+web: .venv/web web/node_modules ## write web/dist, the page that detects in the browser without Python; needs npm
+	$(BIN)/python -m web.build
 
 install: .venv/train ## install what training and evaluation need too
 
@@ -62,7 +65,7 @@ audit: ## look the locked versions up in a database of known flaws; needs pip-au
 	pip-audit --strict --disable-pip --require-hashes -r requirements.lock
 
 clean: ## remove the environments and what the demo wrote
-	rm -rf .venv .venv-opencv4 .venv-openvino .venv-py3* demo.jpg
+	rm -rf .venv .venv-opencv4 .venv-openvino .venv-py3* demo.jpg web/dist web/node_modules
 
 # opencv-python needs a desktop's libraries (libGL); where they are missing, its headless twin takes its place.
 define use-headless-if-needed
@@ -82,6 +85,14 @@ endef
 .venv/detect: requirements-detect.txt requirements.lock .venv/pip
 	$(BIN)/pip $(INSTALL) -r $<
 	$(call use-headless-if-needed,$(BIN))
+	@touch $@
+
+.venv/web: .venv/detect
+	$(BIN)/pip $(INSTALL) onnx
+	@touch $@
+
+web/node_modules: web/package-lock.json
+	npm ci --prefix web --ignore-scripts --no-audit --no-fund
 	@touch $@
 
 .venv/train: requirements.txt .venv/detect

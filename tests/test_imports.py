@@ -45,9 +45,10 @@ ALLOWED |= {
     "docs": PACKAGE,
     "examples": PACKAGE,
     "benchmarks": {"examples", *PACKAGE},
+    "web": PACKAGE,
 }
 SCRIPTS = {path.stem for path in ROOT.glob("*.py")}
-FOLDERS = {"face_detector", "dataset", "docs", "examples", "benchmarks"}
+FOLDERS = {"face_detector", "dataset", "docs", "examples", "benchmarks", "web"}
 
 
 def part_of(module: str) -> str | None:

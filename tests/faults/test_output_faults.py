@@ -177,6 +177,14 @@ def assert_names(folder: Path, names: list[str]) -> None:
     assert sorted(path.name for path in folder.iterdir()) == names
 
 
+@TABLE.case("`python -m web.build` without onnxruntime-web")
+def page_without_runtime(folder, monkeypatch):
+    from web import build
+
+    monkeypatch.setattr(build, "RUNTIME", folder)
+    return Run(["-o", "page"], script=build.main, after=lambda: assert_names(folder, []))
+
+
 @TABLE.case("stdout that is closed, as by `head`")
 def closed_stdout(folder):
     def script(_: list[str]) -> int:
