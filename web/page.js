@@ -6,7 +6,7 @@ import {imageRecord, toCsv} from "./records.js";
 import {at, fill} from "./shared.js";
 import {ImageTile, save} from "./tile.js";
 
-const TOO_OLD = "this browser is too old for this page, which needs Chrome 91, Firefox 114 or Safari 16.4";
+const NO_WORKER = "this page cannot start: it needs Chrome 91, Firefox 114 or Safari 16.4, and all of its files";
 const PROBLEMS = {
   NotAllowedError: "the browser may not use it; allow it in the address bar",
   NotFoundError: "there is none; plug one in",
@@ -21,7 +21,7 @@ class Page {
     this.calls = 0;
     this.worker = new Worker("worker.js", {type: "module"});
     this.worker.onmessage = ({data}) => this.receive(data);
-    this.worker.onerror = () => this.fail(TOO_OLD);
+    this.worker.onerror = () => this.fail(NO_WORKER);
   }
 
   receive(data) {
