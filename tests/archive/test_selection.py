@@ -78,7 +78,7 @@ def results(tmp_path, in_this_process) -> Path:
         row(images / "again.jpg", 0.50),
         row(images / "1.jpg", 0.51),
         row(images / "2.jpg", 0.95, confidence=0.55),
-        row(images / "3.jpg", 0.99),
+        row(images / "3.jpg", 0.94),
         row(images / "gone.jpg", 0.5),
         row(tmp_path / "a.tar/11.jpg", 0.53),
         row(f"{tmp_path}/b.parquet#1", 0.54),
