@@ -253,6 +253,7 @@ def test_parts_have_the_documented_schema(detector, images, tmp_path):
     schema = tables.FACES.schema
     assert pa.schema(table.schema.field(name) for name in schema.names) == schema
     assert table.schema.metadata[b"facemask.schema"] == b"1"
+    assert sorted(find(tmp_path / "out" / "faces").images) == sorted(find(images).images)  # another run's input
     page = (ROOT / "docs" / "archives.md").read_text()
     fields = [
         *tables.FACE,
