@@ -8,7 +8,7 @@ INSTALL := install --quiet --disable-pip-version-check -c requirements.lock
 OPENCV4_TESTS := tests/io/test_images.py tests/models tests/video/test_sources.py tests/test_detect_mask_image.py \
   tests/faults/test_image_faults.py tests/faults/test_model_faults.py tests/faults/test_video_faults.py
 
-.PHONY: help demo web install check test test-all test-openvino fuzz train evaluate bench lock audit clean
+.PHONY: help demo web install check test test-all test-openvino test-archive fuzz train evaluate bench lock audit clean
 
 help: ## list what there is to make
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -36,6 +36,10 @@ test-all: check .venv-opencv4/test ## check, and run all tests; those of detecti
 
 test-openvino: .venv-openvino/test ## compare detection by OpenVINO with the CPU's
 	.venv-openvino/bin/python -m pytest tests/models/test_devices.py
+
+test-archive: .venv/test ## run the tests of archives, with Ray, DuckDB and a local S3: ten minutes
+	$(BIN)/pip $(INSTALL) -r requirements-archive.txt duckdb 'moto[server]'
+	$(BIN)/python -m pytest -m archive
 
 fuzz: .venv/test ## try to break it: 20,000 mutated images, 2,000 models, 2,000 annotations, 200 kills; a quarter of an hour
 	FUZZ=1 $(BIN)/python -m pytest -s --hypothesis-show-statistics tests/test_fuzz.py tests/test_properties.py
