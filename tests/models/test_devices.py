@@ -16,8 +16,8 @@ onnxruntime = pytest.importorskip("onnxruntime")
 PROVIDERS = {device.name: device.provider for device in DEVICES}
 RES10 = ROOT / "face_detector" / "res10_300x300_ssd.onnx"
 SESSION = onnxruntime.InferenceSession
-# Between devices that compute the same in another order: two pixels, and 0.02 of probability, where tiles are chosen alike.
-PIXELS, PROBABILITY = 2, 0.02
+# Between devices that compute the same in another order: rounding moves some integers to the next. Faces of 70 to 260 px.
+PIXELS, PROBABILITY = 4, 0.02
 
 
 @pytest.fixture
