@@ -303,18 +303,19 @@ def timed(command: list[str], log: Path, count_rows: Callable[[], int], images: 
 
 
 class Lines:
-    """Counts the lines of JSON files below a folder; each byte is read once."""
+    """Counts the lines of JSON files in a folder; each byte is read once, also if a file gets another name."""
 
-    def __init__(self, place: Path) -> None:
-        self.place, self.count = place, 0
-        self.read: dict[Path, int] = {}  # bytes
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.count = folder, 0
+        self.read: dict[int, int] = {}  # bytes, by the file's number
 
     def __call__(self) -> int:
-        for path in [self.place] if self.place.is_file() else self.place.rglob("*.jsonl"):
+        for path in self.folder.rglob("*.jsonl"):
             with path.open("rb") as file:
-                file.seek(self.read.get(path, 0))
+                number = os.fstat(file.fileno()).st_ino
+                file.seek(self.read.get(number, 0))
                 data = file.read()
-            self.read[path] = self.read.get(path, 0) + len(data)
+            self.read[number] = self.read.get(number, 0) + len(data)
             self.count += data.count(b"\n")
         return self.count
 
@@ -334,7 +335,8 @@ def measure_rate(args: argparse.Namespace) -> int:
             starts: list[float] = []
             for turn in range(args.turns):
                 place = work / f"{cores}-{turn}"
-                lines, output = place.with_suffix(".jsonl"), place
+                lines, output = place.with_suffix(".script") / "faces.jsonl", place
+                lines.parent.mkdir()
                 script = [
                     sys.executable,
                     str(ROOT / "detect_mask_image.py"),
@@ -344,7 +346,7 @@ def measure_rate(args: argparse.Namespace) -> int:
                     str(lines),
                     "--no-show",
                 ]
-                images = timed([*pin, *script], log, Lines(lines), args.images)
+                images = timed([*pin, *script], log, Lines(lines.parent), args.images)
                 more = ["--actors", str(cores), "--format", "jsonl"]
                 archive = timed([*pin, *archive_command(source, output, *more)], log, Lines(output), args.images)
                 begin = time.monotonic()
@@ -435,7 +437,8 @@ def measure_names(args: argparse.Namespace) -> int:
     def note(text: str, start: float) -> None:
         lines = Path("/proc/self/status").read_text()
         now, most = (int(re.search(rf"{name}:\s+(\d+)", lines)[1]) / 1e3 for name in ("VmRSS", "VmHWM"))  # type: ignore[index]
-        print(f"| {text} | {time.monotonic() - start:.1f} | {now:.0f} | {most:.0f} |", flush=True)
+        row = f"| {text} | {time.monotonic() - start:.1f} | {now:.0f} | {most:.0f} |"
+        print(row, file=sys.__stdout__, flush=True)  # Ray has the other
 
     print("| step | s | driver's memory, MB | at most |\n|---|---|---|---|")
     with tempfile.TemporaryDirectory(prefix="archive-names-") as name:

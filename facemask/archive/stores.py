@@ -22,12 +22,13 @@ from facemask.io.outputs import FREE_SPACE
 
 GLOB = re.compile(r"[*?\[]")
 REMEDY = "check the name and the credentials"
-# What pyarrow says if the server, not the object, is at fault, after its own attempts: 6 s of errors, or 90 s of silence.
+# What pyarrow says if the server, not the object, is at fault, after three attempts of its own.
 BUSY = re.compile(
     r"HTTP status (408|429|5\d\d)|NETWORK_CONNECTION|SLOW_DOWN|INTERNAL_FAILURE|SERVICE_UNAVAILABLE|THROTTLING|REQUEST_TIMEOUT"
     r"|UNAVAILABLE|DEADLINE_EXCEEDED|RESOURCE_EXHAUSTED"
 )
 AWS_ERROR = re.compile(r"AWS Error \w+( \(HTTP status \d+\))?")
+SILENCE = 30.0  # s that a server may send nothing: listing many objects takes longer than pyarrow's 3 s
 PATIENCE = 300.0  # s that a store is asked again
 MAX_PAUSE = 20.0  # s between two attempts
 Arguments = ParamSpec("Arguments")
@@ -237,6 +238,9 @@ def _open_store(address: str, options: str) -> Store:
     """Open a bucket or the like, once in this process. Raises InputError if neither pyarrow nor fsspec can."""
     try:
         files, root = fs.FileSystem.from_uri(f"{address}/{options}")
+        if isinstance(files, fs.S3FileSystem):
+            _, (settings,) = files.__reduce__()  # by which it travels to other processes; a URI has no place for a time limit
+            files = fs.S3FileSystem(**settings | {"request_timeout": SILENCE})
         return Store(files, address, root.rstrip("/"), options)
     except (ArrowException, ValueError, OSError) as error:
         why = reason(error)

@@ -238,6 +238,16 @@ def test_missing_object_is_a_row_of_a_kind(store, detector, tmp_path):
 
 
 @pytest.mark.slow
+def test_store_that_is_slow(store):
+    faulty, uri = store
+    upload(uri, {"a.jpg": b"content"})
+    faulty.fault = lambda environment: time.sleep(4)  # longer than pyarrow's own limit
+    place, path = stores.Store.of(uri % "a.jpg")
+    before = faulty.requests
+    assert place.read(path) == b"content" and faulty.requests - before == 2
+
+
+@pytest.mark.slow
 def test_store_that_fails_for_a_while(store, detector, monkeypatch, tmp_path, caplog):
     """It fails for longer than pyarrow tries."""
     faulty, uri = store
