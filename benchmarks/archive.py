@@ -119,6 +119,7 @@ class TwoNodes:
     """A Ray cluster of two nodes with one core each, on this machine. `settings` are Ray's own, of its head."""
 
     def __init__(self, **settings: int) -> None:
+        os.environ |= {"RAY_worker_niceness": "0", "RAY_USAGE_STATS_ENABLED": "0"}  # as `cluster` sets them
         self.settings = settings
         self.open()
 
@@ -172,7 +173,6 @@ def kill_worker(nodes: TwoNodes) -> bool:
 
 def measure_kills(args: argparse.Namespace) -> int:
     """Run over the images again and again, each time with one process killed; compare with an undisturbed run."""
-    os.environ |= {"RAY_worker_niceness": "0", "RAY_USAGE_STATS_ENABLED": "0"}
     random.seed(args.seed)
     with tempfile.TemporaryDirectory(prefix="archive-kills-") as name:
         work, nodes = Path(name), TwoNodes()
