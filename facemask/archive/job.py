@@ -157,7 +157,10 @@ def run_units(units: Sequence[Unit], actor: type[UnitActor], settings: object, a
     )
     try:
         for row in results.iter_rows():
-            yield pickle.loads(row["result"])
+            result = pickle.loads(row["result"])
+            if isinstance(result, InputError):
+                raise result
+            yield result
     except RayError as error:
         raise _cause(error) from error
 

@@ -44,11 +44,18 @@ class UnitResult:
 
 
 class UnitActor(ABC):
-    """An actor of Ray Data: takes batches of units, pickled, and returns their results, pickled."""
+    """An actor of Ray Data: takes batches of units, pickled, and returns their results, or errors, pickled."""
 
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        results = [pickle.dumps(self.process(pickle.loads(unit))) for unit in batch["unit"]]
+        results = [pickle.dumps(self._result(pickle.loads(unit))) for unit in batch["unit"]]
         return {"result": np.array(results, object)}
+
+    def _result(self, unit: Unit) -> UnitResult | InputError:
+        """Return what a unit gave, or the error that ends the run: Ray hides the text of one that is raised."""
+        try:
+            return self.process(unit)
+        except InputError as error:
+            return error
 
     @abstractmethod
     def process(self, unit: Unit) -> Any:
