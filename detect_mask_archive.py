@@ -70,6 +70,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def detect(args: argparse.Namespace) -> int:
+    import ray  # noqa: F401  if it is missing, that is reported before anything is written
     from tqdm import tqdm
     from tqdm.contrib.logging import logging_redirect_tqdm
 
@@ -91,8 +92,6 @@ def detect(args: argparse.Namespace) -> int:
     settle_options(args, work)
     load = partial(options.load_detector, args, 1)
     load()  # a mistake in its options is reported before a cluster is started
-    import ray.data  # noqa: F401  a missing package is reported before anything is written
-
     output = Output(args.output.rstrip("/"), args.format)
     same = {name: getattr(args, name) for name in SAME}
     same |= model_sums(args)
