@@ -261,9 +261,9 @@ def select_images(args: argparse.Namespace) -> int:
     from facemask.io.collect import Collector
 
     candidates = most_uncertain(open_results(args.results), args.number)
-    collector = Collector(args.output, list(candidates[0].faces[0].probabilities), limit=None)
     find = partial(find_names, column=args.column)
     with cluster(args.address, args.actors) as actors:
+        collector = Collector(args.output, list(candidates[0].faces[0].probabilities), limit=None)
         process = partial(run_units, actor=ThumbnailWorker, settings=args.max_pixels, actors=actors)
         chosen = choose_unlike(candidates, args.number, find, process, collector)
     collect(chosen, find, collector, args.max_pixels)

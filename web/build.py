@@ -121,9 +121,7 @@ def page_settings(sizes: dict[str, int]) -> dict:
             "UNSURE": labels.UNSURE,
             "REDUCTIONS": list(images.REDUCED_FLAGS),
         },
-        "labels": {
-            name: {"name": labels.display_name(name), "colour": labels.css_colour(labels.colour(name))} for name in info.labels
-        },
+        "labels": {name: page_label(name) for name in info.labels},
         "drawing": constants(drawing, DRAWING) | {"dark": labels.css_colour(drawing.STATUS_COLOUR)},
         "records": {"CSV_COLUMNS": records.CSV_COLUMNS, "DIGITS": records.DIGITS},
     }

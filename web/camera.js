@@ -12,7 +12,7 @@ export class CameraTile extends Tile {
     super(page, "Camera");
     this.stream = stream;
     this.video = Object.assign(make("video"), {srcObject: stream, muted: true, playsInline: true});
-    this.addButton("Take a picture", () => this.takePicture()).className = "main";
+    this.addButton("Keep this image", () => this.keepImage()).className = "main";
     if (devices.length > 1) this.addButton("Next camera", () => this.openNext(devices));
     this.removing.textContent = "Stop";
     this.fast = Object.assign(make("input"), {type: "checkbox"});
@@ -59,7 +59,7 @@ export class CameraTile extends Tile {
   }
 
   /** Make an image of the present frame, which is searched for small faces too. */
-  async takePicture() {
+  async keepImage() {
     const {videoWidth: width, videoHeight: height} = this.video;
     const canvas = Object.assign(make("canvas"), {width, height});
     canvas.getContext("2d").drawImage(this.video, 0, 0);

@@ -12,7 +12,7 @@ export class MaskDetector {
   /**
    * Detect and classify the faces in an image; returns them most confident first: {box, confidence, label, probability,
    * unsure, probabilities}. `confidence` is the minimum of a detection, `size` the longest side in px to which the face
-   * detector scales the image; `tiles` and `turns` are whether it looks for small faces again and whether the image is turned.
+   * detector scales the image; `tiles` and `turns` are whether small faces are inferred again in tiles, and whether turned images are.
    */
   async detect(image, {confidence = 0.5, size = this.faces.settings.size, tiles = true, turns = true} = {}) {
     const upright = await this.detectUpright(image, confidence, size, tiles, turns);

@@ -48,6 +48,9 @@ class Page {
     at("progress").hidden = true;
     at("state").textContent = message;
     at("state").className = "failed";
+    this.failure = new Error(message);
+    for (const {reject} of this.waiting.values()) reject(this.failure);
+    this.waiting.clear();
   }
 
   finish({id, error, ...result}) {
@@ -59,6 +62,7 @@ class Page {
 
   /** Detect the faces in a Blob of an image file or an ImageBitmap, which is gone then; returns what the worker answers. */
   detect(image, options = {}) {
+    if (this.failure) return Promise.reject(this.failure);
     return new Promise((resolve, reject) => {
       this.waiting.set(++this.calls, {resolve, reject});
       this.worker.postMessage({id: this.calls, image, options}, image instanceof Blob ? [] : [image]);

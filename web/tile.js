@@ -6,6 +6,7 @@ import {drawImage, fillCounts, make, makeTile} from "./shared.js";
 
 const SHOWN = 2048; // px: the longest side of an image as the page keeps it
 const MAX_CANVAS = 16_700_000; // pixels: on phones a larger canvas stays empty
+const IMAGE_PART = 0.9; // of it, for the image; the rest is for the counts below it
 
 /** Let the browser save a Blob as a file. */
 export function save(blob, name) {
@@ -114,14 +115,18 @@ export class ImageTile extends Tile {
   }
 
   async saveAnnotated() {
-    const blob = await this.annotate();
+    const blob = await this.annotate().catch(() => null);
+    if (!blob) {
+      this.notice.textContent = "the annotated image cannot be made: too large for this browser";
+      return;
+    }
     save(blob, `${this.stem}_annotated${blob.type === "image/png" ? ".png" : ".jpg"}`);
   }
 
   /** Return the image with boxes and labels as a Blob; where labels had no room, with the counts below it. */
   async annotate() {
     const {settings} = this.page, {faces} = this.result, image = await createImageBitmap(this.file);
-    const scale = Math.min(1, Math.sqrt(MAX_CANVAS / (image.width * image.height)));
+    const scale = Math.min(1, Math.sqrt((MAX_CANVAS * IMAGE_PART) / (image.width * image.height)));
     const width = Math.round(image.width * scale), height = Math.round(image.height * scale);
     const dots = Math.max(1, Math.max(width, height) / settings.drawing.SCREEN);
     const canvas = Object.assign(make("canvas"), {width, height});

@@ -7,7 +7,7 @@ import * as ort from "./ort.wasm.bundle.min.mjs";
 const MAX_THREADS = 4; // more do not help networks so small
 const STRIP = 1024; // rows of a canvas: browsers bound its area
 
-/** Read the files of `downloads` and say how far it is; returns the bytes of each by its key. */
+/** Read the files of `downloads` and report the progress; returns the bytes of each by its key. */
 async function download(downloads) {
   const total = Object.values(downloads).reduce((sum, file) => sum + file.bytes, 0);
   let received = 0;

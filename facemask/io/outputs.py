@@ -93,9 +93,10 @@ def put_in_place(partial: Path, path: str | Path) -> None:
     """Give a whole file its name. Raises InputError if that cannot be, as on Windows if another program has `path` open."""
     try:
         os.replace(partial, path)
-    except PermissionError as error:
+    except OSError as error:
         why = error.strerror or error
-        raise InputError(f"{path}: cannot be replaced ({why}); close it in other programs; it is in {partial.name}") from error
+        remedy = "close it in other programs" if isinstance(error, PermissionError) else "move it away"
+        raise InputError(f"{path}: cannot be replaced ({why}); {remedy}; it is in {partial.name}") from error
 
 
 @contextmanager

@@ -24,7 +24,7 @@ SEND_TIMEOUT = 5.0  # s that a browser may take to accept a part of an answer, o
 MAX_CONNECTIONS = 128  # at once
 MAX_FORM = 4096  # bytes
 MAX_DROPPED = 1 << 24  # bytes of a request that is refused: so many are received, so that the browser reads the answer
-CHUNK = 1 << 16  # bytes received at once
+CHUNK = 1 << 16  # bytes received or sent at once
 POLL = 0.1  # s, after which the server notices that it is to stop
 PASSWORD_VARIABLE = "FACEMASK_PASSWORD"
 
@@ -258,7 +258,10 @@ class PageHandler(BaseHTTPRequestHandler):
     def send(self, kind: str, body: bytes, status: HTTPStatus = HTTPStatus.OK, headers: dict[str, str] | None = None) -> None:
         """Answer with `body`, whose media type is `kind`."""
         self.head(kind, len(body), status, headers)
-        self.wfile.write(body)
+        rest = memoryview(body)
+        while rest:  # in parts, as the limit of time is one for each write
+            self.wfile.write(rest[:CHUNK])
+            rest = rest[CHUNK:]
 
     def head(
         self, kind: str, length: int | None = None, status: HTTPStatus = HTTPStatus.OK, headers: dict[str, str] | None = None

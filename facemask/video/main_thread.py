@@ -28,6 +28,8 @@ class MainThreadCalls(Generic[Result]):
             try:
                 return future.result(TICK)
             except TimeoutError:
+                if future.done():
+                    raise
                 if is_cancelled() and future.cancel():
                     raise InputError("the main thread has ended") from None
 
@@ -39,5 +41,7 @@ class MainThreadCalls(Generic[Result]):
                 continue
             try:
                 future.set_result(function())
-            except Exception as error:  # the other thread's to handle
+            except BaseException as error:  # the other thread's to handle; Ctrl-C is this one's too
                 future.set_exception(error)
+                if not isinstance(error, Exception):
+                    raise

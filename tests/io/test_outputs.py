@@ -340,3 +340,13 @@ def test_outputs_start_without_opencv():
     code = "import sys, facemask.io.json_lines, facemask.io.find_images\nprint({'cv2', 'numpy', 'PIL', 'filelock'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout == "set()\n"
+
+
+def test_output_whose_name_became_a_folder_is_kept(tmp_path):
+    with pytest.raises(InputError) as caught, atomic_path(tmp_path / "a.txt") as temporary:
+        temporary.write_text("new")
+        (tmp_path / "a.txt").mkdir()
+    assert (
+        str(caught.value) == f"{tmp_path / 'a.txt'}: cannot be replaced (Is a directory); move it away; it is in {temporary.name}"
+    )
+    assert temporary.read_text() == "new"
