@@ -161,7 +161,7 @@ class TwoNodes:
 
 
 def kill_worker(nodes: TwoNodes) -> bool:
-    """Kill an actor of a cluster at random with SIGKILL; False if there is none."""
+    """Kill an actor of a cluster at random with SIGKILL; False if no actor runs."""
     raylets = [each for node in nodes.cluster.list_all_nodes() for each in node.all_processes["raylet"]]
     kin = [each for raylet in raylets for each in family(raylet.process.pid)]
     actors = [each for each in kin if each.command.startswith("ray::") and ACTOR in each.command]

@@ -165,7 +165,7 @@ def run_script(images: list[str]) -> dict:
     with tempfile.TemporaryDirectory() as folder:
         lines = Path(folder, "lines.jsonl")
         command = [sys.executable, "detect_mask_image.py", "-i", *images, "--jsonl", str(lines), "--no-show"]
-        subprocess.run(command, stdout=subprocess.DEVNULL, check=False)  # 1, for images that are none
+        subprocess.run(command, stdout=subprocess.DEVNULL, check=False)  # exit code 1 if a file is not an image
         rows = len(lines.read_text().splitlines())
     seconds, usage = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_CHILDREN)
     return {

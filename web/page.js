@@ -9,7 +9,7 @@ import {ImageTile, save} from "./tile.js";
 const NO_WORKER = "this page cannot start: it needs Chrome 91, Firefox 114 or Safari 16.4, and all of its files";
 const PROBLEMS = {
   NotAllowedError: "the browser may not use it; allow it in the address bar",
-  NotFoundError: "there is none; plug one in",
+  NotFoundError: "no camera was found; plug one in",
   NotReadableError: "another program uses it; close that",
 };
 

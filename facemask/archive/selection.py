@@ -43,7 +43,7 @@ def certainty(record: dict) -> float:
 def open_results(uri: str) -> Output:
     """Return the output of an archive of images that is done, or is being done.
 
-    Raises InputError if there is none of this program.
+    Raises InputError if it is not an output of this program.
     """
     output = Output(uri.rstrip("/"), "parquet")
     run = output.read_json(RUN_FILE)

@@ -29,7 +29,7 @@ def detector():
 
 @pytest.fixture(scope="module")
 def clips(tmp_path_factory) -> Path:
-    """A folder with a clip of people, one without, one that is cut off, and one that is none."""
+    """A folder with a clip of people, one without, one that is cut off, and a file that is not a video."""
     folder = tmp_path_factory.mktemp("clips")
     people = make_video(folder / "people.mkv", frames=50)
     write_video(folder / "empty.mp4", [numbered(0)] * 10)
