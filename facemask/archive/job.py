@@ -62,7 +62,8 @@ def cluster(address: str | None, actors: int | None) -> Iterator[int]:
             cores = int(ray.cluster_resources().get("CPU", 1))
             if actors and actors > cores:
                 raise InputError(f"--actors {actors}: the cluster has {cores} cores; give at most so many")
-            with watched(ray.get_runtime_context().gcs_address):
+            is_client = address is not None and address.startswith("ray://")  # the head's own address may be out of reach
+            with watched(address if is_client else ray.get_runtime_context().gcs_address):
                 yield actors or cores
         finally:
             ray.shutdown()

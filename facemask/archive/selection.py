@@ -13,7 +13,7 @@ from facemask.archive.parts import FORMATS, Output
 from facemask.archive.sources import Found, Item, Unit, cut_units
 from facemask.archive.tables import FACES
 from facemask.archive.worker import RUN_FILE, UnitActor
-from facemask.errors import InputError, OutputError
+from facemask.errors import InputError
 from facemask.io.collect import THUMBNAIL, Collector, is_alike, thumbnail
 from facemask.io.images import EncodedImage
 from facemask.parallel import prefetch_map
@@ -137,16 +137,19 @@ def choose_unlike(
 
 
 def collect(chosen: Sequence[Candidate], find: Find, collector: Collector, max_pixels: int) -> None:
-    """Write the chosen images. Raises OutputError if one cannot be written."""
+    """Write the chosen images; warn if some are not. Raises OutputError if one cannot be written."""
     faces = {candidate.name: candidate.faces for candidate in chosen}
+    alike = 0
     for unit in cut_units(find(faces), UNIT, (), ()):
         for item in unit.read():
             try:
-                collector.consider(decode(item, max_pixels), faces[item.name], _file_name(item.name), REASON)
-            except OutputError:
-                raise
+                image = decode(item, max_pixels)
             except InputError as error:
                 logger.warning("%s", error)
+                continue
+            alike += not collector.consider(image, faces[item.name], _file_name(item.name), REASON)
+    if alike:
+        logger.warning("%d images not copied: whole, they are like others in the folder", alike)
 
 
 def _file_name(name: str) -> str:

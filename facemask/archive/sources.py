@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from itertools import islice
+from itertools import accumulate, islice
 from pathlib import Path
 from typing import Protocol
 
@@ -17,7 +17,7 @@ import pyarrow as pa
 from pyarrow import ArrowException
 from pyarrow import parquet as pq
 
-from facemask.archive.stores import GLOB, Pauses, Store, StoreError, is_remote
+from facemask.archive.stores import GLOB, Pauses, Store, StoreError, is_remote, patient
 from facemask.errors import InputError
 from facemask.io.find_images import READ_KINDS, READ_SUFFIXES, find_images, match_files, walk_files
 from facemask.io.images import MAX_FILE
@@ -196,6 +196,7 @@ class TarShard:
             if not found:
                 yield Item(name, error=f"{name}: no images in this tar file; known are {READ_KINDS}")
 
+    @patient
     def names(self) -> list[str]:
         """Return the images in it. Raises InputError if it cannot be read."""
         store, path = Store.of(self.uri)
@@ -203,6 +204,7 @@ class TarShard:
             with store.open(path) as stream, tarfile.open(fileobj=stream, mode="r|*") as tar:
                 names = [member.name for member in tar if member.isfile() and is_image_member(member.name)]
         except (tarfile.TarError, OSError, EOFError, ArrowException) as error:
+            store.check(path, error)
             raise InputError(f"{store.name(path)}: not a whole tar file ({error}); copy it again") from error
         return [f"{store.name(path)}/{name}" for name in names]
 
@@ -443,6 +445,17 @@ def _read_list(path: str) -> list[str]:
 
 
 def _add_parquet(found: Found, uri: str, column: str | None) -> None:
+    """Add the images of a Parquet file: its row groups, or the paths that it holds."""
+    for content in _read_parquet(uri, column):
+        if isinstance(content, str):
+            _add(found, content, column, is_listed=True)
+        else:
+            found.shards.append(content)
+
+
+@patient
+def _read_parquet(uri: str, column: str | None) -> list["str | ParquetRows"]:
+    """Return the paths in a Parquet file, or its row groups with content. Raises InputError if it has neither."""
     store, path = Store.of(uri)
     name = store.name(path)
     try:
@@ -453,17 +466,14 @@ def _add_parquet(found: Found, uri: str, column: str | None) -> None:
                 columns = ", ".join(file.schema_arrow.names)
                 raise InputError(f"{name}: no column {column or 'of images'} (it has {columns}); name one with --column")
             if _is_text(file.schema_arrow.field(chosen).type):
-                paths = file.read(columns=[chosen]).column(0).to_pylist()
-                for text in filter(None, paths):
-                    _add(found, text, column, is_listed=True)
-                return
-            first = 0
-            for group in range(file.num_row_groups):
-                count = file.metadata.row_group(group).num_rows
-                found.shards.append(ParquetRows(uri, group, first, chosen, count))
-                first += count
+                return list(filter(None, file.read(columns=[chosen]).column(0).to_pylist()))
+            counts = [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
     except (ArrowException, OSError) as error:
+        store.check(path, error)
         raise InputError(f"{name}: not a whole Parquet file ({error}); copy it again") from error
+    firsts = accumulate(counts, initial=0)
+    rows = zip(firsts, counts, strict=False)  # firsts end with the number of all rows
+    return [ParquetRows(uri, group, first, chosen, count) for group, (first, count) in enumerate(rows)]
 
 
 def _is_text(kind: pa.DataType) -> bool:

@@ -18,6 +18,9 @@ import pytest
 pytest.importorskip("pyarrow", reason="needs the extra [archive]: pip install -r requirements-archive.txt")
 pytest.importorskip("ray", reason="needs the extra [archive]: pip install -r requirements-archive.txt")
 
+import pyarrow as pa
+from pyarrow import parquet as pq
+
 import detect_mask_archive
 from benchmarks import archive as benchmark
 from facemask.archive import job, parts, sources, stores
@@ -303,6 +306,21 @@ def test_shard_whose_store_fails_is_read_on(images, tmp_path, monkeypatch):
             tar.add(EXAMPLES / "obama.jpg", f"{number}.jpg")
     names = [item.name for item in Interrupted(str(shard)).read()]
     assert names == [f"{shard}/{number}.jpg" for number in range(3)] and Interrupted.reads == [3]
+
+
+@pytest.mark.slow
+def test_shards_of_a_store_that_fails_for_a_while_are_listed(store, tmp_path):
+    faulty, uri = store
+    photo = (EXAMPLES / "obama.jpg").read_bytes()
+    with tarfile.open(tmp_path / "a.tar", "w") as tar:
+        tar.add(EXAMPLES / "obama.jpg", "0.jpg")
+    pq.write_table(pa.table({"image": [photo] * 2}), tmp_path / "a.parquet")
+    upload(uri, {name: (tmp_path / name).read_bytes() for name in ("a.tar", "a.parquet")})
+    for name, names in (("a.tar", ["a.tar/0.jpg"]), ("a.parquet", ["a.parquet#0", "a.parquet#1"])):
+        until = time.monotonic() + 9
+        faulty.fault = lambda environment, until=until: "503 Slow Down" if time.monotonic() < until else None
+        (shard,) = find(uri % name).shards
+        assert shard.names() == [f"s3://photos/{each}" for each in names] and time.monotonic() > until
 
 
 def test_patience_ends(monkeypatch):

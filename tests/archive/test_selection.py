@@ -16,8 +16,10 @@ import pyarrow as pa
 from pyarrow import parquet as pq
 
 from facemask.__main__ import main
-from facemask.archive import job
+from facemask.archive import job, selection
+from facemask.archive.sources import find_names
 from facemask.archive.tables import FACES, Row
+from facemask.io.collect import Collector
 from facemask.io.images import encode_image
 from tests.archive.runs import make_output
 
@@ -123,6 +125,15 @@ def test_no_more_images_are_read_than_needed(results, tmp_path, in_this_process)
     main(["select", str(results), "-n", "1", "-o", str(tmp_path / "to_review")])
     assert sum(unit.count for unit in in_this_process) == 2  # ROUND
     assert selected(tmp_path / "to_review") == ["again.jpg"]
+
+
+def test_chosen_images_that_turn_out_alike_are_reported(results, tmp_path, caplog):
+    names = [str(tmp_path / "in" / name) for name in ("0.jpg", "again.jpg")]
+    chosen = [selection.Candidate(name, []) for name in names]
+    collector = Collector(tmp_path / "to_review", ["with_mask"], None)
+    selection.collect(chosen, find_names, collector, 10**8)
+    assert selected(tmp_path / "to_review") == ["0.jpg"]
+    assert "1 images not copied: whole, they are like others in the folder" in caplog.text
 
 
 @pytest.mark.parametrize("lack", ["results", "faces"])
