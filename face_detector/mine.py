@@ -13,7 +13,6 @@ import logging
 import sys
 from pathlib import Path
 
-from face_detector.progress import progress
 from facemask.cli import options as cli
 from facemask.cli.run import DONE, run
 from facemask.errors import InputError
@@ -51,36 +50,38 @@ def build_parser() -> argparse.ArgumentParser:
 def mine(args: argparse.Namespace) -> int:
     import cv2
 
+    from face_detector.sources import read_all
     from facemask.boxes import iou_matrix
-    from facemask.io.images import read_image
     from facemask.models.center_face import CenterFaceDetector
 
     partial = args.output.with_name(f"{args.output.name}.partial")  # until it is whole
     for folder in (args.output, partial):
         if folder.exists():
             raise InputError(f"{folder}: exists already; remove it, or give another -o")
-    photos = [photo for folder in args.dataset for photo in list_candidates(folder, folder in args.complete, args.cache)]
+    photos = dict(photo for folder in args.dataset for photo in list_candidates(folder, folder in args.complete, args.cache))
     detectors = [CenterFaceDetector.load(path, tiles=True) for path in args.face]
     for part in ("images", "annotations"):
         (partial / part).mkdir(parents=True)
-    count = 0
-    for path, occupied in progress("mining")(photos):
-        image = read_image(path)
+    count = images = 0
+    for path, image in read_all(list(photos), "mining"):
         found = [face for detector in detectors for face in detector.detect(image, CONFIDENCE)]
         found = [face for face in found if min(face.box[2] - face.box[0], face.box[3] - face.box[1]) >= MIN_SIDE]
         chosen: list[Face] = []
         for face in sorted(found, key=lambda face: -face.confidence):
             is_new = (iou_matrix([face.box], [other.box for other in chosen]) < SAME_OBJECT).all()
-            if len(chosen) < PER_PHOTO and is_new and not touches(face.box, occupied):
+            if len(chosen) < PER_PHOTO and is_new and not touches(face.box, photos[path]):
                 chosen.append(face)
+        images += 1
         for face in chosen:
             cut, box = cut_out(image, face.box)
             name = f"{path.parent.name if path.parent.name != 'images' else path.parent.parent.name}_{path.stem}_{count}"
             cv2.imwrite(str(partial / "images" / f"{name}.jpg"), cut, [cv2.IMWRITE_JPEG_QUALITY, 92])
             (partial / "annotations" / f"{name}.xml").write_text(XML.format(*box, name=BACKGROUND))
             count += 1
+    if not images:
+        raise InputError("-d: none of these photos can be read; name others")
     partial.rename(args.output)
-    logger.info("%d crops of %d photo%s, in %s", count, len(photos), "s" * (len(photos) != 1), args.output)
+    logger.info("%d crops of %d photo%s, in %s", count, images, "s" * (images != 1), args.output)
     return DONE
 
 

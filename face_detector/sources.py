@@ -5,7 +5,7 @@ import logging
 import re
 import tempfile
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -77,7 +77,7 @@ def read_unboxed(network, folder: Path, weight: float, cache: Path) -> Source:
         found = detect_all(network, paths, POSSIBLE, "faces")
         return {
             str(path): [[face.box for face in faces if (face.confidence >= LIKELY) == likely] for likely in (True, False)]
-            for path, faces in zip(paths, found, strict=True)
+            for path, faces in found.items()
         }
 
     listed = cached(cache, find)
@@ -97,7 +97,7 @@ def read_negatives(network, folder: Path, weight: float, cache: Path) -> Source:
     def find() -> dict[str, list]:
         paths = list_photos(folder)
         found = detect_all(network, paths, FALSE_POSITIVE, "false positives")
-        return {str(path): [face.box for face in faces] for path, faces in zip(paths, found, strict=True)}
+        return {str(path): [face.box for face in faces] for path, faces in found.items()}
 
     photos = [load_photo(Path(path), false_positives=as_boxes(boxes)) for path, boxes in cached(cache, find).items()]
     hard = sum(len(photo.false_positives) > 0 for photo in photos)
@@ -135,8 +135,9 @@ def find_unannotated(photos: Sequence[AnnotatedPhoto]) -> dict[str, list]:
 
     found = detect_all(teacher, [photo.path for photo in photos], TEACHER_CONFIDENCE, "unannotated faces", size)
     return {
-        photo.path.name: [face.box for face in faces if (iou_matrix([face.box], photo.boxes) < SAME_FACE).all()]
-        for photo, faces in zip(photos, found, strict=True)
+        photo.path.name: [face.box for face in found[photo.path] if (iou_matrix([face.box], photo.boxes) < SAME_FACE).all()]
+        for photo in photos
+        if photo.path in found
     }
 
 
@@ -150,20 +151,33 @@ def centerface_path() -> Path:
 
 def detect_all(
     network, paths: Sequence[Path], confidence: float, description: str, size: Callable[[tuple], int] | None = None
-) -> list[list[Face]]:
+) -> dict[Path, list[Face]]:
     """Return the faces that the network finds in each photo; `size` maps an image's shape to the detector's size in px.
 
-    `description` names the progress bar.
+    `description` names the progress bar. Photos that cannot be read are left out, and counted in a warning.
     """
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "network.onnx"
         to_onnx_file(network, file)
         detector = CenterFaceDetector.load(file)
-    found = []
+    return {
+        path: detector.detect(image, confidence, size(image.shape) if size else None)
+        for path, image in read_all(paths, description)
+    }
+
+
+def read_all(paths: Sequence[Path], description: str) -> Iterator[tuple[Path, np.ndarray]]:
+    """Yield photos, uint8 (H, W, 3) BGR, with a progress bar; those that cannot be read are counted in a warning at the end."""
+    errors = []
     for path in progress(description)(paths):
-        image = read_image(path)
-        found.append(detector.detect(image, confidence, size(image.shape) if size else None))
-    return found
+        try:
+            image = read_image(path)
+        except InputError as error:
+            errors.append(error)
+            continue
+        yield path, image
+    if errors:
+        logger.warning("%d photos not used: cannot be read, as %s", len(errors), errors[0])
 
 
 def cache_path(folder: Path, kind: str, dataset: Path) -> Path:

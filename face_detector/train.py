@@ -238,7 +238,9 @@ def calibrate(network, photos: Sequence) -> PlattScaling:
     from face_detector.calibrate import fit_scaling, judge
     from face_detector.sources import detect_all, find_unannotated
 
-    found = detect_all(network, [photo.path for photo in photos], 0.0, "calibrating")
+    by_path = detect_all(network, [photo.path for photo in photos], 0.0, "calibrating")
+    photos = [photo for photo in photos if photo.path in by_path]
+    found = [by_path[photo.path] for photo in photos]
     verified = [[1.0] * len(faces) for faces in found]  # no classifier here
     return fit_scaling(judge(photos, found, verified, unannotated=find_unannotated(photos)))
 

@@ -68,6 +68,17 @@ def test_pseudo_labels_and_false_positives_are_what_the_network_finds(tmp_path):
     assert [len(photo.false_positives) for photo in negatives.photos] == [1, 0]
 
 
+def test_photos_that_cannot_be_read_are_left_out_and_counted(tmp_path, caplog):
+    network = build_network()
+    start_from_onnx(network, SHIPPED)
+    (tmp_path / "nobody").mkdir()
+    cv2.imwrite(str(tmp_path / "nobody" / "grey.png"), np.full((99, 99, 3), 127, np.uint8))
+    (tmp_path / "nobody" / "cut.png").write_bytes((tmp_path / "nobody" / "grey.png").read_bytes()[:40])
+    negatives = sources.read_negatives(network, tmp_path, 0.5, tmp_path / "negatives.json")
+    assert len(negatives.photos) == 1
+    assert any(message.startswith("1 photos not used: cannot be read, as ") for message in caplog.messages)
+
+
 def test_negatives_without_photos(tmp_path):
     with pytest.raises(InputError) as error:
         sources.list_photos(tmp_path)
@@ -111,7 +122,7 @@ def test_mine_that_fails_leaves_no_output(tmp_path, capfd):
     output = tmp_path / "background"
     command = ["-d", str(tmp_path / "things"), "-f", str(SHIPPED), "-o", str(output)]
     assert mine.main(command) == 1
-    assert capfd.readouterr().err.splitlines()[-1].startswith(f"error: {tmp_path / 'things' / 'broken.jpg'}: ")
+    assert capfd.readouterr().err.splitlines()[-1] == "error: -d: none of these photos can be read; name others"
     assert not output.exists()
     assert mine.main(command) == 1
     expected = f"error: {output}.partial: exists already; remove it, or give another -o"
