@@ -35,7 +35,7 @@ SETTINGS = ("dataset", "complete", "weights", "unboxed", "negatives", "epochs", 
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m face_detector.train", description=__doc__, formatter_class=cli.HelpFormatter)
     parser.add_argument(
-        "-d", "--dataset", type=weighted_folder, nargs="+", required=True, metavar="FOLDER[=WEIGHT]",
+        "-d", "--dataset", type=cli.weighted_folder, nargs="+", required=True, metavar="FOLDER[=WEIGHT]",
         help="annotated photos in Pascal VOC, YOLO, COCO or CSV; WEIGHT is the share of the mosaics that show them, relative to "
         "the other folders (default: 1)",
     )  # fmt: skip
@@ -45,11 +45,11 @@ def build_parser() -> argparse.ArgumentParser:
         "are ignored (default: none)",
     )  # fmt: skip
     parser.add_argument(
-        "--unboxed", type=weighted_folder, nargs="+", default=(), metavar="FOLDER[=WEIGHT]",
+        "--unboxed", type=cli.weighted_folder, nargs="+", default=(), metavar="FOLDER[=WEIGHT]",
         help="photos in class folders, without boxes: the faces that --weights finds in them are learnt (default: none)",
     )  # fmt: skip
     parser.add_argument(
-        "--negatives", type=weighted_folder, nargs="+", default=(), metavar="FOLDER[=WEIGHT]",
+        "--negatives", type=cli.weighted_folder, nargs="+", default=(), metavar="FOLDER[=WEIGHT]",
         help="photos without faces, also in subfolders; those with false positives of --weights are shown more often "
         "(default: none)",
     )  # fmt: skip
@@ -79,12 +79,6 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--workers", type=cli.positive_int, default=2, help="threads that prepare mosaics")
     parser.add_argument("--seed", type=cli.natural_int, default=42, help="seed of the mosaics and their order")
     return parser
-
-
-def weighted_folder(text: str) -> tuple[Path, float]:
-    """Parse FOLDER or FOLDER=WEIGHT (an argparse type)."""
-    folder, equals, weight = text.rpartition("=")
-    return (Path(folder), cli.positive_number(weight)) if equals else (Path(text), 1.0)
 
 
 def train(args: argparse.Namespace) -> int:

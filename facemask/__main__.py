@@ -5,18 +5,21 @@
   python -m facemask import OLD.h5 --classes with_mask without_mask --size 224 --scale tutorial -m mine.keras
                                                         another program's Keras MobileNetV2
   python -m facemask average A.keras B.keras -m C.keras   the mean of the weights of models that were trained one from another
+  python -m facemask refit A.keras --faces photos -m B.keras   the last layer of a model fitted anew to more photos, in minutes
   python -m facemask select results/ -n 200 -o to_review/   of detect_mask_archive.py's results the images worth labelling
   python -m facemask review FOLDER                      correct the labels of a folder of --collect, in the browser
   python -m facemask export --format litert -o phone/   both networks for phones, Edge TPUs and other runtimes
   python -m facemask mask_detector.keras                writes mask_detector.onnx beside it
 
-`python -m facemask app -h`, `convert -h`, `import -h`, `average -h`, `select -h`, `review -h` and `export -h` list their options.
+`python -m facemask app -h`, `convert -h`, `import -h`, `average -h`, `refit -h`, `select -h`, `review -h` and `export -h` list
+their options.
 """
 
 import argparse
 import logging
 import sys
 import threading
+from collections import Counter
 from functools import partial
 from pathlib import Path
 
@@ -45,7 +48,7 @@ def export_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "model",
         type=Path,
-        help="model that train_mask_detector.py wrote, .keras; or app, convert, import, average, select, review or export",
+        help="model that train_mask_detector.py wrote, .keras; or app, convert, import, average, refit, select, review or export",
     )
     return parser
 
@@ -100,6 +103,55 @@ def average_models(args: argparse.Namespace) -> int:
     check_model_outputs(args, args.inputs)
     save(average(args.inputs), args)
     return DONE
+
+
+def refit_model(args: argparse.Namespace) -> int:
+    from facemask.io.find_images import describe_skipped, find_images
+    from facemask.models.face_detectors import load_face_detector
+    from facemask.models.keras_network import load_keras
+    from facemask.training.prepare import read_photos
+    from facemask.training.refit import find_faces, refit
+
+    check_model_outputs(args, [args.input])
+    weights = dict(args.faces)
+    photos = read_photos(options.listed_names(args.only, weights), dict(args.rename), [], seed=0)
+    weighted = [(photo, next(weights[folder] for folder in photo.path.parents if folder in weights)) for photo in photos]
+    skipped: Counter = Counter()
+    unlabelled = find_images(list(map(str, args.unlabelled)), skipped) if args.unlabelled else []
+    if skipped:
+        logger.warning("not read: %s", describe_skipped(skipped))
+    network = load_keras(args.input)
+    detector = load_face_detector(args.face, tiles=True)
+    refit(network, find_faces(weighted, unlabelled, detector, network, dict(args.class_weight), args.max_pixels))
+    save(network, args)
+    return DONE
+
+
+def refit_parser() -> argparse.ArgumentParser:
+    parser = command_parser(
+        "refit",
+        "Fit the last layer of a model anew, to photos as detection sees them: faces in annotated boxes, and in those of "
+        "detection. What it knows of the background stays. It takes minutes, and no epochs.",
+    )
+    parser.add_argument("input", type=Path, metavar="MODEL", help="model that train_mask_detector.py wrote, .keras")
+    parser.add_argument(
+        "--faces", type=options.weighted_folder, nargs="+", required=True, metavar="FOLDER[=WEIGHT]",
+        help="annotated photos or class folders; WEIGHT is that of each face (default: 1)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--unlabelled", type=Path, nargs="+", default=[], metavar="FOLDER",
+        help="other photos, as of things: of what looks like a face in them, the probability of the background is kept "
+        "(default: none)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--class-weight", type=options.class_weight, nargs="+", default=[], metavar="NAME=WEIGHT",
+        help="weight of each face of a class, times that of its folder (default: 1)",
+    )  # fmt: skip
+    options.add_only_argument(parser)
+    options.add_rename_argument(parser)
+    add_face_argument(parser)
+    add_output_arguments(parser)
+    return parser
 
 
 def check_model_outputs(args: argparse.Namespace, inputs: list[Path]) -> None:
@@ -328,6 +380,7 @@ COMMANDS = {
     "convert": (convert, convert_parser),
     "import": (import_model, import_parser),
     "average": (average_models, average_parser),
+    "refit": (refit_model, refit_parser),
     "select": (select_images, select_parser),
     "review": (review, review_parser),
 }

@@ -71,7 +71,14 @@ def pair(key: Callable, value: Callable, expected: str) -> Callable[[str], tuple
 
 label_pair = pair(str, str, "OLD=NEW, as face=without_mask")  # NEW may be empty
 folder_limit = pair(Path, natural_int, "FOLDER=N, as photos=500")
+class_weight = pair(str, positive_number, "NAME=WEIGHT, as with_mask=2")
 set_threshold = pair(Path, probability, "SET=IOU with an IOU from 0 to 1, as street=0.3")
+
+
+def weighted_folder(text: str) -> tuple[Path, float]:
+    """Parse FOLDER or FOLDER=WEIGHT (an argparse type)."""
+    folder, equals, weight = text.rpartition("=")
+    return (Path(folder), positive_number(weight)) if equals else (Path(text), 1.0)
 
 
 def file_path(text: str) -> Path:
