@@ -48,6 +48,7 @@ export class CameraTile extends Tile {
       const options = {tiles: false, turns: false, ...(this.fast.checked ? {size: FAST_SIZE} : {})};
       const {faces} = await this.page.detect(frame, options);
       if (!this.source) return;
+      this.notice.textContent = "";
       this.times = [...this.times, performance.now()].slice(-AVERAGED);
       const span = this.times.at(-1) - this.times[0];
       this.setFaces(faces, span ? `live · ${((1000 * (this.times.length - 1)) / span).toFixed(1)} frames/s` : "live");

@@ -19,6 +19,7 @@ class Page {
     this.tiles = [];
     this.waiting = new Map(); // calls of the worker by their number
     this.calls = 0;
+    this.isOpening = false; // a camera
     this.worker = new Worker("worker.js", {type: "module"});
     this.worker.onmessage = ({data}) => this.receive(data);
     this.worker.onerror = () => this.fail(NO_WORKER);
@@ -86,16 +87,23 @@ class Page {
 
   async openCamera(device) {
     at("problem").textContent = "";
-    if (this.tiles.some(tile => tile instanceof CameraTile)) return;
+    if (this.isOpening || this.tiles.some(tile => tile instanceof CameraTile)) return;
+    this.isOpening = true; // the browser may ask for a while
     try {
       if (!navigator.mediaDevices) throw new Error("browsers give it to https pages and to this machine's own alone");
       const wanted = device ? {deviceId: {exact: device}} : {facingMode: "user"};
       const video = {width: {ideal: 640}, height: {ideal: 480}, ...wanted};
       const stream = await navigator.mediaDevices.getUserMedia({video});
       const devices = await navigator.mediaDevices.enumerateDevices();
-      await this.add(new CameraTile(this, stream, devices.filter(each => each.kind === "videoinput")));
+      const tile = new CameraTile(this, stream, devices.filter(each => each.kind === "videoinput"));
+      await this.add(tile).catch(error => {
+        tile.remove();
+        throw error;
+      });
     } catch (error) {
       at("problem").textContent = `Camera: ${PROBLEMS[error.name] ?? error.message}.`;
+    } finally {
+      this.isOpening = false;
     }
   }
 
