@@ -163,8 +163,8 @@ class VideoSink(AbstractContextManager):
             self._container.close()
         except (OSError, av.FFmpegError) as error:
             raise self._failure(error) from error
-        put_in_place(self._partial, self.path)
         self._container = None
+        put_in_place(self._partial, self.path)
 
     def __exit__(self, *_: object) -> None:
         self.close()
