@@ -25,7 +25,7 @@ BATCH = 256  # crops whose features are computed at once
 # Weights in the loss, relative to the labels': of the probability of the background, and of the change of the kernel. Without
 # the first, faces that are hard to see lose confidence; docs/experiments.md has the figures.
 BACKGROUND_WEIGHT = 30.0
-RIDGE = 0.03
+RIDGE = 0.003
 STEPS = 100  # of L-BFGS at most
 
 logger = logging.getLogger(__name__)
