@@ -95,7 +95,7 @@ def read_calibration_set(folder: Path, names: Sequence[str] | None, iou_threshol
 
 
 def find_likely(one, is_complete: bool) -> dict[str, list]:
-    """Return, by a photo's name, the boxes of faces that the annotators of a set may have left out."""
+    """Return, by a photo's path, the boxes of faces that the annotators of a set may have left out."""
     from facemask.evaluation.sets import Kind
 
     if is_complete or one.kind is Kind.NO_FACES:
@@ -143,7 +143,7 @@ def judge(
     judged = Judged([], [], [])
     for number, (photo, faces) in enumerate(zip(photos, found, strict=True)):
         wrong, ignored = match.false_positives[number], match.ignored[number]
-        likely = iou_matrix([face.box for face in faces], unannotated.get(photo.path.name, []))
+        likely = iou_matrix([face.box for face in faces], unannotated.get(str(photo.path), []))
         for index, face in enumerate(faces):
             if index not in ignored and (index not in wrong or not (likely[index] >= SAME_FACE).any()):
                 judged.scores.append(face.confidence)

@@ -10,7 +10,9 @@ no face at all. Writes images/ and annotations/ (Pascal VOC XML).
 
 import argparse
 import logging
+import shutil
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from facemask.cli import options as cli
@@ -48,21 +50,33 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def mine(args: argparse.Namespace) -> int:
-    import cv2
-
-    from face_detector.sources import read_all
-    from facemask.boxes import iou_matrix
-    from facemask.models.center_face import CenterFaceDetector
-
     partial = args.output.with_name(f"{args.output.name}.partial")  # until it is whole
     for folder in (args.output, partial):
         if folder.exists():
             raise InputError(f"{folder}: exists already; remove it, or give another -o")
     photos = dict(photo for folder in args.dataset for photo in list_candidates(folder, folder in args.complete, args.cache))
-    detectors = [CenterFaceDetector.load(path, tiles=True) for path in args.face]
     for part in ("images", "annotations"):
         (partial / part).mkdir(parents=True)
-    count = images = 0
+    try:
+        crops, images = write_crops(photos, args.face, partial)
+        if not images:
+            raise InputError("-d: none of these photos can be read; name others")
+        partial.rename(args.output)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)  # after an error or Ctrl-C; else it has its name
+    logger.info("%d crops of %d photo%s, in %s", crops, images, "s" * (images != 1), args.output)
+    return DONE
+
+
+def write_crops(photos: Mapping[Path, list], files: Sequence[Path], output: Path) -> tuple[int, int]:
+    """Write what the detectors in `files` find besides the boxes of each photo; return the number of crops and of photos."""
+    from face_detector.sources import read_all
+    from facemask.boxes import iou_matrix
+    from facemask.io.images import write_image
+    from facemask.models.center_face import CenterFaceDetector
+
+    detectors = [CenterFaceDetector.load(path, tiles=True) for path in files]
+    crops = images = 0
     for path, image in read_all(list(photos), "mining"):
         found = [face for detector in detectors for face in detector.detect(image, CONFIDENCE)]
         found = [face for face in found if min(face.box[2] - face.box[0], face.box[3] - face.box[1]) >= MIN_SIDE]
@@ -74,15 +88,11 @@ def mine(args: argparse.Namespace) -> int:
         images += 1
         for face in chosen:
             cut, box = cut_out(image, face.box)
-            name = f"{path.parent.name if path.parent.name != 'images' else path.parent.parent.name}_{path.stem}_{count}"
-            cv2.imwrite(str(partial / "images" / f"{name}.jpg"), cut, [cv2.IMWRITE_JPEG_QUALITY, 92])
-            (partial / "annotations" / f"{name}.xml").write_text(XML.format(*box, name=BACKGROUND))
-            count += 1
-    if not images:
-        raise InputError("-d: none of these photos can be read; name others")
-    partial.rename(args.output)
-    logger.info("%d crops of %d photo%s, in %s", count, images, "s" * (images != 1), args.output)
-    return DONE
+            name = f"{path.parent.name if path.parent.name != 'images' else path.parent.parent.name}_{path.stem}_{crops}"
+            write_image(output / "images" / f"{name}.jpg", cut)
+            (output / "annotations" / f"{name}.xml").write_text(XML.format(*box, name=BACKGROUND))
+            crops += 1
+    return crops, images
 
 
 def list_candidates(folder: Path, complete: bool, cache: Path | None) -> list[tuple[Path, list]]:
@@ -101,7 +111,7 @@ def list_candidates(folder: Path, complete: bool, cache: Path | None) -> list[tu
     else:
         unannotated = find_unannotated(photos)
     return [
-        (photo.path, [*photo.boxes.tolist(), *photo.ignored.tolist(), *unannotated.get(photo.path.name, ())]) for photo in photos
+        (photo.path, [*photo.boxes.tolist(), *photo.ignored.tolist(), *unannotated.get(str(photo.path), ())]) for photo in photos
     ]
 
 

@@ -1,5 +1,6 @@
 """The photos that the face detector learns from, and what other networks find in them."""
 
+import hashlib
 import json
 import logging
 import re
@@ -51,7 +52,7 @@ def read_annotated(photos: Sequence[AnnotatedPhoto], weight: float, unannotated:
     """
     by_prefix = defaultdict(list)
     for photo in progress("photos")(photos):
-        ignored = [*photo.ignored.tolist(), *unannotated.get(photo.path.name, ())]
+        ignored = [*photo.ignored.tolist(), *unannotated.get(str(photo.path), ())]
         prefix = re.split("[^A-Za-z]", photo.path.name, maxsplit=1)[0]
         by_prefix[prefix].append(load_photo(photo.path, boxes=as_boxes(photo.boxes), ignored=as_boxes(ignored)))
     for prefix in [prefix for prefix, few in by_prefix.items() if prefix and len(few) < MIN_SOURCE]:
@@ -126,7 +127,7 @@ def load_photo(path: Path, **boxes: np.ndarray) -> Photo:
 
 
 def find_unannotated(photos: Sequence[AnnotatedPhoto]) -> dict[str, list]:
-    """Return, by a photo's name, the boxes of likely faces that its annotators left out: what CenterFace finds besides."""
+    """Return, by a photo's path, the boxes of likely faces that its annotators left out: what CenterFace finds besides."""
     teacher = build_network()
     start_from_centerface(teacher, centerface_path())
 
@@ -135,7 +136,7 @@ def find_unannotated(photos: Sequence[AnnotatedPhoto]) -> dict[str, list]:
 
     found = detect_all(teacher, [photo.path for photo in photos], TEACHER_CONFIDENCE, "unannotated faces", size)
     return {
-        photo.path.name: [face.box for face in found[photo.path] if (iou_matrix([face.box], photo.boxes) < SAME_FACE).all()]
+        str(photo.path): [face.box for face in found[photo.path] if (iou_matrix([face.box], photo.boxes) < SAME_FACE).all()]
         for photo in photos
         if photo.path in found
     }
@@ -181,9 +182,10 @@ def read_all(paths: Sequence[Path], description: str) -> Iterator[tuple[Path, np
 
 
 def cache_path(folder: Path, kind: str, dataset: Path) -> Path:
-    """Return the file of a cache folder that keeps what was found in a data set; make the folder."""
+    """Return the file of a cache folder that keeps what was found in the data set at that path; make the folder."""
     folder.mkdir(parents=True, exist_ok=True)
-    return folder / f"{kind}_{dataset.name}.json"
+    place = hashlib.sha256(str(dataset).encode("utf-8", "surrogateescape")).hexdigest()[:8]
+    return folder / f"{kind}_{dataset.name}_{place}.json"
 
 
 def cached(path: Path, find: Callable[[], dict]) -> dict:

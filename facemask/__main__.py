@@ -108,21 +108,23 @@ def average_models(args: argparse.Namespace) -> int:
 def refit_model(args: argparse.Namespace) -> int:
     from facemask.io.find_images import describe_skipped, find_images
     from facemask.models.face_detectors import load_face_detector
-    from facemask.models.keras_network import load_keras
     from facemask.training.prepare import read_photos
-    from facemask.training.refit import find_faces, refit
+    from facemask.training.refit import find_faces, load_network, refit
 
     check_model_outputs(args, [args.input])
-    weights = dict(args.faces)
+    network = load_network(args.input)
+    weights, class_weights = dict(args.faces), dict(args.class_weight)
+    if unknown := class_weights.keys() - set(network.info.labels):
+        names = ", ".join(network.info.labels)
+        raise InputError(f"--class-weight {min(unknown)}: the model does not have this class; it has {names}")
     photos = read_photos(options.listed_names(args.only, weights), dict(args.rename), [], seed=0)
     weighted = [(photo, next(weights[folder] for folder in photo.path.parents if folder in weights)) for photo in photos]
     skipped: Counter = Counter()
     unlabelled = find_images(list(map(str, args.unlabelled)), skipped) if args.unlabelled else []
     if skipped:
         logger.warning("not read: %s", describe_skipped(skipped))
-    network = load_keras(args.input)
     detector = load_face_detector(args.face, tiles=True)
-    refit(network, find_faces(weighted, unlabelled, detector, network, dict(args.class_weight), args.max_pixels))
+    refit(network, find_faces(weighted, unlabelled, detector, network, class_weights, args.max_pixels))
     save(network, args)
     return DONE
 
@@ -130,8 +132,8 @@ def refit_model(args: argparse.Namespace) -> int:
 def refit_parser() -> argparse.ArgumentParser:
     parser = command_parser(
         "refit",
-        "Fit the last layer of a model anew, to photos as detection sees them: faces in annotated boxes, and in those of "
-        "detection. What it knows of the background stays. It takes minutes, and no epochs.",
+        "Fit the last layer of a model anew, to faces as detection finds them: in annotated boxes, and in those of detection. "
+        "What it knows of the background stays. It takes minutes, and no epochs.",
     )
     parser.add_argument("input", type=Path, metavar="MODEL", help="model that train_mask_detector.py wrote, .keras")
     parser.add_argument(

@@ -62,8 +62,10 @@ def cluster(address: str | None, actors: int | None) -> Iterator[int]:
             cores = int(ray.cluster_resources().get("CPU", 1))
             if actors and actors > cores:
                 raise InputError(f"--actors {actors}: the cluster has {cores} cores; give at most so many")
-            is_client = address is not None and address.startswith("ray://")  # the head's own address may be out of reach
-            with watched(address if is_client else ray.get_runtime_context().gcs_address):
+            head = ray.get_runtime_context().gcs_address
+            if address is not None and address.startswith("ray://"):  # the head's own address may be out of reach
+                head = address
+            with watched(head):
                 yield actors or cores
         finally:
             ray.shutdown()

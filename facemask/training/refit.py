@@ -14,7 +14,7 @@ from facemask.boxes import crop_face, iou_matrix
 from facemask.errors import InputError
 from facemask.io.images import MAX_PIXELS, read_image
 from facemask.models.face_detectors import FaceDetector
-from facemask.models.keras_network import Network
+from facemask.models.keras_network import Network, load_keras
 from facemask.training.crops import MIN_FACE
 from facemask.training.dataset import AnnotatedPhoto, Photo
 
@@ -50,7 +50,7 @@ def find_faces(
 ) -> FaceFeatures:
     """Detect faces in photos, each with a weight, and in `unlabelled` photos; return their features and labels.
 
-    In an annotated photo a face counts in its annotated box, and in that of detection. In a photo of a class folder the largest
+    In an annotated photo a face counts in its annotated box, and in that of detection. In a photo of a class folder the tallest
     detection has its class. `class_weights` multiply the weights of classes. Other detections have no label. Photos that
     cannot be read are left out, and counted in a warning. Raises InputError if no face has a label.
     """
@@ -94,7 +94,8 @@ def find_faces(
         logger.warning("%d of %d photos not used: cannot be read, as %s", len(errors), len(listed), errors[0])
     if outside:
         logger.warning("%d annotated boxes are empty or outside their photo: not used", outside)
-    if not any(weights):
+    learnt = set(network.info.labels)
+    if not any(weight for label, weight in zip(labels, weights, strict=True) if label >= 0 and classes[label] in learnt):
         raise InputError("--faces: no face with a label was found; give photos with annotated faces, or class folders")
     known = np.array(labels)
     counts = ", ".join(f"{np.count_nonzero(known == index)} {name}" for index, name in enumerate(classes))
@@ -115,8 +116,8 @@ def label_boxes(boxes: Sequence[tuple], photo: Photo | None) -> Iterable[tuple[S
             if max(box[2] - box[0], box[3] - box[1]) >= MIN_FACE:
                 yield box, label
     else:
-        largest = max(range(len(boxes)), key=lambda index: boxes[index][3] - boxes[index][1], default=-1)
-        yield from ((box, photo.label if index == largest else "") for index, box in enumerate(boxes))
+        tallest = max(range(len(boxes)), key=lambda index: boxes[index][3] - boxes[index][1], default=-1)
+        yield from ((box, photo.label if index == tallest else "") for index, box in enumerate(boxes))
 
 
 def fit_last_layer(
@@ -160,10 +161,16 @@ def fit_last_layer(
     return kernel + change[:-1].astype(np.float32), bias + change[-1].astype(np.float32)
 
 
-def refit(network: Network, faces: FaceFeatures) -> None:
-    """Fit the last layer of a network to faces. Raises InputError if it has more than one layer after the backbone."""
+def load_network(path: Path) -> Network:
+    """Load a model whose last layer can be fitted. Raises InputError if it has other layers between backbone and last one."""
+    network = load_keras(path)
     if network.info.hidden:
-        raise InputError("the model has hidden layers before its last one; give one that train_mask_detector.py wrote")
+        raise InputError(f"{path}: has hidden layers before its last one; give a model that train_mask_detector.py wrote")
+    return network
+
+
+def refit(network: Network, faces: FaceFeatures) -> None:
+    """Fit the last layer of a network to faces."""
     layer = network.head.layers[-1]
     kernel, bias = layer.get_weights()
     layer.set_weights(fit_last_layer(kernel, bias, faces, network.info.background))

@@ -76,7 +76,7 @@ def test_judge_leaves_faces_out_that_annotators_may_have_missed(tmp_path):
     found = [[Face((1, 0, 20, 20), 0.9), Face((40, 40, 60, 60), 0.8), Face((80, 80, 99, 99), 0.7)]]
     judged = calibrate.judge([photo], found, [[1.0, 0.5, 0.2]])
     assert judged == calibrate.Judged([0.9, 0.8, 0.7], [1.0, 0.5, 0.2], [True, False, False])
-    judged = calibrate.judge([photo], found, [[1.0, 0.5, 0.2]], unannotated={"a.jpg": [(41, 40, 60, 60)]})
+    judged = calibrate.judge([photo], found, [[1.0, 0.5, 0.2]], unannotated={str(photo.path): [(41, 40, 60, 60)]})
     assert judged == calibrate.Judged([0.9, 0.7], [1.0, 0.2], [True, False])
 
 

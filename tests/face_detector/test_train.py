@@ -184,7 +184,8 @@ def test_train_end_to_end(tmp_path, capfd, astronaut, monkeypatch):
     names, output = tmp_path / "names.txt", tmp_path / "faces.onnx"
     names.write_text("astronaut\n")
     # In place of what CenterFace finds: it needs a package that the tests do not install.
-    monkeypatch.setattr(sources, "find_unannotated", lambda *_: {"astronaut.jpg": [[0, 0, 50, 50]], "obama.jpg": []})
+    unannotated = {str(tmp_path / "images" / "astronaut.jpg"): [[0, 0, 50, 50]]}
+    monkeypatch.setattr(sources, "find_unannotated", lambda _: unannotated)
     command = ["-d", f"{tmp_path}=2", "--validate", str(names), "-o", str(output)]
     negatives = tmp_path / "things" / "grey"
     negatives.mkdir(parents=True)

@@ -1,5 +1,6 @@
 """The last layer of a mask classifier fitted anew: labels follow the new photos, the background stays."""
 
+import re
 import shutil
 from pathlib import Path
 
@@ -13,7 +14,10 @@ pytest.importorskip("keras")
 from facemask.__main__ import main  # noqa: E402
 from facemask.api import load_detector  # noqa: E402
 from facemask.cli.run import DONE, FAILED  # noqa: E402
+from facemask.errors import InputError  # noqa: E402
+from facemask.models.face_detectors import load_face_detector  # noqa: E402
 from facemask.models.keras_network import load_keras  # noqa: E402
+from facemask.training import refit  # noqa: E402
 from facemask.training.dataset import AnnotatedPhoto, ClassPhoto  # noqa: E402
 from facemask.training.refit import FaceFeatures, fit_last_layer, label_boxes  # noqa: E402
 from tests.helpers import EXAMPLES, PEOPLE, ROOT  # noqa: E402
@@ -58,6 +62,32 @@ def test_weights_decide_between_faces_that_disagree():
         assert (chosen == wins).mean() > 0.9
 
 
+def test_few_faces_change_the_layer_little(monkeypatch):
+    faces, kernel, bias = faces_and_layer()
+    few = FaceFeatures(faces.features[:8], faces.labels[:8], faces.weights[:8])
+
+    def change() -> float:
+        return float(np.abs(fit_last_layer(kernel, bias, few, None)[0] - kernel).max())
+
+    changes = [change()]
+    monkeypatch.setattr(refit, "RIDGE", 0.0)
+    changes.append(change())
+    assert changes[0] < 0.5 * changes[1]
+
+
+def test_faces_have_the_weights_of_folder_and_class(tmp_path):
+    for number, name in enumerate(("obama.jpg", "obama_mask.jpg")):
+        shutil.copy(EXAMPLES / name, tmp_path / f"{number}.jpg")
+    photos = [(ClassPhoto(tmp_path / "0.jpg", "without_mask"), 2.0)]
+    detector, network = load_face_detector(ROOT / "face_detector"), load_keras(MODEL)
+    faces = refit.find_faces(photos, [tmp_path / "1.jpg"], detector, network, {"without_mask": 3.0})
+    assert faces.labels.tolist().count(network.info.classes.index("without_mask")) == 1
+    assert sorted(faces.weights.tolist())[-1] == 6.0 and sorted(faces.weights.tolist())[-2] == 0.0
+    assert len(faces.features) == len(faces.labels) >= 2
+    with pytest.raises(InputError, match="no face with a label"):  # the background has no labels to learn
+        refit.find_faces([(ClassPhoto(tmp_path / "0.jpg", "background"), 1.0)], [], detector, network, {})
+
+
 def test_a_model_without_background_is_fitted_too():
     faces, kernel, bias = faces_and_layer()
     fitted = fit_last_layer(kernel[:, 1:], bias[1:], FaceFeatures(faces.features, faces.labels - 1, faces.weights), None)
@@ -88,10 +118,16 @@ def test_refit_changes_a_label_and_no_feature(tmp_path, capfd):
             f"{box.format(*PEOPLE[1])}</annotation>"
         )
     new = tmp_path / "new.keras"
-    assert main(["refit", str(MODEL), "--faces", f"{tmp_path / 'photos'}=5", "-m", str(new)]) == DONE
+    (tmp_path / "others").mkdir()
+    shutil.copy(EXAMPLES / "obama.jpg", tmp_path / "others")
+    command = ["--faces", f"{tmp_path / 'photos'}=5", "--unlabelled", str(tmp_path / "others"), "--class-weight", "with_mask=2"]
+    assert main(["refit", str(MODEL), *command, "-m", str(new)]) == DONE
     message = capfd.readouterr().err
-    assert "2 faces with labels (0 background, 0 mask_weared_incorrect, 2 with_mask, 0 without_mask)" in message
-    assert "1 of 2 photos not used: cannot be read" in message
+    counts = re.search(
+        r"2 faces with labels \(0 background, 0 mask_weared_incorrect, 2 with_mask, 0 without_mask\), (\d+) ", message
+    )
+    assert int(counts[1]) >= len(PEOPLE) - 1 + 1
+    assert "1 of 3 photos not used: cannot be read" in message
     before, after = load_keras(MODEL), load_keras(new)
     for ours, theirs in zip(after.backbone.get_weights(), before.backbone.get_weights(), strict=True):
         np.testing.assert_array_equal(ours, theirs)
@@ -108,6 +144,7 @@ def test_refit_changes_a_label_and_no_feature(tmp_path, capfd):
     [
         (["--faces", "{folder}"], "dataset: classes that the model does not have (hat); --rename them"),
         (["--faces", "{folder}", "--rename", "hat=with_mask"], "--faces: no face with a label was found"),
+        (["--faces", "{folder}", "--class-weight", "hat=2"], "--class-weight hat: the model does not have this class; it has "),
     ],
 )
 def test_refit_of_photos_that_do_not_fit(tmp_path, capsys, arguments, message):
