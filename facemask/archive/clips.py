@@ -65,13 +65,13 @@ class ClipWorker(Worker):
             for record in output.read_part(CLIPS, store, path):
                 count_clip(result.counts, record)
             return result
-        notes = Attempts.begin(output, unit.key)
-        (item,) = notes.watch(unit.read(), 0)
-        tracks, events, clip = self._track(item)
-        for table, rows in ((TRACKS, tracks), (EVENTS, events), (CLIPS, [clip])):
-            self.write(table, unit, 0, rows, is_end=True)
+        with Attempts.begin(output, unit.key, self._settings.run) as notes:
+            (item,) = notes.watch(unit.read(), 0)
+            tracks, events, clip = self._track(item)
+            notes.passed()
+            for table, rows in ((TRACKS, tracks), (EVENTS, events), (CLIPS, [clip])):
+                self.write(table, unit, 0, rows, is_end=True)
         count_clip(result.counts, clip.record)
-        notes.end()
         return result
 
     def _track(self, item: Item) -> tuple[list[Row], list[Row], Row]:

@@ -36,18 +36,19 @@ class ImageWorker(Worker):
         parts, written, is_done = self._written(unit, result.counts)
         if is_done:
             return result
-        notes = Attempts.begin(output, unit.key)
-        rows: list[Row] = []
-        for row in self._rows(unit, written, notes):
-            if len(rows) == ROWS:
-                self.write(FACES, unit, parts, rows, is_end=False)
-                parts, rows = parts + 1, []
-            rows.append(row)
-            count_image(result.counts, row.record)
-            result.truncated += bool(row.columns.get("truncated"))
-        if rows:
-            self.write(FACES, unit, parts, rows, is_end=unit.is_whole)
-        notes.end()
+        with Attempts.begin(output, unit.key, self._settings.run) as notes:
+            rows: list[Row] = []
+            for row in self._rows(unit, written, notes):
+                if len(rows) == ROWS:
+                    notes.passed()
+                    self.write(FACES, unit, parts, rows, is_end=False)
+                    parts, rows = parts + 1, []
+                rows.append(row)
+                count_image(result.counts, row.record)
+                result.truncated += bool(row.columns.get("truncated"))
+            notes.passed()
+            if rows:
+                self.write(FACES, unit, parts, rows, is_end=unit.is_whole)
         return result
 
     def _written(self, unit: Unit, counts: Counts) -> tuple[int, int, bool]:
@@ -71,9 +72,8 @@ class ImageWorker(Worker):
         """Yield the rows of a unit from number `start` on, in the order of its images."""
         items = notes.watch(islice(unit.read(), start, None), start)
         prefetch = 1 if notes.is_careful else PREFETCH
-        for item, row in prefetch_map(self._detect, items, workers=1, prefetch=prefetch):
+        for _, row in prefetch_map(self._detect, items, workers=1, prefetch=prefetch):
             yield row.result()
-            notes.passed(item)
 
     def _detect(self, item: Item) -> Row:
         columns = {"modified": item.time}

@@ -4,6 +4,7 @@ import pickle
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -110,22 +111,33 @@ def check_run(output: Output, run: str) -> None:
 
 
 class Attempts:
-    """Notes on the attempts at a unit, in the output: an image at which processes end, again and again, is found and left out.
+    """Notes on the attempts of a run at a unit, in the output: an image at which processes end is found and left out.
 
-    Without them, one image that crashes a decoder would end each actor that takes it, for ever.
+    Without them, one image that crashes a decoder would end each actor that takes it, for ever. Notes of an earlier run are
+    dropped: a full disk or a killed driver ended it, and no image.
     """
 
     def __init__(self, output: Output, key: str, record: dict) -> None:
         self._output, self._name, self._record = output, f"{ATTEMPTS}/{key}.json", record
 
     @classmethod
-    def begin(cls, output: Output, key: str) -> "Attempts":
-        """Note that an attempt begins."""
-        record = output.read_json(f"{ATTEMPTS}/{key}.json") or {"attempts": 0, "at": None, "ended_at": []}
+    @contextmanager
+    def begin(cls, output: Output, key: str, run: str) -> Iterator["Attempts"]:
+        """Note that an attempt of `run` begins; remove the notes at its end. Errors that the process survives blame no image."""
+        record = output.read_json(f"{ATTEMPTS}/{key}.json")
+        if record is None or record.get("run") != run:
+            record = {"attempts": 0, "at": None, "ended_at": []}
         ended = record["ended_at"] + ([record["at"]] if record["at"] is not None else [])
-        notes = cls(output, key, {"attempts": record["attempts"] + 1, "at": None, "ended_at": ended})
+        notes = cls(output, key, {"run": run, "attempts": record["attempts"] + 1, "at": None, "ended_at": ended})
         notes._save()
-        return notes
+        try:
+            yield notes
+        except Exception:
+            with suppress(InputError):  # as on a full disk, which is the error
+                notes.passed()
+            raise
+        store, path = output.path(notes._name)
+        store.remove(path)
 
     @property
     def is_careful(self) -> bool:
@@ -137,21 +149,18 @@ class Attempts:
         ended = Counter(self._record["ended_at"])
         for number, item in enumerate(items, start):
             if ended[number] >= DEADLY:
-                yield Item(item.name, error=f"{item.name}: ended the process that read it; make it anew, or remove it")
+                yield Item(item.name, error=f"{item.name}: ended the process that read it; replace or remove it")
                 continue
             if self.is_careful:
                 self._record["at"] = number
                 self._save()
             yield item
 
-    def passed(self, item: Item) -> None:
-        """Note that an image did no harm."""
-        self._record["at"] = None
-
-    def end(self) -> None:
-        """Remove the notes."""
-        store, path = self._output.path(self._name)
-        store.remove(path)
+    def passed(self) -> None:
+        """Note that all images up to here did no harm."""
+        if self._record["at"] is not None:
+            self._record["at"] = None
+            self._save()
 
     def _save(self) -> None:
         self._output.write_json(self._name, self._record)
