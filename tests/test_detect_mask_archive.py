@@ -9,6 +9,8 @@ import shutil
 import subprocess
 import sys
 import tarfile
+from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +30,7 @@ from facemask.archive.images import ImageWorker
 from facemask.archive.job import unit_size
 from facemask.archive.runs import begin
 from facemask.cli import options
-from facemask.errors import InputError
+from facemask.errors import InputError, OutputError
 from facemask.io.images import write_image
 from tests.archive.runs import find, make_output, process, records
 from tests.helpers import EXAMPLES, ROOT
@@ -121,9 +123,6 @@ def test_image_at_which_processes_end_becomes_an_error(detector, images, tmp_pat
     actor = ImageWorker(worker.Settings(lambda: detector, output, "run False", 0.5, 250_000_000))
     detect = actor._detect
 
-    class Died(BaseException):
-        pass
-
     def die(item):
         if item.name.endswith("1.jpg") and item.error is None:
             raise Died
@@ -138,6 +137,52 @@ def test_image_at_which_processes_end_becomes_an_error(detector, images, tmp_pat
     errors = [Path(record["image"]).name for record in records(output) if "ended the process" in record.get("error", "")]
     assert errors == ["1.jpg"] and len(records(output)) == 6
     assert list((tmp_path / "out" / "attempts").iterdir()) == []
+
+
+def test_errors_that_a_process_survives_blame_no_image(detector, images, tmp_path, monkeypatch):
+    output = make_output(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(parts.Output, "write_part", raise_output_error)
+        for resume in (False, *[True] * worker.CAREFUL, True):
+            with pytest.raises(OutputError):
+                process(detector, output, find(images), size=6, resume=resume)
+    counts = process(detector, output, find(images), size=6, resume=True)
+    assert counts.errors == {"not a supported image, or corrupt": 1, "the file is empty": 1}
+
+
+def raise_output_error(*_):
+    raise OutputError("faces: cannot be written (No space left on device); free some space")
+
+
+class Died(BaseException):
+    """In place of the end of a process."""
+
+
+def test_runs_that_are_killed_blame_no_image(tmp_path):
+    output = make_output(tmp_path)
+    for number in range(worker.CAREFUL + worker.DEADLY):
+        for _ in range(worker.CAREFUL):
+            with suppress(Died), worker.Attempts.begin(output, "a", f"run {number}") as notes:
+                (item,) = notes.watch(iter([sources.Item("a.jpg", "a.jpg")]), 0)
+                assert item.error is None
+                raise Died
+
+
+def test_process_that_ends_while_a_part_is_written_blames_no_image(detector, images, tmp_path, monkeypatch):
+    output = make_output(tmp_path)
+    process(detector, output, find(images), units=0)
+    actor = ImageWorker(worker.Settings(lambda: detector, output, "run False", 0.5, 250_000_000))
+    (unit,) = sources.cut_units(find(images / "grey.png"), 1, (), ())
+
+    def die(*_):
+        raise Died
+
+    with monkeypatch.context() as patch:
+        patch.setattr(parts.Output, "write_part", die)
+        for _ in range(worker.CAREFUL + worker.DEADLY):
+            with pytest.raises(Died):
+                actor.process(unit)
+    assert actor.process(unit).counts.totals["failed"] == 0
 
 
 def make_tar(path: Path, images: Path, mode="w") -> Path:
@@ -211,6 +256,108 @@ def test_parquet_with_images_or_paths(detector, images, image_script, tmp_path, 
     }
     lines = [json.dumps(record | {"image": names[record["image"]]}) for record in found if "error" not in record]
     assert sorted(lines) == image_script
+
+
+def add_member(tar: tarfile.TarFile, name: str, data=b"", **values) -> None:
+    member = tarfile.TarInfo(name)
+    member.size = len(data)
+    for field, value in values.items():
+        setattr(member, field, value)
+    tar.addfile(member, io.BytesIO(data))
+
+
+def test_equal_names_and_links_in_a_tar_file(detector, tmp_path):
+    shard = tmp_path / "a.tar"
+    photo = (EXAMPLES / "people.jpg").read_bytes()
+    with tarfile.open(shard, "w") as tar:
+        for _ in range(2):
+            add_member(tar, "0.jpg", photo)
+        add_member(tar, "hard.jpg", type=tarfile.LNKTYPE, linkname="0.jpg")
+        add_member(tar, "soft.jpg", type=tarfile.SYMTYPE, linkname="0.jpg")
+    (found,) = find(shard).shards
+    items = list(found.read())
+    names = [f"{shard}/{name}" for name in ("0.jpg", "0.jpg#2", "hard.jpg", "soft.jpg")]
+    assert [item.name for item in items] == found.names() == names
+    why = "is a link in the tar file; pack it with --hard-dereference or -h"
+    assert [item.error for item in items] == [None, None, f"{names[2]}: {why}", f"{names[3]}: {why}"]
+    assert [item.name for item in found.only(names[1:3]).read()] == names[1:3]
+    output = make_output(tmp_path)
+    process(detector, output, sources.choose(find(shard), 1, None))
+    process(detector, output, find(shard), resume=True)
+    assert [record["image"] for record in records(output)] == names
+    process(detector, output, find(shard), resume=True)  # no name has two rows
+
+
+def test_rows_after_a_broken_page_are_errors_each(tmp_path):
+    file = tmp_path / "a.parquet"
+    rng = np.random.default_rng(0)
+    values = [rng.bytes(5000) for _ in range(40)]
+    pq.write_table(pa.table({"image": values}), file, data_page_size=1000, compression="none", use_dictionary=False)
+    data = bytearray(file.read_bytes())
+    at = data.index(values[24]) - 60  # the header of a page
+    data[at : at + 60] = bytes(60)
+    file.write_bytes(data)
+    (group,) = find(file).shards
+    items = list(group.read())
+    assert [item.name for item in items] == group.names()
+    good = [item.name for item in items if item.error is None]
+    assert 0 < len(good) <= 24 and "not a whole Parquet file" in items[24].error
+    rest = group.only([f"{file}#{number}" for number in (0, 30, 39)]).without([f"{file}#0", f"{file}#30"])
+    assert [item.name for item in rest.read()] == [f"{file}#39"]
+
+
+@pytest.mark.parametrize("modified", [1.7e12, -1e18, float("nan"), float("inf")])
+def test_time_that_is_not_one(modified):
+    assert sources.Item("a.jpg", modified=modified).time is None
+
+
+def test_options_of_uris_are_not_in_names_and_keys(monkeypatch):
+    uris = [f"s3://photos/%s?region={region}" for region in ("a", "b")]
+    for name in ("0.jpg", "a.tar", "a.mp4"):
+        both = [uri % name for uri in uris]
+        monkeypatch.setattr(sources, "_find_remote", lambda source, skipped: [source])
+        found = sources.find_sources(both, Counter())
+        assert [*found.images, *(shard.uri for shard in found.shards)] == both[:1]
+        if found.shards:
+            first, second = (find(uri).shards[0] for uri in both)
+            assert first.key == second.key
+    assert sources.ParquetRows(uris[0] % "a", 1, 0, "b", 2).key == sources.ParquetRows(uris[1] % "a", 1, 0, "b", 2).key
+
+
+def test_clip_that_is_done_is_skipped():
+    found = sources.Found(shards=[sources.Clip("a.mp4"), sources.Clip("b.mp4")])
+    assert sources.cut_units(found, 1, {"a.mp4"}, ()) == [sources.Clip("b.mp4")]
+
+
+@pytest.mark.parametrize("name", ["\u0130.tar", "A.TGZ", "a.Tar.gz", b"a\xff.tar".decode("utf-8", "surrogateescape")])
+def test_images_of_shards_whose_names_are_unusual(name):
+    found = sources.Found(shards=[sources.TarShard(name)])
+    done = sources.stored_name(f"{name}/0.jpg")
+    (unit,) = sources.cut_units(found, 1, {done}, ())
+    assert unit.done == {done}
+
+
+def test_list_of_shards(images, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    tar, file = make_tar(tmp_path / "a.tar", images), make_parquet(tmp_path / "a.parquet", images)
+    paths = make_parquet(tmp_path / "paths.parquet", images, "path")
+    lists = tmp_path / "list.txt"
+    lists.write_text(f"{tar}\n{file}\n~/in/0.jpg\n{lists}\n{paths}\n")
+    found = find(lists)
+    assert [shard.uri for shard in found.shards] == [str(tar), str(file), str(file)]
+    assert found.images == [f"{images}/0.jpg", str(lists), str(paths)]
+
+
+def test_column_of_another_type(images, tmp_path):
+    file = tmp_path / "a.parquet"
+    names = pa.array(["a.jpg", "b.jpg"]).dictionary_encode()
+    pq.write_table(pa.table({"number": [1, 2], "path": names, "lists": [["a"], ["b"]]}), file)
+    assert find(file).images == find(file, column="path").images == ["a.jpg", "b.jpg"]
+    for column, kind in (("number", "int64"), ("lists", "list<")):
+        with pytest.raises(InputError) as error:
+            find(file, column=column)
+        assert str(error.value).startswith(f"{file}: column {column} is {kind}")
+        assert str(error.value).endswith("; name one of images or paths with --column")
 
 
 def test_list_of_paths(images, tmp_path):

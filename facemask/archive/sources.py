@@ -4,6 +4,7 @@ import glob
 import hashlib
 import os
 import random
+import re
 import tarfile
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator
@@ -11,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from itertools import accumulate, islice
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import pyarrow as pa
 from pyarrow import ArrowException
@@ -29,9 +30,11 @@ PARQUET_SUFFIXES = (".parquet", ".pq")
 LIST_SUFFIXES = (".txt", ".lst")
 CLIP_SUFFIXES = tuple(suffix for suffix in VIDEO_SUFFIXES if suffix not in READ_SUFFIXES)
 SHARD_SUFFIXES = TAR_SUFFIXES + PARQUET_SUFFIXES
+IN_TAR = re.compile(r"\.(tar|tar\.gz|tgz)/", re.IGNORECASE)  # in the name of an image of a tar shard, where its own begins
 READERS = 8  # files of an object store that are read at once: hides its latency
 PATH_COLUMNS = ("image", "path", "image_path", "file", "file_name", "url", "uri")  # of paths in Parquet, by preference
 KEY = 16  # characters of a key: 64 bits
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -49,8 +52,11 @@ class Item:
 
     @property
     def time(self) -> datetime | None:
-        """Return when it was last changed; None if unknown."""
-        return None if self.modified is None else datetime.fromtimestamp(self.modified, UTC)
+        """Return when it was last changed; None if unknown, or not a time, as archives may hold."""
+        try:
+            return None if self.modified is None else datetime.fromtimestamp(self.modified, UTC)
+        except (ValueError, OverflowError, OSError):
+            return None
 
 
 class Unit(Protocol):
@@ -158,7 +164,7 @@ class TarShard:
 
     @property
     def key(self) -> str:
-        return digest("shard", self.uri) + digest(*sorted(self.members or ()), "done", *sorted(self.done))
+        return digest("shard", record_name(self.uri)) + digest(*sorted(self.members or ()), "done", *sorted(self.done))
 
     @property
     def is_whole(self) -> bool:
@@ -173,12 +179,12 @@ class TarShard:
         found = False
         try:
             with store.open(path) as stream, tarfile.open(fileobj=stream, mode="r|*") as tar:
-                for member in tar:
-                    if not (member.isfile() and is_image_member(member.name)):
-                        continue
+                for image, member in _image_members(tar, name):
                     found = True
-                    image = f"{name}/{member.name}"
                     if stored_name(image) in self.done or (self.members is not None and image not in self.members):
+                        continue
+                    if not member.isfile():
+                        yield Item(image, error=f"{image}: is a link in the tar file; pack it with --hard-dereference or -h")
                         continue
                     if member.size > MAX_FILE:
                         yield Item(image, error=f"{image}: {member.size / 1e9:.1f} GB are too many for an image; make it smaller")
@@ -202,11 +208,10 @@ class TarShard:
         store, path = Store.of(self.uri)
         try:
             with store.open(path) as stream, tarfile.open(fileobj=stream, mode="r|*") as tar:
-                names = [member.name for member in tar if member.isfile() and is_image_member(member.name)]
+                return [image for image, _ in _image_members(tar, store.name(path))]
         except (tarfile.TarError, OSError, EOFError, ArrowException) as error:
             store.check(path, error)
             raise InputError(f"{store.name(path)}: not a whole tar file ({error}); copy it again") from error
-        return [f"{store.name(path)}/{name}" for name in names]
 
     def only(self, names: Collection[str]) -> "TarShard":
         return replace(self, members=frozenset(names), count=len(names))
@@ -216,6 +221,17 @@ class TarShard:
             return replace(self, done=frozenset(done))
         earlier = self.members & frozenset(done)
         return replace(self, done=earlier, count=len(self.members) - len(earlier))
+
+
+def _image_members(tar: tarfile.TarFile, name: str) -> Iterator[tuple[str, tarfile.TarInfo]]:
+    """Yield the images of the tar file `name`, links too, each with its name in records: of equal ones, the second ends in #2."""
+    counts: Counter[str] = Counter()
+    for member in tar:
+        if is_image_member(member.name) and (member.isfile() or member.islnk() or member.issym()):
+            image = f"{name}/{member.name}"
+            counts[stored_name(image)] += 1
+            number = counts[stored_name(image)]
+            yield (image if number == 1 else f"{image}#{number}"), member
 
 
 def is_image_member(name: str) -> bool:
@@ -239,7 +255,7 @@ class ParquetRows:
     @property
     def key(self) -> str:
         rows = map(str, sorted(self.rows or ()))
-        return digest("shard", self.uri, str(self.group)) + digest(*rows, "done", *sorted(self.done))
+        return digest("shard", record_name(self.uri), str(self.group)) + digest(*rows, "done", *sorted(self.done))
 
     @property
     def is_whole(self) -> bool:
@@ -251,6 +267,7 @@ class ParquetRows:
     def _read(self) -> Iterator[Item]:
         store, path = Store.of(self.uri)
         name = store.name(path)
+        wanted = self._numbers_left()
         number = self.first
         try:
             with store.open(path, seekable=True) as stream:
@@ -258,7 +275,7 @@ class ParquetRows:
                 for batch in file.iter_batches(READERS, row_groups=[self.group], columns=[self.column]):
                     for value in batch.column(0):
                         image = f"{name}#{number}"
-                        if image not in self.done and (self.rows is None or number in self.rows):
+                        if number in wanted:
                             data = value.as_py()
                             data = data.get("bytes") if isinstance(data, dict) else data
                             error = None if data else f"{image}: holds no image; remove this row"
@@ -271,7 +288,12 @@ class ParquetRows:
             message = (
                 str(error) if isinstance(error, InputError) else f"{name}: not a whole Parquet file ({error}); copy it again"
             )
-            yield Item(f"{name}#{number}", error=message)
+            yield from (Item(f"{name}#{each}", error=message) for each in sorted(wanted) if each >= number)
+
+    def _numbers_left(self) -> set[int]:
+        """Return the numbers of the rows that are to be taken."""
+        numbers = self.rows or range(self.first, self.first + self.count + len(self.done))  # `count` is without `done`
+        return set(numbers) - set(map(_row_number, self.done))
 
     def names(self) -> list[str]:
         store, path = Store.of(self.uri)
@@ -301,7 +323,8 @@ class Clip:
 
     @property
     def key(self) -> str:
-        return digest("clip", self.uri) + digest("more", self.uri)
+        name = record_name(self.uri)
+        return digest("clip", name) + digest("more", name)
 
     def read(self) -> Iterator[Item]:
         name = record_name(self.uri)
@@ -355,8 +378,8 @@ def find_sources(sources: Iterable[str], skipped: Counter[Kind], column: str | N
         find = _find_remote if is_remote(source) else _find_local
         for path in find(source, skipped):
             _add(found, path, column)
-    found.images = list(dict.fromkeys(found.images))
-    found.shards = list(dict.fromkeys(found.shards))
+    found.images = _unique(found.images, record_name)
+    found.shards = _unique(found.shards, lambda shard: shard.key)
     clips = [shard for shard in found.shards if isinstance(shard, Clip)]
     if clips and (found.images or len(clips) < len(found.shards)):
         raise InputError(
@@ -366,15 +389,25 @@ def find_sources(sources: Iterable[str], skipped: Counter[Kind], column: str | N
     return found
 
 
+def _unique(items: Iterable[Result], key: Callable[[Result], str]) -> list[Result]:
+    """Return the first item of each key."""
+    first: dict[str, Result] = {}
+    for item in items:
+        first.setdefault(key(item), item)
+    return list(first.values())
+
+
 def _add(found: Found, path: str, column: str | None, is_listed: bool = False) -> None:
     """Add a file or object: what its suffix says, else an image. A list in a list is an image."""
+    if is_listed and not is_remote(path):
+        path = os.path.expanduser(path)
     lower = Store.of(path)[1].lower() if is_remote(path) else path.lower()
     if lower.endswith(CLIP_SUFFIXES):
         found.shards.append(Clip(path))
-    elif lower.endswith(TAR_SUFFIXES) and not is_listed:
+    elif lower.endswith(TAR_SUFFIXES):
         found.shards.append(TarShard(path))
-    elif lower.endswith(PARQUET_SUFFIXES) and not is_listed:
-        _add_parquet(found, path, column)
+    elif lower.endswith(PARQUET_SUFFIXES):
+        _add_parquet(found, path, column, is_listed)
     elif lower.endswith(LIST_SUFFIXES) and not is_listed:
         for listed in _read_list(path):
             _add(found, listed, column, is_listed=True)
@@ -444,10 +477,12 @@ def _read_list(path: str) -> list[str]:
     return names
 
 
-def _add_parquet(found: Found, uri: str, column: str | None) -> None:
-    """Add the images of a Parquet file: its row groups, or the paths that it holds."""
+def _add_parquet(found: Found, uri: str, column: str | None, is_listed: bool = False) -> None:
+    """Add the images of a Parquet file: its row groups, or the paths that it holds. One of paths in a list is an image."""
     for content in _read_parquet(uri, column):
-        if isinstance(content, str):
+        if isinstance(content, str) and is_listed:
+            found.images.append(uri)
+        elif isinstance(content, str):
             _add(found, content, column, is_listed=True)
         else:
             found.shards.append(content)
@@ -465,7 +500,10 @@ def _read_parquet(uri: str, column: str | None) -> list["str | ParquetRows"]:
             if chosen is None or chosen not in file.schema_arrow.names:
                 columns = ", ".join(file.schema_arrow.names)
                 raise InputError(f"{name}: no column {column or 'of images'} (it has {columns}); name one with --column")
-            if _is_text(file.schema_arrow.field(chosen).type):
+            kind = file.schema_arrow.field(chosen).type
+            if not (_is_text(kind) or _is_content(kind)):
+                raise InputError(f"{name}: column {chosen} is {kind}; name one of images or paths with --column")
+            if _is_text(kind):
                 return list(filter(None, file.read(columns=[chosen]).column(0).to_pylist()))
             counts = [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
     except (ArrowException, OSError) as error:
@@ -477,16 +515,22 @@ def _read_parquet(uri: str, column: str | None) -> list["str | ParquetRows"]:
 
 
 def _is_text(kind: pa.DataType) -> bool:
+    if pa.types.is_dictionary(kind):
+        kind = kind.value_type
     return pa.types.is_string(kind) or pa.types.is_large_string(kind)
+
+
+def _is_content(kind: pa.DataType) -> bool:
+    """Return whether a column holds images: binary, or a struct with `bytes`."""
+    if pa.types.is_struct(kind) and (index := kind.get_field_index("bytes")) >= 0:
+        kind = kind.field(index).type
+    return pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
 
 
 def _image_column(schema: pa.Schema) -> str | None:
     """Return the column that holds images: the first with content, else one of paths."""
     for column in schema:
-        kind = column.type
-        if pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0:
-            return column.name
-        if pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
+        if _is_content(column.type):
             return column.name
     texts = [column.name for column in schema if _is_text(column.type)]
     return next((name for name in PATH_COLUMNS if name in texts), None)
@@ -529,10 +573,10 @@ def cut_units(found: Found, size: int, done: Collection[str], finished: Collecti
     units: list[Unit] = [Files(tuple(rest[start : start + size])) for start in range(0, len(rest), size)]
     by_shard = _by_shard(done) if done else {}
     for shard in found.shards:
-        if shard.key[:KEY] in finished:
+        name = record_name(shard.uri)
+        if shard.key[:KEY] in finished or (isinstance(shard, Clip) and name in done):
             continue
-        store, path = Store.of(shard.uri)
-        unit = shard.without(by_shard.get(store.name(path), ()))
+        unit = shard.without(by_shard.get(name, ()))
         if unit.count != 0:
             units.append(unit)
     return units
@@ -548,7 +592,7 @@ def record_name(image: str) -> str:
 
 def stored_name(name: str) -> str:
     """Return a name as Parquet holds it: bytes of a file name that are not UTF-8 are escaped, as in JSON."""
-    return name.encode("utf-8", "backslashreplace").decode()
+    return name if name.isascii() else name.encode("utf-8", "backslashreplace").decode()
 
 
 def find_names(names: Iterable[str], column: str | None = None) -> Found:
@@ -581,9 +625,6 @@ def _by_shard(done: Iterable[str]) -> dict[str, list[str]]:
         if mark and shard.lower().endswith(PARQUET_SUFFIXES):
             shards.setdefault(shard, []).append(name)
             continue
-        for suffix in TAR_SUFFIXES:
-            at = name.lower().find(f"{suffix}/")
-            if at >= 0:
-                shards.setdefault(name[: at + len(suffix)], []).append(name)
-                break
+        if match := IN_TAR.search(name):
+            shards.setdefault(name[: match.end() - 1], []).append(name)
     return shards
