@@ -59,7 +59,8 @@ def build_parser() -> argparse.ArgumentParser:
         "--batch-size",
         type=options.positive_int,
         metavar="N",
-        help="images of a unit of work and of a part of the output; a killed process repeats at most these (default: up to 1024)",
+        help="images of a unit of work; a part of the output has at most 1024 of them, a killed process repeats at most these "
+        "(default: up to 1024)",
     )
     options.add_detector_arguments(parser, tiles=None)
     options.add_turns_argument(parser, default=None)
@@ -76,7 +77,7 @@ def detect(args: argparse.Namespace) -> int:
 
     from facemask.archive.job import cluster, run_units, unit_size
     from facemask.archive.parts import Output, scan
-    from facemask.archive.runs import SUMMARY, begin
+    from facemask.archive.runs import SUMMARY, begin, check
     from facemask.archive.sources import choose, cut_units, find_sources
     from facemask.archive.tables import SCHEMA_VERSION
     from facemask.archive.worker import Settings
@@ -97,7 +98,8 @@ def detect(args: argparse.Namespace) -> int:
     same |= model_sums(args)
     settings = Settings(load, output, uuid.uuid4().hex, args.confidence, args.max_pixels, args.stride)
     items, all_items = f"{work.item}s", work.totals[0]
-    with begin(output, settings.run, same, args.resume), cluster(args.address, args.actors) as actors:
+    check(output, same, args.resume)  # before a cluster is started, which takes seconds
+    with cluster(args.address, args.actors) as actors, begin(output, settings.run, same, args.resume):
         earlier = scan(output, work.table, work.count)
         counts = earlier.counts
         size = args.batch_size or unit_size(len(found.images), actors)

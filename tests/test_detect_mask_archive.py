@@ -5,6 +5,8 @@ Most tests process units in this process, as an actor does; those that start Ray
 
 import io
 import json
+import os
+import pickle
 import shutil
 import subprocess
 import sys
@@ -25,7 +27,7 @@ from pyarrow import parquet as pq
 import detect_mask_archive
 import detect_mask_image
 from facemask.archive import images as image_work
-from facemask.archive import parts, sources, tables, worker
+from facemask.archive import job, parts, sources, tables, worker
 from facemask.archive.images import ImageWorker
 from facemask.archive.job import unit_size
 from facemask.archive.runs import begin
@@ -391,6 +393,50 @@ def test_output_with_results_needs_resume_and_the_same_options(detector, images,
         process(detector, output, find(images))
     with pytest.raises(InputError, match=r"other options \(confidence\)"), begin(output, "b", {"confidence": 0.6}, True):
         pass
+
+
+def test_run_that_ends_before_its_cluster_is_up_leaves_the_output(images, tmp_path, capsys):
+    output = make_output(tmp_path)
+    arguments = ["-i", str(images), "-o", output.uri, "--address", "127.0.0.1:1"]
+    for resume in ([], ["--resume"]):
+        output.write_json("summary.json", {})
+        assert detect_mask_archive.main([*arguments, *resume]) == 1
+        assert "127.0.0.1:1: cannot be reached" in capsys.readouterr().err
+        assert [path.name for path in (tmp_path / "out").iterdir()] == ["summary.json"]
+
+
+def test_output_without_parts_needs_no_resume(tmp_path):
+    output = make_output(tmp_path)
+    for confidence in (0.5, 0.6):
+        with begin(output, "a", {"confidence": confidence}, False):
+            pass
+    assert output.read_json("run.json")["options"] == {"confidence": 0.6}
+
+
+class FolderActor(worker.UnitActor):
+    def __init__(self, settings):
+        self.settings = settings
+
+    def process(self, unit):
+        return self.settings, next(unit.read()).modified, str(Path.cwd())
+
+
+def test_actors_are_in_the_folder_of_the_command(images, tmp_path, monkeypatch):
+    monkeypatch.chdir(images)
+    units = sources.cut_units(sources.find_sources(["0.jpg"], Counter()), 1, (), ())
+    monkeypatch.chdir(tmp_path)  # in which `ray start` ran
+    actor = job.InFolder(str(images), FolderActor, "settings")
+    ((result,),) = actor({"unit": [pickle.dumps(unit) for unit in units]}).values()
+    assert pickle.loads(result) == ("settings", (images / "0.jpg").stat().st_mtime, str(images))
+    job.InFolder(str(tmp_path / "none"), FolderActor, "settings")  # no error: URIs need no folder
+
+
+def test_partial_file_of_an_earlier_process_with_the_same_id(tmp_path):
+    store, path = make_output(tmp_path).path("run.json")
+    (tmp_path / "out").mkdir()
+    Path(f"{path}.{os.getpid()}.partial").write_bytes(b"")
+    store.write(path, b"{}")
+    assert store.read(path) == b"{}"
 
 
 def test_parts_have_the_documented_schema(detector, images, tmp_path):

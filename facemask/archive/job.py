@@ -9,8 +9,10 @@ import shutil
 import signal
 import socket
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
+
+import numpy as np
 
 from facemask.archive.sources import Unit
 from facemask.archive.worker import UnitActor
@@ -61,7 +63,7 @@ def cluster(address: str | None, actors: int | None) -> Iterator[int]:
                 logging.getLogger(name).setLevel(logging.ERROR)
             cores = int(ray.cluster_resources().get("CPU", 1))
             if actors and actors > cores:
-                raise InputError(f"--actors {actors}: the cluster has {cores} cores; give at most so many")
+                raise InputError(f"--actors {actors}: the cluster has {cores} cores; give that number, or fewer")
             head = ray.get_runtime_context().gcs_address
             if address is not None and address.startswith("ray://"):  # the head's own address may be out of reach
                 head = address
@@ -140,7 +142,9 @@ def run_units(units: Sequence[Unit], actor: type[UnitActor], settings: object, a
     """Process units with that many actors, each made of `settings`, with one core; yield what they return as units end.
 
     If `device` is "cuda", they share the GPUs of the cluster; Ray shows none to others. Ray restarts actors that end, and
-    gives what they had to others. Raises InputError as `actor.process`.
+    gives what they had to others. They run in the folder of this process, if their machine has it: relative paths are of that.
+
+    Raises InputError as `actor.process`.
     """
     import ray
     from ray.exceptions import RayError
@@ -151,8 +155,8 @@ def run_units(units: Sequence[Unit], actor: type[UnitActor], settings: object, a
     if not items:
         return
     results = ray.data.from_items(items, override_num_blocks=len(items)).map_batches(
-        actor,
-        fn_constructor_args=(settings,),
+        InFolder,
+        fn_constructor_args=(os.getcwd(), actor, settings),
         batch_size=1,
         num_cpus=1,
         num_gpus=gpus or None,
@@ -168,8 +172,20 @@ def run_units(units: Sequence[Unit], actor: type[UnitActor], settings: object, a
         raise _cause(error) from error
 
 
+class InFolder:
+    """An actor in a folder, where its machine has it; Ray's are in that in which `ray start` ran."""
+
+    def __init__(self, folder: str, actor: Callable[[object], UnitActor], settings: object) -> None:
+        if os.path.isdir(folder):
+            os.chdir(folder)
+        self._actor = actor(settings)
+
+    def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        return self._actor(batch)
+
+
 def _cause(error: BaseException) -> Exception:
-    """Return the InputError that an actor raised, else one that says what Ray says."""
+    """Return the InputError that an actor raised, else one with the last line of Ray's error."""
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, InputError):

@@ -7,6 +7,7 @@ import os
 import random
 import re
 import time
+import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from facemask.io.downloads import SCHEME, without_password
 from facemask.io.outputs import FREE_SPACE
 
 GLOB = re.compile(r"[*?\[]")
+PYARROW_SCHEMES = ("s3", "gs", "gcs", "abfs", "abfss", "file")  # what pyarrow refuses of these, fsspec is not asked for
 REMEDY = "check the name and the credentials"
 # What pyarrow says if the server, not the object, is at fault, after three attempts of its own.
 BUSY = re.compile(
@@ -100,6 +102,8 @@ class Store:
             text, mark, query = source, "", ""
         scheme, _, rest = text.partition("://")
         authority, slash, path = rest.partition("/")
+        if re.search(r"[*?]", authority.rpartition("@")[2]):
+            raise InputError(f"{without_password(source)}: a pattern for buckets; name one bucket, as {scheme}://bucket/*.jpg")
         store = _open_store(f"{scheme}://{authority}", mark + query)
         return store, f"{store.root}{slash}{path}".rstrip("/")
 
@@ -182,7 +186,7 @@ class Store:
         Object stores show an object when it is complete; here it has another name until then.
         """
         is_local = isinstance(self.files, fs.LocalFileSystem)
-        place = f"{path}.{os.getpid()}.partial" if is_local else path
+        place = f"{path}.{uuid.uuid4().hex}.partial" if is_local else path
         try:
             if is_local:
                 os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
@@ -244,6 +248,9 @@ def _open_store(address: str, options: str) -> Store:
         return Store(files, address, root.rstrip("/"), options)
     except (ArrowException, ValueError, OSError) as error:
         why = reason(error)
+        if address.partition("://")[0].lower() in PYARROW_SCHEMES:
+            message = f"{without_password(address)}: cannot be opened ({why}); check the address and its options"
+            raise InputError(message) from error
     import fsspec
 
     try:

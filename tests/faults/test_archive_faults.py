@@ -42,6 +42,16 @@ def unknown_scheme(folder):
     return run("-i", "nothing://bucket/a.jpg")
 
 
+@TABLE.case("an option in an address that is unknown")
+def unknown_option(folder):
+    return run("-i", "s3://photos/a.jpg?endpoint=localhost")
+
+
+@TABLE.case("a pattern for buckets")
+def pattern_of_buckets(folder):
+    return run("-i", "s3://photos*.jpg")
+
+
 @TABLE.case("images and videos")
 def images_and_videos(folder):
     return run("-i", copy_image("a.jpg"), "a.mp4")
@@ -56,6 +66,12 @@ def option_of_images(folder):
 def no_column(folder):
     pq.write_table(pa.table({"number": [1]}), "a.parquet")
     return run("-i", "a.parquet")
+
+
+@TABLE.case("a Parquet column of another type")
+def other_column(folder):
+    pq.write_table(pa.table({"number": [1]}), "a.parquet")
+    return run("-i", "a.parquet", "--column", "number")
 
 
 @TABLE.case("an output that holds results, without --resume")
