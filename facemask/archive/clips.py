@@ -156,7 +156,7 @@ def _copy(store: Store, path: str, place: Path) -> None:
 
 
 WORK = Work(
-    "clip",
+    "video",
     ClipWorker,
     CLIPS,
     count_clip,

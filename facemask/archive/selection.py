@@ -19,7 +19,7 @@ from facemask.io.images import EncodedImage
 from facemask.parallel import prefetch_map
 from facemask.types import Detection
 
-CANDIDATES = 20  # images that are kept in memory for each that is wanted: so many near-duplicates may be among them
+CANDIDATES = 20  # images that are kept in memory for each that is wanted, as most may be near-duplicates
 ROUND = 2  # images that are compared at once for each that is wanted; the next round has twice as many
 UNIT = 64  # images that an actor takes at once
 REASON = "uncertain"
