@@ -24,13 +24,8 @@ FILES = {
 SIZES = {"face_detector": 320, "mask_classifier": 128}
 LIBRARIES = {"onnx": "onnxruntime", "openvino": "openvino", "litert": "ai_edge_litert", "tflite-int8": "ai_edge_litert"}
 SLOW = [pytest.param(name, marks=[pytest.mark.slow, pytest.mark.training]) for name in ("openvino", "litert", "tflite-int8")]
-LABELS = ["with_mask", "mask_weared_incorrect", "with_mask", "mask_weared_incorrect"]
-LABELS += [
-    "without_mask",
-    "with_mask",
-    "without_mask",
-    "with_mask",
-]  # of PEOPLE, by the program; the second of each row is unsure
+LABELS = ["with_mask", "without_mask", "with_mask", "mask_weared_incorrect"]  # of PEOPLE
+LABELS += ["without_mask", "with_mask", "without_mask", "with_mask"]
 
 
 @pytest.fixture(scope="module")
