@@ -36,6 +36,7 @@ def cluster(address: str | None, actors: int | None) -> Iterator[int]:
     # read when Ray starts: nothing is sent to its makers, and the actors run with this process's priority, not 15 steps below
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_worker_niceness", "0")
+    os.environ.setdefault("MALLOC_ARENA_MAX", "1")  # of glibc: several heaps of a process grow with the images (docs/archives.md)
     if address is not None:
         os.environ.setdefault("RAY_NUM_REDIS_GET_RETRIES", "2")  # of 20, each a minute long, if nobody is at that address
         if ":" in address and (reason := _unreachable(address)):
